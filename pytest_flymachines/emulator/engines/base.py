@@ -1,0 +1,236 @@
+"""What the emulator asks of an engine: run one machine, get into it, end it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+__all__ = [
+    "Engine",
+    "EngineError",
+    "ExecOutcome",
+    "ExitStatus",
+    "GuestFile",
+    "GuestMount",
+    "GuestProcess",
+    "ImageNotFound",
+    "MachineConfigForEngine",
+    "Probe",
+    "RunningMachine",
+]
+
+
+class EngineError(Exception):
+    """An engine could not do what was asked; the text is fit for an API answer."""
+
+
+class ImageNotFound(EngineError):
+    """The image has no such tag or digest."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether an engine can run machines on this computer, found by really starting one.
+
+    Attributes:
+        works: It started a machine and ran a command in it.
+        why: If not: what failed and what to change. Else: empty.
+        notes: What a user of this engine should know (what is not enforced or isolated).
+    """
+
+    works: bool
+    why: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GuestFile:
+    """A file of `config.files`, written before the main process of each boot."""
+
+    path: str
+    content: bytes
+    mode: int = 0o644
+
+
+@dataclass(frozen=True)
+class GuestMount:
+    """A volume: a directory of this computer that appears in the machine."""
+
+    source: Path
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineConfigForEngine:
+    """One boot of one machine.
+
+    Attributes:
+        id: Machine id.
+        app: App name.
+        directory: Private directory of the machine on this computer; exists, kept over
+            suspend, emptied by the emulator when the root file system must be fresh.
+        image: As in the config; engines that do not honour images ignore it.
+        argv: `init.exec`, or None; see `entrypoint` and `cmd`.
+        entrypoint: `init.entrypoint`; None takes the image's.
+        cmd: `init.cmd`; None takes the image's.
+        env: The whole environment that the emulator wants in the machine (config, secrets,
+            Fly's own variables); the image's goes beneath it.
+        user: Of the main process; None takes the image's.
+        tty: Give the main process a terminal.
+        hostname: The machine id, or `dns.hostname`.
+        cpus: Of the guest.
+        memory_mb: Of the guest.
+        private_ip: 6PN address, for /etc/hosts.
+        nameservers: Extra lines for /etc/resolv.conf.
+        files: Written at each boot.
+        mounts: At most one.
+        network: Name of the app's network.
+        log: File that gets stdout and stderr of the main process, appended.
+    """
+
+    id: str
+    app: str
+    directory: Path
+    image: str
+    argv: Sequence[str] | None = None
+    entrypoint: Sequence[str] | None = None
+    cmd: Sequence[str] | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str | None = None
+    tty: bool = False
+    hostname: str
+    cpus: int = 1
+    memory_mb: int = 256
+    private_ip: str = "::1"
+    nameservers: Sequence[str] = ()
+    files: Sequence[GuestFile] = ()
+    mounts: Sequence[GuestMount] = ()
+    network: str = "default"
+    log: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExitStatus:
+    """How the main process ended: a code, or the signal that killed it (then code is 128+n)."""
+
+    exit_code: int
+    signal: int | None = None
+    oom_killed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecOutcome:
+    """How an exec ended. With `timed_out` the process goes on in the machine, as on Fly."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+    stdout: bytes = b""
+    stderr: bytes = b""
+    timed_out: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuestProcess:
+    """One process for `GET .../ps`; field meanings are those of the API's ProcessStat."""
+
+    pid: int
+    command: str
+    directory: str = ""
+    stime: int = 0
+    rtime: int = 0
+    cpu: int = 0
+    rss: int = 0
+    listen_sockets: Sequence[tuple[str, str]] = ()
+
+
+class RunningMachine(Protocol):
+    """A machine that was started and has not been waited for to its end."""
+
+    async def wait(self) -> ExitStatus:
+        """Until the main process has ended and nothing of the machine runs any more."""
+        ...
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        timeout_s: float,
+    ) -> ExecOutcome:
+        """Run argv as root in `/`, inside all walls of the machine, with the machine's env.
+
+        A program that is not there is exit code 127 with a line on stderr. Output is
+        complete when every holder of stdout and stderr has closed them.
+        """
+        ...
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the main process."""
+        ...
+
+    async def kill(self) -> None:
+        """End every process of the machine at once; returns when none is left."""
+        ...
+
+    async def suspend(self) -> None:
+        """Freeze every process, memory kept."""
+        ...
+
+    async def resume(self) -> None:
+        """Thaw what `suspend` froze."""
+        ...
+
+    async def connect(self, port: int) -> socket.socket:
+        """A non-blocking TCP socket connected to this port inside the machine.
+
+        Raises:
+            OSError: Nothing listens there.
+        """
+        ...
+
+    async def processes(self) -> list[GuestProcess]:
+        """The processes of the machine, with pids as seen inside it."""
+        ...
+
+    async def memory(self) -> tuple[int, int]:
+        """Available and limit, in MiB."""
+        ...
+
+
+class Engine(Protocol):
+    """One way to run machines. One instance serves all machines of an emulator."""
+
+    name: str
+    honours_image: bool
+
+    async def probe(self) -> Probe:
+        """Start a machine for real, run a command in it, end it."""
+        ...
+
+    async def resolve_image(self, image: str) -> str:
+        """Digest (`sha256:...`) of an image; made up from the name where images are ignored.
+
+        Raises:
+            ImageNotFound: It does not exist.
+        """
+        ...
+
+    async def start(self, machine: MachineConfigForEngine) -> RunningMachine:
+        """Boot a machine; returns once its main process was executed.
+
+        Raises:
+            EngineError: It could not be started.
+        """
+        ...
+
+    async def discard(self, directory: Path) -> None:
+        """Remove a machine's directory with whatever the engine left in it."""
+        ...
+
+    async def close(self) -> None:
+        """End whatever is left of this engine's machines."""
+        ...

@@ -1,0 +1,1 @@
+"""pytest's hooks and fixtures, thin: each calls something below."""

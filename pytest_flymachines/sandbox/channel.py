@@ -1,0 +1,230 @@
+"""The ways into a machine: what the handle needs, whoever carries it.
+
+Two channels exist: the agent's HTTP, and the Machines API's exec alone. Everything above
+this line (`exec`, `popen`, files, trees, workspaces) is written once, over this protocol.
+
+Paths are `bytes`, as the machine's kernel sees them. A relative path, and `cwd`, is relative
+to the channel's base, which is the workspace; the machine's side resolves it, so that no
+request names a directory of the computer that runs the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+__all__ = ["Channel", "Command", "FileInfo", "FileKind", "ProcessUpdate"]
+
+FileKind = Literal["file", "directory", "symlink", "fifo", "socket", "block", "char"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command to start in the machine.
+
+    Attributes:
+        argv: Arguments as the kernel gets them; no shell is added.
+        cwd: Directory to start in.
+        env: Variables set beside those of the machine.
+        user: Name or numeric id of the user in the machine; None is root.
+        stdin: Bytes given to the process, followed by end of file.
+        keep_stdin: Leave stdin open for `write_stdin` after `stdin` was written.
+        timeout_s: Seconds after which the machine kills the process group; None is never.
+        pty: (rows, cols) to run on a new terminal; output is then all on stdout.
+    """
+
+    argv: Sequence[bytes]
+    cwd: bytes = b""
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str | None = None
+    stdin: bytes = b""
+    keep_stdin: bool = False
+    timeout_s: float | None = None
+    pty: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessUpdate:
+    """What a process did since it was last asked.
+
+    Attributes:
+        id: Name of the process, given by the machine; good for `poll` and the rest.
+        pid: Process id in the machine, 0 when it is not known.
+        running: False once the process has ended and its exit code is known.
+        exit_code: Exit code; 128 + n when signal n ended it; None while it runs.
+        timed_out: The machine killed it because `timeout_s` had passed.
+        stdout: Bytes from the offset that was asked for; may be only a part of what there is.
+        stderr: The same for stderr.
+        stdout_size: Bytes that the process has written to stdout so far.
+        stderr_size: The same for stderr.
+        duration_s: Seconds from start to end, or to now, by the machine's clock.
+        truncated: The machine gave up keeping output (its limit or its disk is full).
+    """
+
+    id: str
+    pid: int = 0
+    running: bool
+    exit_code: int | None = None
+    timed_out: bool = False
+    stdout: bytes = b""
+    stderr: bytes = b""
+    stdout_size: int = 0
+    stderr_size: int = 0
+    duration_s: float = 0.0
+    truncated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileInfo:
+    """One directory entry of the machine.
+
+    Attributes:
+        name: Name without its directory; bytes that are not UTF-8 as `surrogateescape`.
+        kind: What it is; symlinks are not followed in listings.
+        size: Bytes.
+        mode: Permission bits, 0o7777 at most.
+        mtime: Seconds since the epoch.
+        uid: Owner.
+        gid: Group.
+        target: Where a symlink points, else None.
+    """
+
+    name: str
+    kind: FileKind
+    size: int
+    mode: int
+    mtime: float
+    uid: int = 0
+    gid: int = 0
+    target: str | None = None
+
+
+class Channel(Protocol):
+    """One way into one machine. Thread-safe. File operations raise `errors.file_error`.
+
+    Raises (all methods):
+        AgentUnavailable: The agent was there and does not answer any more.
+        MachineGone: The machine stopped or was destroyed.
+        ApiError: Any other answer of the Machines API.
+    """
+
+    name: Literal["agent", "api"]
+
+    def with_base(self, base: bytes) -> Channel:
+        """The same way in, with relative paths resolved from another directory."""
+        ...
+
+    def close(self) -> None:
+        """Give back connections; the machine is not touched."""
+        ...
+
+    # processes
+
+    def start(self, command: Command, *, wait_s: float, forget: bool) -> ProcessUpdate:
+        """Start a command and wait up to `wait_s` seconds for its end.
+
+        With `forget`, the machine drops the process and its output as soon as an answer
+        (this one or that of a `poll`) has told the end and carried the last byte.
+        """
+        ...
+
+    def poll(
+        self, process: str, *, stdout: int, stderr: int, wait_s: float, forget: bool = False
+    ) -> ProcessUpdate:
+        """Output from the given offsets; waits up to `wait_s` for new output or the end.
+
+        Raises:
+            LookupError: No process of this name.
+        """
+        ...
+
+    def write_stdin(self, process: str, data: bytes, *, eof: bool) -> None:
+        """Write all of `data` to the process's stdin or terminal, then close it if `eof`.
+
+        Raises:
+            BrokenPipeError: The process does not read any more.
+        """
+        ...
+
+    def signal(self, process: str, number: int, *, group: bool = True) -> None:
+        """Send a signal to the process group (or to the process alone). Ended: no effect."""
+        ...
+
+    def resize(self, process: str, rows: int, cols: int) -> None:
+        """Set the size of the process's terminal."""
+        ...
+
+    def forget(self, process: str) -> None:
+        """Kill the process group if it still runs, and drop its output."""
+        ...
+
+    # files
+
+    def read(self, path: bytes, *, offset: int = 0, size: int | None = None) -> Iterator[bytes]:
+        """Content of a file, piece by piece, checked by a digest at the end."""
+        ...
+
+    def write(self, path: bytes, data: Iterable[bytes], *, mode: int | None, parents: bool) -> int:
+        """Write a file under a temporary name, check its digest, rename it; number of bytes.
+
+        `mode` None keeps that of the file it replaces, else 0o644.
+        """
+        ...
+
+    def append(self, path: bytes, data: bytes) -> None:
+        """Add to the end of a file, which is made if missing."""
+        ...
+
+    def stat(self, path: bytes, *, follow: bool = True) -> FileInfo:
+        """One file."""
+        ...
+
+    def listdir(self, path: bytes) -> list[FileInfo]:
+        """Entries of a directory, sorted by name."""
+        ...
+
+    def walk(self, path: bytes, patterns: Sequence[str] | None = None) -> list[FileInfo]:
+        """Everything below a directory, names relative to it, sorted.
+
+        `patterns` are the parts of a glob (`**` as in pathlib); None takes all.
+        """
+        ...
+
+    def mkdir(self, path: bytes, *, mode: int, parents: bool, exist_ok: bool) -> None:
+        """Make a directory."""
+        ...
+
+    def remove(self, path: bytes, *, recursive: bool, missing_ok: bool) -> None:
+        """Remove a file, a symlink, an empty directory or, if `recursive`, a tree."""
+        ...
+
+    def rename(self, source: bytes, target: bytes) -> None:
+        """Rename; replaces a file, as `os.replace` does."""
+        ...
+
+    def chmod(self, path: bytes, mode: int) -> None:
+        """Set permission bits."""
+        ...
+
+    def symlink(self, path: bytes, target: bytes) -> None:
+        """Make `path` a symlink to `target`."""
+        ...
+
+    def touch(self, path: bytes, *, mode: int, exist_ok: bool) -> None:
+        """Make an empty file, or set its times to now."""
+        ...
+
+    # trees, as pax tar streams without compression; the channel compresses on the wire
+
+    def put_tree(self, path: bytes, tar: Iterable[bytes]) -> None:
+        """Unpack a tar stream into a directory, which is made if missing.
+
+        The whole stream is unpacked beside the target and checked by its digest; only then
+        do its entries replace those of the target.
+        """
+        ...
+
+    def get_tree(self, path: bytes, *, exclude: Sequence[str] = ()) -> Iterator[bytes]:
+        """A directory, or a single file, as a tar stream with names relative to it."""
+        ...
