@@ -1,33 +1,34 @@
 """Everything that this package raises.
 
-    FlyMachinesError
-    ├── SettingsError (ValueError)           an option, variable or spec field that makes no sense
-    ├── ApiError                             the Machines API answered with an error status
-    │   ├── Unauthorized (PermissionError)   401, 403
-    │   ├── NotFound (LookupError)           404
-    │   ├── Conflict                         409, 412
-    │   ├── RateLimited                      429
-    │   └── CapacityError                    409, 412, 422 for lack of room in a region or host
-    ├── ApiUnreachable (ConnectionError)     no answer, or none that can be read
-    ├── WaitTimeout (TimeoutError)           a machine did not reach the state in time
-    ├── MachineStartFailed                   a sandbox did not come up; names the step that failed
-    ├── MachineGone                          the machine stopped or was destroyed under the test
-    ├── AgentUnavailable (ConnectionError)   cook-agent does not answer
-    ├── CommandFailed (CalledProcessError)   a command ended with a non-zero exit code
-    ├── CommandTimeout (TimeoutExpired, TimeoutError)
-    ├── ExpectTimeout (TimeoutError)         text, log line or port did not appear in time
-    ├── SandboxFileError (OSError)           a file operation failed in the machine
-    │   ├── SandboxFileNotFound (FileNotFoundError)
-    │   ├── SandboxFileExists (FileExistsError)
-    │   ├── SandboxNotADirectory (NotADirectoryError)
-    │   ├── SandboxIsADirectory (IsADirectoryError)
-    │   └── SandboxPermissionDenied (PermissionError)
-    ├── CassetteError                        a cassette that cannot be read or may not be written
-    └── CassetteMiss                         replay was asked for something that was never recorded
+FlyMachinesError
+├── SettingsError (ValueError)           an option, variable or spec field that makes no sense
+├── ApiError                             the Machines API answered with an error status
+│   ├── Unauthorized (PermissionError)   401, 403
+│   ├── NotFound (LookupError)           404
+│   ├── Conflict                         409, 412
+│   ├── RateLimited                      429
+│   └── CapacityError                    409, 412, 422 for lack of room in a region or host
+├── ApiUnreachable (ConnectionError)     no answer, or none that can be read
+├── WaitTimeout (TimeoutError)           a machine did not reach the state in time
+├── MachineStartFailed                   a sandbox did not come up; names the step that failed
+├── MachineGone                          the machine stopped or was destroyed under the test
+├── AgentUnavailable (ConnectionError)   cook-agent does not answer
+├── CommandFailed (CalledProcessError)   a command ended with a non-zero exit code
+├── CommandTimeout (TimeoutExpired, TimeoutError)
+├── ExpectTimeout (TimeoutError)         text, log line or port did not appear in time
+├── SandboxFileError (OSError)           a file operation failed in the machine
+│   ├── SandboxFileNotFound (FileNotFoundError)
+│   ├── SandboxFileExists (FileExistsError)
+│   ├── SandboxNotADirectory (NotADirectoryError)
+│   ├── SandboxIsADirectory (IsADirectoryError)
+│   └── SandboxPermissionDenied (PermissionError)
+├── CassetteError                        a cassette that cannot be read or may not be written
+└── CassetteMiss                         replay was asked for something that was never recorded
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -85,7 +86,13 @@ class ApiError(FlyMachinesError):
     """
 
     def __init__(
-        self, method: str, path: str, status: int, body: str, request_id: str = "", message: str = ""
+        self,
+        method: str,
+        path: str,
+        status: int,
+        body: str,
+        request_id: str = "",
+        message: str = "",
     ) -> None:
         self.method = method
         self.path = path
@@ -192,10 +199,8 @@ class CommandFailed(FlyMachinesError, subprocess.CalledProcessError):
     def __str__(self) -> str:
         ended = f"exit code {self.returncode}"
         if self.returncode > 128:
-            try:
+            with contextlib.suppress(ValueError):
                 ended += f", {signal.Signals(self.returncode - 128).name}"
-            except ValueError:
-                pass
         return (
             f"command {self.cmd!r} failed ({ended}) on machine {self.machine_id or '?'}; "
             f"pass check=False to get the result instead{_streams(self.output, self.stderr)}"
@@ -230,7 +235,7 @@ class ExpectTimeout(FlyMachinesError, TimeoutError):
 
 
 class SandboxFileError(FlyMachinesError, OSError):
-    """A file operation failed in the machine. `errno`, `strerror`, `filename` are as for OSError."""
+    """A file operation failed in the machine; has errno, strerror, filename as any OSError."""
 
 
 class SandboxFileNotFound(SandboxFileError, FileNotFoundError):

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -95,9 +96,7 @@ class SandboxSpec:
                 near = difflib.get_close_matches(name, known, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise SettingsError(
-                    f"SandboxSpec has no field {name!r}{hint} Fields: {', '.join(known)}"
-                    if near
-                    else f"SandboxSpec has no field {name!r}. Fields: {', '.join(known)}"
+                    f"SandboxSpec has no field {name!r}{hint} (fields: {', '.join(known)})"
                 )
         return dataclasses.replace(self, **changes)
 
@@ -125,9 +124,15 @@ def _check(spec: SandboxSpec) -> None:
             "memory_mb",
             f"a multiple of 256 from {least} to {most} for {spec.cpus} {spec.cpu_kind} cpu(s)",
         )
-    if not spec.regions or not all(r.isascii() and r.replace("-", "").isalnum() for r in spec.regions):
+    if not spec.regions or not all(
+        r.isascii() and r.replace("-", "").isalnum() for r in spec.regions
+    ):
         refuse("regions", "one or more region codes such as ord")
-    if not spec.app or len(spec.app) > 63 or set(spec.app) - set("abcdefghijklmnopqrstuvwxyz0123456789-"):
+    if (
+        not spec.app
+        or len(spec.app) > 63
+        or set(spec.app) - set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    ):
         refuse("app", "at most 63 characters of a-z, 0-9 and -")
     if not spec.image or any(c.isspace() for c in spec.image):
         refuse("image", "an OCI image reference such as debian:12")

@@ -1,0 +1,77 @@
+# Main process of a sandbox, as: init.sh WORKDIR. It starts cook-agent, and ends the machine
+# when its deadline has passed, so that nothing outlives the run that launched it. The
+# deadline counts the machine's own uptime, so no clock needs to agree with another.
+# POSIX sh; the loop needs no program but sleep, and works on (busily) without it.
+
+root=${PYTEST_FLYMACHINES_ROOT:-}
+bind=${PYTEST_FLYMACHINES_BIND:-}
+dir=$root/opt/pytest-flymachines
+PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+agent_pid= foreign_pid= starts=0
+
+mkdir -p "$root$1"
+trap 'exit 0' TERM INT HUP
+
+find_foreign() {
+    foreign=
+    [ -s "$dir/no-foreign" ] && return
+    if [ -x "$dir/cook-agent" ]; then
+        foreign=$dir/cook-agent
+    else
+        foreign=$(command -v cook-agent)
+    fi
+}
+
+# A cook-agent that is not ours gets port 7422, ours always answers on 7423 and, when it is
+# alone, on 7422 too.
+start_agents() {
+    find_foreign
+    listen="$bind:7423"
+    if [ -z "$foreign" ]; then
+        listen="$listen $bind:7422"
+    elif ! kill -0 "${foreign_pid:-x}" 2>/dev/null; then
+        (cd "$root$workdir" && exec "$foreign" -listen "$bind:7422") \
+            >>"$dir/foreign-agent.log" 2>&1 </dev/null &
+        foreign_pid=$!
+    fi
+    [ -s "$dir/agent.pyz" ] || return
+    kill -0 "${agent_pid:-x}" 2>/dev/null && return
+    if ! command -v python3 >/dev/null; then
+        echo "python3 is not on PATH ($PATH)" >"$dir/agent.log"
+        return
+    fi
+    set --
+    for address in $listen; do set -- "$@" -listen "$address"; done
+    python3 -I "$dir/agent.pyz" "$@" --token-sha256-file "$dir/agent.token.sha256" \
+        --base "$root$workdir" --state "$dir/state" >>"$dir/agent.log" 2>&1 </dev/null &
+    agent_pid=$!
+}
+
+uptime() {
+    read -r up _ </proc/uptime
+    up=${up%%.*}
+}
+
+workdir=$1
+seen=
+read -r ttl <"$dir/ttl"
+uptime
+deadline=$((up + ttl))
+start_agents
+
+while :; do
+    if read -r renewal 2>/dev/null <"$dir/renew" && [ "$renewal" != "$seen" ]; then
+        seen=$renewal
+        uptime
+        deadline=$((up + ${renewal##* }))
+    fi
+    uptime
+    [ "$up" -ge "$deadline" ] && exit 0
+    # an agent that a test killed comes back, but one that cannot start is not tried for ever
+    if [ -n "$agent_pid" ] && [ "$starts" -lt 20 ] && ! kill -0 "$agent_pid" 2>/dev/null; then
+        starts=$((starts + 1))
+        start_agents
+    fi
+    sleep 1 &
+    wait $! || :
+done

@@ -1,0 +1,182 @@
+"""Packing a local work tree and filling a workspace from it, with real git on both sides."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pytest_flymachines.errors import MachineStartFailed, SettingsError
+from pytest_flymachines.repository import check_source, credentials, is_local, pack
+
+GUEST = Path(__file__).parent.parent / "pytest_flymachines" / "guest"
+
+
+def git(path: Path, *args: str) -> str:
+    identity = ["-c", "user.name=T", "-c", "user.email=t@example.com"]
+    done = subprocess.run(
+        ["git", *identity, *args], cwd=path, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    path = tmp_path / "tree"
+    path.mkdir()
+    git(path, "init", "-q", "-b", "trunk")
+    for n in range(3):
+        (path / "counted.txt").write_text(f"{n}\n")
+        (path / "old.txt").write_text("old\n")
+        git(path, "add", "-A")
+        git(path, "commit", "-qm", f"commit {n}")
+    git(path, "tag", "v1")
+    return path
+
+
+def unpacked(
+    source: Path, target: Path, *, ref: str | None = None, depth: int | None = None
+) -> Path:
+    target.mkdir()
+    with pack(source, ref=ref, depth=depth) as bundle:
+        subprocess.run(
+            ["sh", str(GUEST / "unbundle.sh"), str(bundle.path), bundle.branch, bundle.origin, "",
+             bundle.shallow],
+            cwd=target,
+            check=True,
+        )  # fmt: skip
+    return target
+
+
+def files(path: Path) -> set[str]:
+    return {str(p.relative_to(path)) for p in path.rglob("*") if ".git" not in p.parts}
+
+
+def test_a_clean_tree_arrives_with_branch_history_and_tags(tree: Path, tmp_path: Path) -> None:
+    got = unpacked(tree, tmp_path / "got")
+    assert git(got, "log", "--format=%H %D") == git(tree, "log", "--format=%H %D")
+    assert git(got, "status", "--porcelain") == ""
+    assert files(got) == files(tree)
+
+
+def test_uncommitted_untracked_and_deleted_files_arrive_and_ignored_ones_do_not(
+    tree: Path, tmp_path: Path
+) -> None:
+    (tree / ".gitignore").write_text("*.log\n")
+    (tree / "noise.log").write_text("x")
+    (tree / "counted.txt").write_text("changed\n")
+    (tree / "old.txt").unlink()
+    (tree / "sub dir").mkdir()
+    (tree / "sub dir" / "new\nname").write_bytes(b"\0\xff")
+    (tree / "run.sh").write_text("#!/bin/sh\n")
+    (tree / "run.sh").chmod(0o755)
+    (tree / "link").symlink_to("counted.txt")
+    got = unpacked(tree, tmp_path / "got")
+    assert files(got) == files(tree) - {"noise.log"}
+    assert (got / "sub dir" / "new\nname").read_bytes() == b"\0\xff"
+    assert (got / "run.sh").stat().st_mode & 0o111
+    assert (got / "link").is_symlink()
+    assert git(got, "status", "--porcelain") == git(tree, "status", "--porcelain")
+    assert git(got, "rev-parse", "HEAD") == git(tree, "rev-parse", "HEAD")
+
+
+def test_packing_leaves_no_trace_in_the_users_repository(tree: Path, tmp_path: Path) -> None:
+    (tree / "new.txt").write_text("x")
+    git(tree, "add", "new.txt")
+    before = sorted(p for p in (tree / ".git").rglob("*")), git(tree, "status", "--porcelain")
+    unpacked(tree, tmp_path / "got")
+    assert (
+        sorted(p for p in (tree / ".git").rglob("*")),
+        git(tree, "status", "--porcelain"),
+    ) == before
+
+
+def test_a_shallow_clone_of_continuous_integration_arrives(tree: Path, tmp_path: Path) -> None:
+    shallow = tmp_path / "shallow"
+    git(tmp_path, "clone", "-q", "--depth", "1", tree.as_uri(), str(shallow))
+    (shallow / "dirty").write_text("x")
+    got = unpacked(shallow, tmp_path / "got")
+    assert git(got, "rev-list", "--count", "HEAD") == "1"
+    assert git(got, "status", "--porcelain") == "?? dirty"
+    git(got, "fsck")
+
+
+def test_depth_cuts_the_history_of_a_local_tree(tree: Path, tmp_path: Path) -> None:
+    got = unpacked(tree, tmp_path / "got", depth=2)
+    assert git(got, "rev-list", "--count", "HEAD") == "2"
+    git(got, "fsck")
+
+
+def test_a_named_ref_arrives_without_uncommitted_changes(tree: Path, tmp_path: Path) -> None:
+    (tree / "dirty").write_text("x")
+    got = unpacked(tree, tmp_path / "got", ref="HEAD~1")
+    assert (got / "counted.txt").read_text() == "1\n"
+    assert not (got / "dirty").exists()
+
+
+def test_a_detached_head_a_subdirectory_and_a_linked_worktree_arrive(
+    tree: Path, tmp_path: Path
+) -> None:
+    linked = tmp_path / "linked"
+    git(tree, "worktree", "add", "-q", "--detach", str(linked), "HEAD~1")
+    (linked / "dirty").write_text("x")
+    (linked / "sub").mkdir()
+    got = unpacked(linked / "sub", tmp_path / "got")
+    assert files(got) == files(linked) - {"sub"}  # git knows no empty directories
+    assert git(got, "rev-parse", "HEAD") == git(linked, "rev-parse", "HEAD")
+    assert subprocess.run(["git", "symbolic-ref", "-q", "HEAD"], cwd=got).returncode == 1
+
+
+def test_the_remote_arrives_without_its_credentials(tree: Path, tmp_path: Path) -> None:
+    git(tree, "remote", "add", "origin", "https://me:hunter2@example.com/x.git")
+    got = unpacked(tree, tmp_path / "got")
+    assert git(got, "remote", "get-url", "origin") == "https://example.com/x.git"
+
+
+def test_a_ref_that_does_not_exist_names_itself(tree: Path) -> None:
+    with pytest.raises(MachineStartFailed, match="nowhere"), pack(tree, ref="nowhere", depth=None):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("repo", "complaint"),
+    [
+        ("missing", "no directory"),
+        (".", "not a git work tree"),
+        ("https://me:hunter2@example.com/x", "FLY_GIT_TOKEN"),
+    ],
+)
+def test_what_cannot_be_cloned_is_refused_before_a_machine_exists(
+    repo: str, complaint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match=complaint) as caught:
+        check_source(repo, tmp_path)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_without_git_on_this_computer_a_local_path_is_refused(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert shutil.which("git") is None
+    with pytest.raises(SettingsError, match="no git on PATH"):
+        check_source(str(tree), Path("/"))
+
+
+def test_urls_and_paths_are_told_apart(tmp_path: Path) -> None:
+    assert [is_local(r) for r in (".", "../x", "/a/b", "~/x", "a/b:c")] == [True] * 5
+    assert [is_local(r) for r in ("https://h/x", "git@h:x/y", "file:///x")] == [False] * 3
+
+
+def test_credentials_come_from_the_environment_of_the_right_host() -> None:
+    env = {"GITHUB_TOKEN": "gh", "GITLAB_TOKEN": "gl"}
+    assert credentials("https://github.com/a/b", env)["FLY_GIT_TOKEN"] == "gh"
+    assert credentials("https://gitlab.com/a/b", env)["FLY_GIT_USERNAME"] == "oauth2"
+    assert credentials("https://example.com/a/b", env) == {}
+    assert credentials("https://example.com/a/b", env | {"FLY_GIT_TOKEN": "own"}) == {
+        "FLY_GIT_TOKEN": "own",
+        "FLY_GIT_USERNAME": "x-access-token",
+    }
+    assert credentials(".", env) == {}
