@@ -41,6 +41,13 @@ class Bundle:
     origin: str
     shallow: str
 
+    def pieces(self) -> Iterator[bytes]:
+        """What `guest/unbundle.sh` reads: three lines, then the bundle, a MiB at a time."""
+        yield f"{self.branch}\n{self.origin}\n{self.shallow}\n".encode()
+        with self.path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                yield piece
+
 
 def is_local(repo: str) -> bool:
     """Whether `repo` is a path of this computer rather than a URL."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -40,13 +41,16 @@ def unpacked(
     source: Path, target: Path, *, ref: str | None = None, depth: int | None = None
 ) -> Path:
     target.mkdir()
+    guest = target.parent / "root" / "opt" / "pytest-flymachines"
+    guest.mkdir(parents=True)
     with pack(source, ref=ref, depth=depth) as bundle:
+        (guest / "repo.pack").write_bytes(b"".join(bundle.pieces()))
         subprocess.run(
-            ["sh", str(GUEST / "unbundle.sh"), str(bundle.path), bundle.branch, bundle.origin, "",
-             bundle.shallow],
+            ["sh", str(GUEST / "unbundle.sh"), "", "", "", ""],
             cwd=target,
+            env=os.environ | {"PYTEST_FLYMACHINES_ROOT": str(target.parent / "root")},
             check=True,
-        )  # fmt: skip
+        )
     return target
 
 

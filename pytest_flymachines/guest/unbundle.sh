@@ -1,10 +1,19 @@
-# Fill the workspace (the current directory) from a bundle made of a local work tree:
-# unbundle.sh BUNDLE BRANCH ORIGIN SUBMODULES SHALLOW
-# The bundle has HEAD, and refs/worktree when the tree had uncommitted changes. SHALLOW is
-# the list of commits whose parents were not there, as in .git/shallow.
+# Fill the workspace (the current directory) from a packed local work tree:
+# unbundle.sh - - - SUBMODULES
+# The pack is three lines (branch, URL of the remote, commits whose parents are missing, each
+# may be empty) and a git bundle with refs/worktree/now if there were uncommitted changes.
 set -e
-bundle=$1 branch=$2 origin=$3 submodules=$4 shallow=$5
+submodules=$4
+pack=${PYTEST_FLYMACHINES_ROOT:-}/opt/pytest-flymachines/repo.pack
+bundle=${pack%pack}bundle
 command -v git >/dev/null || { echo "git is not in the image" >&2; exit 127; }
+{
+    IFS= read -r branch
+    IFS= read -r origin
+    IFS= read -r shallow
+    cat >"$bundle"
+} <"$pack"
+rm -f "$pack"
 
 git init --quiet .
 if [ -n "$shallow" ]; then printf '%s\n' $shallow >.git/shallow; fi
