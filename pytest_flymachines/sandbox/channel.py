@@ -10,6 +10,7 @@ request names a directory of the computer that runs the tests.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -17,6 +18,16 @@ from typing import Literal, Protocol
 __all__ = ["Channel", "Command", "FileInfo", "FileKind", "ProcessUpdate"]
 
 FileKind = Literal["file", "directory", "symlink", "fifo", "socket", "block", "char"]
+
+_FORMATS: dict[FileKind, int] = {
+    "file": stat.S_IFREG,
+    "directory": stat.S_IFDIR,
+    "symlink": stat.S_IFLNK,
+    "fifo": stat.S_IFIFO,
+    "socket": stat.S_IFSOCK,
+    "block": stat.S_IFBLK,
+    "char": stat.S_IFCHR,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +70,8 @@ class ProcessUpdate:
         stdout_size: Bytes that the process has written to stdout so far.
         stderr_size: The same for stderr.
         duration_s: Seconds from start to end, or to now, by the machine's clock.
-        truncated: The machine gave up keeping output (its limit or its disk is full).
+        stdout_truncated: The machine gave up keeping stdout (its limit or its disk is full).
+        stderr_truncated: The same for stderr.
     """
 
     id: str
@@ -72,7 +84,8 @@ class ProcessUpdate:
     stdout_size: int = 0
     stderr_size: int = 0
     duration_s: float = 0.0
-    truncated: bool = False
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +112,31 @@ class FileInfo:
     gid: int = 0
     target: str | None = None
 
+    @property
+    def st_size(self) -> int:
+        """`size`, under the name that `os.stat_result` has."""
+        return self.size
+
+    @property
+    def st_mode(self) -> int:
+        """Kind and permission bits, as `stat.S_ISDIR` and its siblings take them."""
+        return _FORMATS[self.kind] | self.mode
+
+    @property
+    def st_mtime(self) -> float:
+        """`mtime`, under the name that `os.stat_result` has."""
+        return self.mtime
+
+    @property
+    def st_uid(self) -> int:
+        """`uid`, under the name that `os.stat_result` has."""
+        return self.uid
+
+    @property
+    def st_gid(self) -> int:
+        """`gid`, under the name that `os.stat_result` has."""
+        return self.gid
+
 
 class Channel(Protocol):
     """One way into one machine. Thread-safe. File operations raise `errors.file_error`.
@@ -112,7 +150,10 @@ class Channel(Protocol):
     name: Literal["agent", "api"]
 
     def with_base(self, base: bytes) -> Channel:
-        """The same way in, with relative paths resolved from another directory."""
+        """The same way in, with relative paths resolved from another directory.
+
+        A relative `base` is itself relative to the workspace, not to the present base.
+        """
         ...
 
     def close(self) -> None:
@@ -124,8 +165,18 @@ class Channel(Protocol):
     def start(self, command: Command, *, wait_s: float, forget: bool) -> ProcessUpdate:
         """Start a command and wait up to `wait_s` seconds for its end.
 
+        A command has ended when its own process has; what it left running in the background
+        goes on and does not hold up the answer. A program that cannot be found or run gives
+        exit code 127 or 126 and a line on stderr, as a shell would.
+
         With `forget`, the machine drops the process and its output as soon as an answer
-        (this one or that of a `poll`) has told the end and carried the last byte.
+        (this one or that of a `poll`) has told the end and carried the last byte; and a caller
+        that goes away before the first answer, so that nobody knows the process's name, has
+        it killed.
+
+        Raises:
+            SandboxFileError: `cwd` is not there or no directory.
+            LookupError: No such user.
         """
         ...
 
@@ -168,7 +219,8 @@ class Channel(Protocol):
     def write(self, path: bytes, data: Iterable[bytes], *, mode: int | None, parents: bool) -> int:
         """Write a file under a temporary name, check its digest, rename it; number of bytes.
 
-        `mode` None keeps that of the file it replaces, else 0o644.
+        `mode` None keeps that of the file it replaces, else 0o644. A symlink is followed. What
+        cannot be replaced by a rename (devices, /proc, mount points) is written in place.
         """
         ...
 
@@ -185,9 +237,11 @@ class Channel(Protocol):
         ...
 
     def walk(self, path: bytes, patterns: Sequence[str] | None = None) -> list[FileInfo]:
-        """Everything below a directory, names relative to it, sorted.
+        """Everything below a directory, names relative to it, sorted; symlinks not followed.
 
-        `patterns` are the parts of a glob (`**` as in pathlib); None takes all.
+        `patterns` are the parts of a glob, each matched with `fnmatchcase` against one part
+        of the name (a leading dot is nothing special); `**` matches any number of directories,
+        also none, and as the last part everything below. None takes all.
         """
         ...
 
@@ -196,11 +250,14 @@ class Channel(Protocol):
         ...
 
     def remove(self, path: bytes, *, recursive: bool, missing_ok: bool) -> None:
-        """Remove a file, a symlink, an empty directory or, if `recursive`, a tree."""
+        """Remove a file, a symlink, an empty directory or, if `recursive`, a tree.
+
+        A symlink is removed itself, never what it points to.
+        """
         ...
 
     def rename(self, source: bytes, target: bytes) -> None:
-        """Rename; replaces a file, as `os.replace` does."""
+        """Rename; replaces a file, as `os.replace` does; never moves into a directory."""
         ...
 
     def chmod(self, path: bytes, mode: int) -> None:
@@ -226,5 +283,10 @@ class Channel(Protocol):
         ...
 
     def get_tree(self, path: bytes, *, exclude: Sequence[str] = ()) -> Iterator[bytes]:
-        """A directory, or a single file, as a tar stream with names relative to it."""
+        """A directory, or a single file, as a tar stream with names relative to it.
+
+        The entry of the directory itself is `.`, that of a single file its name. `exclude`
+        has patterns (see `sandbox/patterns.py`); a channel may leave out less than they say,
+        because the caller filters again, but never more.
+        """
         ...
