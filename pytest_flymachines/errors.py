@@ -5,7 +5,7 @@ FlyMachinesError
 ├── ApiError                             the Machines API answered with an error status
 │   ├── Unauthorized (PermissionError)   401, 403
 │   ├── NotFound (LookupError)           404
-│   ├── Conflict                         409, 412
+│   ├── Conflict                         409, 412; 422 for an app name that is taken
 │   ├── RateLimited                      429
 │   └── CapacityError                    409, 412, 422 for lack of room in a region or host
 ├── ApiUnreachable (ConnectionError)     no answer, or none that can be read
@@ -102,6 +102,11 @@ class ApiError(FlyMachinesError):
         self.message = message or body.strip() or "(empty body)"
         super().__init__(method, path, status, body, request_id, message)
 
+    @property
+    def ambiguous(self) -> bool:
+        """Whether the request may have taken effect all the same: look before you repeat it."""
+        return self.method != "GET" and (self.status == 408 or self.status >= 500)
+
     def __str__(self) -> str:
         suffix = f" (fly-request-id {self.request_id})" if self.request_id else ""
         return f"{self.method} {self.path} answered {self.status}: {self.message}{suffix}"
@@ -122,7 +127,10 @@ class NotFound(ApiError, LookupError):
 
 
 class Conflict(ApiError):
-    """409 or 412: the request does not fit the present state; `message` says which."""
+    """409, 412: the request does not fit the present state; `message` says which.
+
+    Also 422 for the name of an app that is taken.
+    """
 
 
 class RateLimited(ApiError):
@@ -134,7 +142,15 @@ class CapacityError(ApiError):
 
 
 class ApiUnreachable(FlyMachinesError, ConnectionError):
-    """A request got no answer: refused, reset, timed out, or a name that does not resolve."""
+    """A request got no answer: refused, reset, timed out, or a name that does not resolve.
+
+    Attributes:
+        ambiguous: The request may have taken effect all the same: look before you repeat it.
+    """
+
+    def __init__(self, message: str, ambiguous: bool = False) -> None:
+        super().__init__(message)
+        self.ambiguous = ambiguous
 
 
 class WaitTimeout(FlyMachinesError, TimeoutError):
