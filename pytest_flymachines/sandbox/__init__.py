@@ -1,0 +1,44 @@
+"""The handle of a sandbox, and the ways into its machine.
+
+Each name is loaded when it is first used, so that importing one part costs only that part.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_flymachines.sandbox._handle import Sandbox
+    from pytest_flymachines.sandbox.attachment import Attachment
+    from pytest_flymachines.sandbox.channel import FileInfo
+    from pytest_flymachines.sandbox.machine import Status
+    from pytest_flymachines.sandbox.path import SandboxPath
+    from pytest_flymachines.sandbox.processes import RemoteProcess
+    from pytest_flymachines.sandbox.result import ExecResult
+
+_HOMES = {
+    "Attachment": "attachment",
+    "ExecResult": "result",
+    "FileInfo": "channel",
+    "RemoteProcess": "processes",
+    "Sandbox": "_handle",
+    "SandboxPath": "path",
+    "Status": "machine",
+}
+
+__all__ = [
+    "Attachment",
+    "ExecResult",
+    "FileInfo",
+    "RemoteProcess",
+    "Sandbox",
+    "SandboxPath",
+    "Status",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

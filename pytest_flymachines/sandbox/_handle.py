@@ -1,0 +1,20 @@
+"""`Sandbox`: the handle of one machine that is ready for tests."""
+
+from __future__ import annotations
+
+from pytest_flymachines.sandbox.files import FileVerbs
+from pytest_flymachines.sandbox.machine import MachineVerbs
+
+__all__ = ["Sandbox"]
+
+
+class Sandbox(FileVerbs, MachineVerbs):
+    """A machine that is ready for tests: started, workspace in place, agent up.
+
+    Made by the `fly_sandbox` fixture and its siblings. All methods may be called from several
+    threads at once.
+    """
+
+    def __repr__(self) -> str:
+        at = self.attachment
+        return f"<Sandbox {at.machine_id} app={at.app} region={at.region} workdir={at.workdir}>"

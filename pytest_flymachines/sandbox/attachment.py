@@ -1,0 +1,70 @@
+"""What a handle is made of: one machine, and the way into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_flymachines._clock import Clock
+from pytest_flymachines.sandbox.channel import Channel
+from pytest_flymachines.spec import SandboxSpec
+
+if TYPE_CHECKING:
+    from pytest_flymachines.api import MachinesClient
+    from pytest_flymachines.sandbox.ports import PortAccess
+
+__all__ = ["Attached", "Attachment"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attachment:
+    """A sandbox as provisioning hands it over.
+
+    Attributes:
+        client: The Machines API.
+        channel: The way into the machine.
+        clock: Time for everything that waits.
+        app: Fly app of the machine.
+        machine_id: Machine id.
+        region: Region code.
+        spec: What the sandbox was asked to be.
+        workdir: Absolute path of the workspace in the machine.
+        private_ip: 6PN address; empty when it is not known.
+        agent_url: Where the agent's HTTP answers; None without agent.
+        ports: The way to ports of the machine from here; None when there is none.
+        revive: Called after the machine was started again; brings agent and workspace back,
+            and returns what was lost by the way, in words (empty: nothing).
+        extend: Moves the machine's deadline to so many seconds from now.
+        borrowed: The machine was there before the run, which never destroys it.
+    """
+
+    client: MachinesClient
+    channel: Channel
+    clock: Clock
+    app: str
+    machine_id: str
+    region: str
+    spec: SandboxSpec
+    workdir: str
+    private_ip: str = ""
+    agent_url: str | None = None
+    ports: PortAccess | None = None
+    revive: Callable[[], str] | None = None
+    extend: Callable[[float], None] | None = None
+    borrowed: bool = False
+
+
+class Attached:
+    """Base of the handle's parts: they share one attachment."""
+
+    def __init__(self, attachment: Attachment) -> None:
+        self.attachment = attachment
+
+    @property
+    def _channel(self) -> Channel:
+        return self.attachment.channel
+
+    @property
+    def _clock(self) -> Clock:
+        return self.attachment.clock
