@@ -1,0 +1,117 @@
+"""From a machine's record to what an engine boots: environment, files, mounts, argv."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+
+from pytest_flymachines.emulator.config import Process
+from pytest_flymachines.emulator.engines.base import (
+    EngineError,
+    GuestFile,
+    GuestMount,
+    MachineConfigForEngine,
+)
+from pytest_flymachines.emulator.model import App, Machine
+
+__all__ = ["environment", "for_engine"]
+
+
+def for_engine(
+    machine: Machine, app: App, directory: Path, volumes: Path, log: Path
+) -> MachineConfigForEngine:
+    """One boot of this machine.
+
+    Args:
+        machine: The record.
+        app: Its app, for the secrets.
+        directory: The machine's own directory.
+        volumes: Where the directories of the volumes lie.
+        log: Gets the output of the main process.
+
+    Raises:
+        EngineError: A file needs a secret that is not there or is not base64.
+    """
+    config = machine.config
+    process = config.processes[0] if config.processes else Process()
+    init = config.init
+    guest = config.guest
+    return MachineConfigForEngine(
+        id=machine.id,
+        app=machine.app,
+        directory=directory,
+        image=config.image,
+        argv=process.exec or init.exec or None,
+        entrypoint=process.entrypoint if process.entrypoint is not None else init.entrypoint,
+        cmd=process.cmd if process.cmd is not None else init.cmd,
+        env=environment(machine, app, process),
+        user=process.user or None,
+        tty=init.tty,
+        hostname=config.dns.hostname or machine.id,
+        cpus=guest.cpus if guest else 1,
+        memory_mb=guest.memory_mb if guest else 256,
+        private_ip=machine.private_ip,
+        nameservers=config.dns.nameservers or (),
+        files=_files(machine, app),
+        mounts=[GuestMount(volumes / mount.volume, mount.path) for mount in config.mounts or ()],
+        network=app.network,
+        log=log,
+    )
+
+
+def environment(machine: Machine, app: App, process: Process) -> dict[str, str]:
+    """The environment of a process of this machine.
+
+    An app secret goes over `env` (https://fly.io/docs/reference/configuration/), and Fly's own
+    variables over both (https://fly.io/docs/machines/runtime-environment/).
+    """
+    config = machine.config
+    env = dict(config.env or {})
+    if not (machine.skip_secrets or process.ignore_app_secrets):
+        env |= {secret.name: secret.value for secret in app.secrets.values()}
+    env |= process.env or {}
+    for wanted in process.secrets or ():
+        if secret := app.secrets.get(wanted.name or wanted.env_var):
+            env[wanted.env_var] = secret.value
+    fields = {
+        "id": machine.id,
+        "version": machine.instance_id,
+        "app_name": machine.app,
+        "private_ip": machine.private_ip,
+        "region": machine.region,
+        "image": config.image,
+    }
+    for source in process.env_from or ():
+        env[source.env_var] = fields.get(source.field_ref, "")
+    memory_mb = config.guest.memory_mb if config.guest else 256
+    return env | {
+        "FLY_APP_NAME": machine.app,
+        "FLY_MACHINE_ID": machine.id,
+        "FLY_ALLOC_ID": machine.id,
+        "FLY_MACHINE_VERSION": machine.instance_id,
+        "FLY_REGION": machine.region,
+        "FLY_PRIVATE_IP": machine.private_ip,
+        "FLY_PUBLIC_IP": machine.private_ip.replace("fdaa:", "2605:4c40:", 1),
+        "FLY_IMAGE_REF": config.image,
+        "FLY_VM_MEMORY_MB": str(memory_mb),
+        "FLY_PROCESS_GROUP": (config.metadata or {}).get("fly_process_group", ""),
+    }
+
+
+def _files(machine: Machine, app: App) -> list[GuestFile]:
+    files = []
+    for file in machine.config.files or ():
+        if file.secret_name:
+            secret = app.secrets.get(file.secret_name)
+            if secret is None:
+                raise EngineError(f"secret {file.secret_name} for {file.guest_path} does not exist")
+            content = secret.value
+        else:
+            content = file.raw_value or ""
+        try:
+            raw = base64.b64decode(content, validate=True)
+        except (binascii.Error, ValueError):
+            raise EngineError(f"content of file {file.guest_path} is not base64") from None
+        files.append(GuestFile(file.guest_path, raw, file.mode or 0o644))
+    return files

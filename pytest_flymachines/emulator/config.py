@@ -1,0 +1,313 @@
+"""`config` of a machine, field by field, as superfly/fly-go and the OpenAPI document name it.
+
+Decoding drops unknown fields and encoding leaves zero values out, as Go does with its structs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType, field
+
+from pytest_flymachines.emulator.wiretime import Duration
+
+__all__ = [
+    "Check",
+    "CreateRequest",
+    "File",
+    "Guest",
+    "Init",
+    "MachineConfig",
+    "Mount",
+    "Port",
+    "Process",
+    "Restart",
+    "Service",
+    "StopConfig",
+    "decode_hook",
+    "encode_hook",
+]
+
+
+class Part(Struct, kw_only=True, omit_defaults=True):
+    """Base of every part of a config."""
+
+
+class Init(Part):
+    """`config.init`: argv is `exec`, or `entrypoint` and `cmd`, each else the image's."""
+
+    exec: list[str] | None = None
+    entrypoint: list[str] | None = None
+    cmd: list[str] | None = None
+    tty: bool = False
+    swap_size_mb: int | None = None
+    kernel_args: list[str] | None = None
+
+
+class Guest(Part):
+    """`config.guest`: the size of the machine."""
+
+    cpu_kind: str = ""
+    cpus: int = 0
+    memory_mb: int = 0
+    max_memory_mb: int = 0
+    gpus: int = 0
+    gpu_kind: str = ""
+    host_dedication_id: str = ""
+    kernel_args: list[str] | None = None
+    persist_rootfs: str = ""
+
+
+class Mount(Part):
+    """One of `config.mounts`; `volume` is the id of a volume."""
+
+    volume: str = ""
+    path: str = ""
+    name: str = ""
+    size_gb: int = 0
+    encrypted: bool = False
+    extend_threshold_percent: int = 0
+    add_size_gb: int = 0
+    size_gb_limit: int = 0
+
+
+class Header(Part):
+    """One header of a check's request."""
+
+    name: str = ""
+    values: list[str] = []
+
+
+class Check(Part):
+    """A check of `config.checks`, and of a service (which has no `kind`)."""
+
+    type: str | None = None
+    port: int | None = None
+    kind: str | None = None
+    interval: Duration | None = None
+    timeout: Duration | None = None
+    grace_period: Duration | None = None
+    method: str | None = None
+    path: str | None = None
+    protocol: str | None = None
+    tls_skip_verify: bool | None = None
+    tls_server_name: str | None = None
+    headers: list[Header] | None = None
+
+
+class Port(Part):
+    """A public port of a service."""
+
+    port: int | None = None
+    start_port: int | None = None
+    end_port: int | None = None
+    handlers: list[str] | None = None
+    force_https: bool = False
+    tls_options: dict[str, Any] | None = None
+    http_options: dict[str, Any] | None = None
+    proxy_proto_options: dict[str, Any] | None = None
+
+
+class Concurrency(Part):
+    """When the proxy stops sending work to a machine."""
+
+    type: str = ""
+    soft_limit: int = 0
+    hard_limit: int = 0
+
+
+class Service(Part):
+    """One of `config.services`: what the proxy routes to the machine."""
+
+    protocol: str = ""
+    internal_port: int = 0
+    autostop: bool | str | None = None
+    autostart: bool | None = None
+    min_machines_running: int | None = None
+    ports: list[Port] | None = None
+    checks: list[Check] | None = None
+    concurrency: Concurrency | None = None
+    force_instance_key: str | UnsetType | None = UNSET
+    force_instance_description: str | None = None
+
+
+class File(Part):
+    """One of `config.files`; `raw_value` is base64."""
+
+    guest_path: str = ""
+    raw_value: str | None = None
+    secret_name: str | None = None
+    image_config: str | None = None
+    mode: int = 0
+
+
+class Restart(Part):
+    """`config.restart`; an empty policy means `on-failure`."""
+
+    policy: str = ""
+    max_retries: int = 0
+    gpu_bid_price: float = 0
+
+
+class StopConfig(Part):
+    """`config.stop_config`."""
+
+    timeout: Duration | None = None
+    signal: str | None = None
+
+
+class DnsOption(Part):
+    """A resolver option."""
+
+    name: str = ""
+    value: str = ""
+
+
+class DnsForwardRule(Part):
+    """Names that are resolved elsewhere."""
+
+    basename: str = ""
+    addr: str = ""
+
+
+class Dns(Part):
+    """`config.dns`."""
+
+    skip_registration: bool = False
+    nameservers: list[str] | None = None
+    searches: list[str] | None = None
+    options: list[DnsOption] | None = None
+    dns_forward_rules: list[DnsForwardRule] | None = None
+    hostname: str = ""
+    hostname_fqdn: str = ""
+
+
+class EnvFrom(Part):
+    """A variable whose value is a field of the machine."""
+
+    env_var: str = ""
+    field_ref: str = ""
+
+
+class SecretRef(Part):
+    """A variable whose value is an app secret."""
+
+    env_var: str = ""
+    name: str = ""
+
+
+class Process(Part):
+    """One of `config.processes`."""
+
+    exec: list[str] | None = None
+    entrypoint: list[str] | None = None
+    cmd: list[str] | None = None
+    user: str = ""
+    env: dict[str, str] | None = None
+    env_from: list[EnvFrom] | None = None
+    secrets: list[SecretRef] | None = None
+    ignore_app_secrets: bool = False
+
+
+class Metrics(Part):
+    """`config.metrics`."""
+
+    port: int = 0
+    path: str = ""
+    https: bool = False
+
+
+class Static(Part):
+    """One of `config.statics`."""
+
+    guest_path: str = ""
+    url_prefix: str = ""
+    tigris_bucket: str = ""
+    index_document: str = ""
+
+
+class Rootfs(Part):
+    """`config.rootfs`; `persist` is never, always or restart."""
+
+    persist: str = ""
+    size_gb: int = 0
+
+
+class CacheDrive(Part):
+    """`config.cache_drive`."""
+
+    size_mb: int = 0
+
+
+class Spot(Part):
+    """`config.spot`."""
+
+    max_price_fraction: float = 0
+
+
+class MachineConfig(Part):
+    """The whole `config`."""
+
+    env: dict[str, str] | None = None
+    init: Init = field(default_factory=Init)
+    guest: Guest | None = None
+    size: str = ""
+    metadata: dict[str, str] | None = None
+    mounts: list[Mount] | None = None
+    services: list[Service] | None = None
+    checks: dict[str, Check] | None = None
+    metrics: Metrics | None = None
+    statics: list[Static] | None = None
+    files: list[File] | None = None
+    schedule: str = ""
+    image: str = ""
+    auto_destroy: bool = False
+    restart: Restart | None = None
+    stop_config: StopConfig | None = None
+    dns: Dns = field(default_factory=Dns)
+    processes: list[Process] | None = None
+    standbys: list[str] | None = None
+    containers: list[dict[str, Any]] | None = None
+    volumes: list[dict[str, Any]] | None = None
+    rootfs: Rootfs | None = None
+    cache_drive: CacheDrive | None = None
+    spot: Spot | None = None
+    disable_machine_autostart: bool = False
+
+
+class CreateRequest(Struct, kw_only=True):
+    """Body of create and update."""
+
+    config: MachineConfig | None = None
+    name: str = ""
+    region: str = ""
+    skip_launch: bool = False
+    skip_service_registration: bool = False
+    skip_secrets: bool = False
+    min_secrets_version: int | None = None
+    lease_ttl: int = 0
+    current_version: str = ""
+
+
+def decode_hook(kind: type, value: object) -> object:
+    """Decode a `Duration`: Go's text, or a number of nanoseconds."""
+    if kind is Duration:
+        if isinstance(value, str):
+            return Duration.parse(value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return Duration(round(value))
+        raise TypeError("invalid duration")
+    raise NotImplementedError(kind)
+
+
+def encode_hook(value: object) -> object:
+    """Encode a `Duration` as Go's text."""
+    if isinstance(value, Duration):
+        return str(value)
+    raise NotImplementedError(type(value))
+
+
+def encode(value: object) -> bytes:
+    """JSON of any answer or record."""
+    return msgspec.json.encode(value, enc_hook=encode_hook)

@@ -1,0 +1,184 @@
+"""The control port: health, shutdown, the request log, faults, forwards, a page to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
+
+from pytest_flymachines.emulator.answers import Problem, answer, empty
+from pytest_flymachines.emulator.auth import host_allowed
+from pytest_flymachines.emulator.emulator import Emulator
+from pytest_flymachines.emulator.faults import Fault, FaultError, parse_fault
+from pytest_flymachines.emulator.forwards import Forward, Forwards
+from pytest_flymachines.emulator.front import read_body
+from pytest_flymachines.emulator.page import POLICY, live_page, login_page
+
+__all__ = ["Control"]
+
+T = TypeVar("T")
+
+MAX_BODY = 64 * 1024
+MAX_FAULTS = 1000
+MAX_LOG = 1024 * 1024
+
+
+class FaultSpec(msgspec.Struct):
+    """A fault in the form of the command line."""
+
+    spec: str
+
+
+class Control:
+    """The ASGI application of the control port; everything but `/health` needs the token."""
+
+    def __init__(
+        self,
+        emulator: Emulator,
+        forwards: Forwards,
+        about: dict[str, Any],
+        stop: Callable[[], None],
+    ) -> None:
+        self._emulator = emulator
+        self._forwards = forwards
+        self._about = about
+        self._stop = stop
+        routes = [
+            ("GET", "/health", self._health),
+            ("POST", "/shutdown", self._shutdown),
+            ("GET", "/requests", self._requests),
+            ("DELETE", "/requests", self._forget_requests),
+            ("GET", "/faults", self._list_faults),
+            ("POST", "/faults", self._add_fault),
+            ("DELETE", "/faults", self._remove_faults),
+            ("DELETE", "/faults/{id:int}", self._remove_faults),
+            ("GET", "/forwards", self._list_forwards),
+            ("POST", "/forwards", self._open_forward),
+            ("DELETE", "/forwards", self._close_forward),
+            ("GET", "/machines/{machine}/log", self._machine_log),
+            ("GET", "/", self._page),
+        ]
+        self._router = Router(
+            [Route(path, _guarded(handler), methods=[method]) for method, path, handler in routes],
+            redirect_slashes=False,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        request = Request(scope, receive)
+        try:
+            if not host_allowed(request):
+                raise Problem(421, "this server answers on loopback names only")
+            if scope["path"] != "/health":
+                self._emulator.tokens.access(request, control=True)
+        except Problem as problem:
+            refusal = problem.response()
+            if problem.status == 401 and scope["path"] == "/":
+                refusal = HTMLResponse(
+                    login_page(), 401, headers={"content-security-policy": POLICY}
+                )
+            await refusal(scope, receive, send)
+            return
+        await self._router(scope, receive, send)
+
+    async def _health(self, _: Request) -> Response:
+        return answer({"ok": True})
+
+    async def _shutdown(self, _: Request) -> Response:
+        self._stop()
+        return answer({"ok": True}, 202)
+
+    async def _requests(self, _: Request) -> Response:
+        return Response(self._emulator.requests.lines(), media_type="application/x-ndjson")
+
+    async def _forget_requests(self, _: Request) -> Response:
+        self._emulator.requests.clear()
+        return empty()
+
+    async def _list_faults(self, _: Request) -> Response:
+        return answer(self._emulator.faults.all())
+
+    async def _add_fault(self, request: Request) -> Response:
+        """A fault as JSON, field by field, or as `{"spec": "<form of the command line>"}`."""
+        if len(self._emulator.faults.all()) >= MAX_FAULTS:
+            raise Problem(409, f"there are {MAX_FAULTS} faults already; delete some")
+        raw = await read_body(request, MAX_BODY)
+        if b'"spec"' in raw:
+            try:
+                fault = parse_fault(_decode(raw, FaultSpec).spec)
+            except FaultError as error:
+                raise Problem(400, str(error)) from None
+        else:
+            fault = _decode(raw, Fault)
+        return answer(self._emulator.faults.add(fault), 201)
+
+    async def _remove_faults(self, request: Request) -> Response:
+        wanted = request.path_params.get("id")
+        if not self._emulator.faults.remove(wanted) and wanted is not None:
+            raise Problem(404, f"there is no fault {wanted}")
+        return empty()
+
+    async def _list_forwards(self, _: Request) -> Response:
+        return answer(self._forwards.list())
+
+    async def _open_forward(self, request: Request) -> Response:
+        forward = _decode(await read_body(request, MAX_BODY), Forward)
+        life = self._emulator.flyd.life(forward.machine)
+        if life is None or life.machine.app != forward.app:
+            raise Problem(404, f"app {forward.app} has no machine {forward.machine}")
+        if not 1 <= forward.port <= 65535:
+            raise Problem(400, f"port {forward.port} is not between 1 and 65535")
+        host, port = await self._forwards.open(forward)
+        return answer({"host": host, "port": port}, 201)
+
+    async def _close_forward(self, request: Request) -> Response:
+        raw = await read_body(request, MAX_BODY)
+        if not self._forwards.close(_decode(raw, Forward) if raw else None):
+            raise Problem(404, "there is no such forward")
+        return empty()
+
+    async def _machine_log(self, request: Request) -> Response:
+        """The end of what the main process wrote."""
+        machine = self._emulator.store.machines.get(request.path_params["machine"])
+        if machine is None:
+            raise Problem(404, f"there is no machine {request.path_params['machine']}")
+        file = self._emulator.flyd.log_file(machine)
+        return Response(_tail(file), media_type="text/plain; charset=utf-8")
+
+    async def _page(self, _: Request) -> Response:
+        page = live_page(self._emulator, self._about, self._forwards.list())
+        return HTMLResponse(page, headers={"content-security-policy": POLICY})
+
+
+def _guarded(
+    handler: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except Problem as problem:
+            return problem.response()
+
+    return endpoint
+
+
+def _decode(raw: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Problem(400, str(error)) from None
+
+
+def _tail(file: Path) -> bytes:
+    try:
+        with file.open("rb") as source:
+            source.seek(max(file.stat().st_size - MAX_LOG, 0))
+            return source.read()
+    except FileNotFoundError:
+        return b""

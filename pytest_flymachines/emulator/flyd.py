@@ -1,0 +1,211 @@
+"""The host: every machine's life, the engine that runs them, and where their files lie."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pytest_flymachines.emulator.boot import for_engine
+from pytest_flymachines.emulator.checks import Checks
+from pytest_flymachines.emulator.config import decode_hook, encode
+from pytest_flymachines.emulator.engines.base import Engine, EngineError, RunningMachine
+from pytest_flymachines.emulator.faults import Faults
+from pytest_flymachines.emulator.lifecycle import Life
+from pytest_flymachines.emulator.model import Machine, Volume
+from pytest_flymachines.emulator.store import Store
+from pytest_flymachines.emulator.wiretime import now_ms
+
+__all__ = ["Flyd", "Timings"]
+
+MAX_DESTROYED = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timings:
+    """How long things take that take their time on Fly; all in seconds.
+
+    Attributes:
+        stop_timeout_s: From the stop signal to SIGKILL when nothing else is asked for.
+        destroyed_readable_s: How long GET still shows a destroyed machine.
+        volume_bond_s: How long a volume stays bound to a machine that was destroyed.
+        restart_backoff_s: Second pause before a policy restart; it doubles from there.
+        restart_backoff_max_s: The longest such pause.
+        list_delay_s: How old the answers of lists are.
+        hour_s: Length of the hour that `schedule` counts in.
+    """
+
+    stop_timeout_s: float = 5.0
+    destroyed_readable_s: float = 10.0
+    volume_bond_s: float = 1.0
+    restart_backoff_s: float = 0.1
+    restart_backoff_max_s: float = 30.0
+    list_delay_s: float = 0.0
+    hour_s: float = 3600.0
+
+
+class Flyd:
+    """All machines of one emulator."""
+
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        directory: Path,
+        *,
+        timings: Timings,
+        faults: Faults,
+        log: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.store = store
+        self.engine = engine
+        self.timings = timings
+        self.faults = faults
+        self.checks = Checks(self)
+        self.volumes = directory / "volumes"
+        self._machines = directory / "machines"
+        self._logs = directory / "logs"
+        for path in (self.volumes, self._machines, self._logs):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._log = log
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listed: dict[str, Machine] = {}
+        self.lives = {machine.id: Life(machine, self) for machine in store.machines.values()}
+
+    def recover(self) -> None:
+        """Bring the records of an emulator that ended into a state at rest."""
+        for life in list(self.lives.values()):
+            life.recover()
+
+    def adopt(self, machine: Machine) -> Life:
+        """Take in a machine that was just created."""
+        life = self.lives[machine.id] = Life(machine, self)
+        return life
+
+    def life(self, machine_id: str) -> Life | None:
+        """A machine that can be read: alive, or destroyed a short while ago."""
+        life = self.lives.get(machine_id)
+        if life is None or not life.machine.destroyed_ms:
+            return life
+        age_s = (now_ms() - life.machine.destroyed_ms) / 1000
+        return life if age_s < self.timings.destroyed_readable_s else None
+
+    def changed(self, machine: Machine) -> None:
+        """Keep what has changed; what a request changed is written before its answer."""
+        self.store.put(machine)
+        asyncio.get_running_loop().call_soon(self.store.flush)
+
+        delay_s = self.timings.list_delay_s
+        if delay_s:
+            asyncio.get_running_loop().call_later(delay_s, self._publish, encode(machine))
+
+    def _publish(self, record: bytes) -> None:
+        machine = msgspec.json.decode(record, type=Machine, dec_hook=decode_hook)
+        self._listed[machine.id] = machine
+
+    def listed(self, app: str) -> list[Machine]:
+        """The machines of an app as lists show them, oldest first."""
+        if not self.timings.list_delay_s:
+            machines = self.store.machines_of(app)
+        else:
+            machines = (machine for machine in self._listed.values() if machine.app == app)
+        return sorted(machines, key=lambda machine: machine.created_ms)
+
+    def log_file(self, machine: Machine) -> Path:
+        """What the main process of this machine wrote."""
+        return self._logs / f"{machine.id}.log"
+
+    def log(self, machine: Machine, text: str) -> None:
+        """Say something about a machine in the emulator's log."""
+        self._log({"machine": machine.id, "app": machine.app, "text": text})
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run in the background; a failure goes to stderr and ends nothing else."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            print(f"{task.get_name()}:", file=sys.stderr)  # noqa: T201 - the process's own log
+            traceback.print_exception(error)
+
+    async def boot(self, machine: Machine, *, keep_root: bool) -> RunningMachine:
+        """Start a machine's main process.
+
+        Raises:
+            EngineError: It could not be started.
+        """
+        directory = self._machines / machine.id
+        if directory.exists() and not keep_root:
+            await self.engine.discard(directory)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        app = self.store.apps.get(machine.app)
+        if app is None:
+            raise EngineError(f"app {machine.app} is gone")
+        config = for_engine(machine, app, directory, self.volumes, self.log_file(machine))
+        return await self.engine.start(config)
+
+    async def discard(self, machine: Machine) -> None:
+        """Remove a machine's files."""
+        directory = self._machines / machine.id
+        if directory.exists():
+            await self.engine.discard(directory)
+        self.log_file(machine).unlink(missing_ok=True)
+
+    def buried(self, machine: Machine) -> None:
+        """Let go of what a destroyed machine held."""
+        machine.destroyed_ms = now_ms()
+        machine.lease = None
+        if volume := self.store.volumes.get(machine.volume):
+            volume.bound_until_ms = now_ms() + round(self.timings.volume_bond_s * 1000)
+            self.store.put(volume)
+        self.changed(machine)
+        dead = [life.machine for life in self.lives.values() if life.machine.destroyed_ms]
+        for old in sorted(dead, key=lambda machine: machine.destroyed_ms)[:-MAX_DESTROYED]:
+            self.forget(old)
+
+    def forget(self, machine: Machine) -> None:
+        """Drop every trace of a machine."""
+        self.lives.pop(machine.id, None)
+        self._listed.pop(machine.id, None)
+        self.store.drop(machine)
+
+    async def remove_volume(self, volume: Volume) -> None:
+        """Remove the content of a volume, and its snapshots."""
+        for directory in (volume.id, *(snapshot.id for snapshot in volume.snapshots)):
+            if (self.volumes / directory).exists():
+                await self.engine.discard(self.volumes / directory)
+
+    def arrange_death(self, life: Life) -> None:
+        """Kill a machine some time after its start, if a fault says so."""
+        fault = self.faults.take("death", life.machine)
+        if fault is not None:
+            self.kill_later(life, fault.delay_s)
+
+    def kill_later(self, life: Life, delay_s: float) -> None:
+        """Kill what runs now, unless something else has ended it by then."""
+        running = life.running
+
+        async def work() -> None:
+            await asyncio.sleep(delay_s)
+            if running is not None and life.running is running:
+                await running.kill()
+
+        self.spawn(work(), f"death of {life.machine.id}")
+
+    async def close(self) -> None:
+        """End every machine."""
+        await asyncio.gather(*(life.shut_down() for life in self.lives.values()))
+        for task in tuple(self._tasks):
+            task.cancel()
+        await self.engine.close()
+        self.store.close()

@@ -1,0 +1,52 @@
+"""Image references: from what a config says to `image_ref`."""
+
+from __future__ import annotations
+
+from pytest_flymachines.emulator.answers import Problem
+from pytest_flymachines.emulator.engines.base import Engine, EngineError, ImageNotFound
+
+__all__ = ["image_ref", "resolve"]
+
+DOCKER_HUB = "registry-1.docker.io"
+
+
+def image_ref(image: str, digest: str) -> dict[str, object]:
+    """The parts of an image's name, a bare name being one of Docker Hub."""
+    name, _, pinned = image.partition("@")
+    head, slash, last = name.rpartition("/")
+    last, _, tag = last.partition(":")
+    registry, _, repository = f"{head}{slash}{last}".partition("/")
+    if not repository or not ("." in registry or ":" in registry or registry == "localhost"):
+        registry, repository = DOCKER_HUB, f"{head}{slash}{last}"
+    registry = DOCKER_HUB if registry in ("docker.io", "index.docker.io") else registry
+    if registry == DOCKER_HUB and "/" not in repository:
+        repository = f"library/{repository}"
+    return {
+        "registry": registry,
+        "repository": repository,
+        "tag": tag or ("" if pinned else "latest"),
+        "digest": pinned or digest,
+        "labels": {},
+    }
+
+
+async def resolve(engine: Engine, image: str) -> str:
+    """Digest of an image.
+
+    Raises:
+        Problem: 400, as a registry's "manifest unknown" arrives from Fly; 500 when the engine
+            could not find out.
+    """
+    try:
+        return await engine.resolve_image(image)
+    except ImageNotFound:
+        detail = (
+            '{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown",'
+            '"detail":"unknown tag"}]}'
+        )
+        raise Problem(
+            400,
+            f"failed to get manifest {image}: request failed: not found [http 404]: {detail}\n",
+        ) from None
+    except EngineError as error:
+        raise Problem(500, f"unknown: failed to resolve {image}: {error}") from None

@@ -1,0 +1,469 @@
+"""The life of one machine: its state, what runs, and the work between states.
+
+An action is accepted or refused at once by the state, as flyd does; the work then goes on in
+the background, one job at a time. A later action supersedes a boot that is still under way.
+States and refusals: https://fly.io/docs/machines/machine-states/ and answers of the live API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from pytest_flymachines.emulator import restart
+from pytest_flymachines.emulator.answers import Problem, conflict, failed_precondition
+from pytest_flymachines.emulator.engines.base import EngineError, ExitStatus, RunningMachine
+from pytest_flymachines.emulator.ids import new_ulid
+from pytest_flymachines.emulator.model import Event, Machine, Transition
+from pytest_flymachines.emulator.wiretime import now_ms, rfc3339_ms
+
+if TYPE_CHECKING:
+    from pytest_flymachines.emulator.flyd import Flyd
+
+__all__ = ["Life", "Observer"]
+
+Observer = Callable[[Transition], None]
+
+ALIVE = ("started", "starting", "restarting", "suspended", "suspending", "failed")
+DESTROYABLE = ("stopped", "suspended", "failed", "created")
+MAX_TRANSITIONS = 200
+
+
+class Life:
+    """One machine from create to destroy."""
+
+    def __init__(self, machine: Machine, flyd: Flyd) -> None:
+        self.machine = machine
+        self.running: RunningMachine | None = None
+        self.exec_turn = asyncio.Lock()
+        self.observers: list[Observer] = []
+        self._flyd = flyd
+        self._turn = asyncio.Lock()
+        self._superseded = asyncio.Event()
+        self._ended: asyncio.Future[ExitStatus] | None = None
+        self._frozen = False
+
+    # Actions: each refuses or accepts by the present state.
+
+    def launch(self, *, skip: bool) -> None:
+        """Prepare a machine that was just created, and start it unless `skip`."""
+        self._enter("created", ("launch", "created", "user"))
+        self._begin(lambda mine: self._prepare(mine, skip=skip))
+
+    def start(self) -> str:
+        """Start or resume.
+
+        Returns:
+            The state it was in.
+        """
+        previous = self.machine.state
+        match previous:
+            case "stopped" | "failed" | "suspended":
+                pass
+            case "started":
+                return previous
+            case "starting" | "restarting":
+                raise conflict("machine still attempting to start")
+            case "stopping" | "suspending":
+                raise failed_precondition("machine still active, refusing to start")
+            case "replacing" | "updating":
+                raise failed_precondition("machine getting replaced, refusing to start")
+            case _:
+                raise self._refused("start")
+        if self.machine.config.schedule and self.machine.launched:
+            raise failed_precondition("machine has a schedule, refusing to start")
+        self._reserve()
+        self._enter("starting", ("start", "starting", "user"))
+        self._begin(lambda mine: self._start(mine, previous))
+        return previous
+
+    def stop(self, signal_name: str | None, timeout_s: float | None, source: str = "user") -> None:
+        """Stop; a machine that is stopped or stopping stays so."""
+        match self.machine.state:
+            case "stopped" | "stopping":
+                return
+            case "destroying" | "destroyed":
+                raise self._refused("stop")
+        number, grace_s = self._how_to_stop(signal_name, timeout_s)
+        self._enter("stopping", ("stop", "stopping", source))
+        self._begin(lambda mine: self._stop(mine, number, grace_s))
+
+    def suspend(self, source: str = "user") -> None:
+        """Freeze; conditions: https://fly.io/docs/reference/suspend-resume/."""
+        config = self.machine.config
+        if self.machine.state == "suspended":
+            return
+        if self.machine.state != "started":
+            raise self._refused("suspend")
+        for unfit, why in (
+            (config.init.swap_size_mb, "swap"),
+            (config.schedule, "a schedule"),
+            (config.guest and config.guest.gpus, "a GPU"),
+        ):
+            if unfit:
+                raise failed_precondition(f"unable to suspend machine with {why}")
+        self._enter("suspending", ("suspend", "suspending", source))
+        self._begin(self._suspend)
+
+    def restart(
+        self, signal_name: str | None, timeout_s: float | None, *, force: bool = False
+    ) -> None:
+        """End the main process and boot again; a stopped machine is just started."""
+        if self.machine.state not in ("started", "stopped", "suspended", "failed"):
+            raise self._refused("restart")
+        number, grace_s = self._how_to_stop(signal_name, timeout_s)
+        self._reserve()
+        self._enter("restarting", ("restart", "restarting", "user"))
+        self._begin(lambda mine: self._restart(mine, number, 0.0 if force else grace_s))
+
+    def replace(self, apply: Callable[[], None], *, skip_launch: bool) -> None:
+        """Put a new version of the config in force.
+
+        Args:
+            apply: Changes the record, once the update is accepted.
+            skip_launch: Leave a machine that ran stopped.
+        """
+        previous = self.machine.state
+        if previous in ("replacing", "updating"):
+            raise conflict("machine update failed due to concurrent update")
+        if previous in ("destroying", "destroyed"):
+            raise self._refused("update")
+        self._reserve()
+        apply()
+        self._enter("replacing", ("update", "replacing", "user"))
+        self._begin(lambda mine: self._replace(mine, previous, skip_launch=skip_launch))
+
+    def destroy(self, *, force: bool, source: str = "user") -> None:
+        """End the machine for good."""
+        state = self.machine.state
+        if state in ("destroying", "destroyed"):
+            return
+        if not force and state not in DESTROYABLE:
+            raise failed_precondition(
+                "unable to destroy machine, not currently stopped, suspended, failed or created"
+            )
+        self._enter("destroying", ("destroy", "destroying", source))
+        self._begin(self._destroy)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the main process."""
+        if self.machine.state != "started" or self.running is None:
+            raise failed_precondition("machine not running")
+        self.running.signal(number)
+
+    async def over(self) -> None:
+        """Until the work that was begun is done."""
+        async with self._turn:
+            pass
+
+    async def shut_down(self) -> None:
+        """End what runs because the emulator ends; the record says so for the next start."""
+        self._supersede()
+        async with self._turn:
+            if self.running is not None:
+                status = await self._end(signal.SIGKILL, 0)
+                self._enter("stopped", self._exit_event(status, requested=True))
+
+    def recover(self) -> None:
+        """After the end of the emulator nothing runs; a suspended machine starts cold."""
+        match self.machine.state:
+            case "destroying" | "launch_failed":
+                self.destroy_again()
+            case "destroyed" | "stopped" | "suspended" | "failed":
+                pass
+            case "started":
+                lost = ExitStatus(exit_code=137, signal=signal.SIGKILL)
+                self._enter("stopped", self._exit_event(lost, requested=False))
+            case _:
+                self._enter("stopped")
+
+    def destroy_again(self) -> None:
+        """Finish a destroy that the end of the emulator cut short."""
+        self._begin(self._destroy)
+
+    # Jobs: one at a time, in the order of the actions.
+
+    def _begin(self, job: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+        mine = self._supersede()
+
+        async def run() -> None:
+            async with self._turn:
+                await job(mine)
+
+        self._flyd.spawn(run(), f"machine {self.machine.id}")
+
+    def _supersede(self) -> asyncio.Event:
+        self._superseded.set()
+        self._superseded = asyncio.Event()
+        return self._superseded
+
+    async def _prepare(self, mine: asyncio.Event, *, skip: bool) -> None:
+        if await self._held(mine, "created"):
+            return
+        if skip:
+            self._enter("stopped")
+        elif self._flyd.faults.take("image-pull", self.machine):
+            self._enter("launch_failed")
+            self._enter("destroying", ("destroy", "destroying", "flyd"))
+            await self._destroy(mine)
+        else:
+            self._enter("starting")
+            await self._boot(mine)
+
+    async def _start(self, mine: asyncio.Event, previous: str) -> None:
+        if await self._held(mine, "starting"):
+            return
+        if previous == "suspended" and self._frozen and self.running is not None:
+            await self.running.resume()
+            self._frozen = False
+            if not mine.is_set():
+                self._enter("started", ("start", "started", "flyd"))
+                self._flyd.checks.start(self)
+            return
+        await self._boot(mine, keep_root=previous == "suspended")
+
+    async def _boot(self, mine: asyncio.Event, *, keep_root: bool = False) -> None:
+        machine = self.machine
+        machine.launched = True
+        slow = self._flyd.faults.take("slow-boot", machine)
+        if slow and await _pause(mine, slow.delay_s):
+            return
+        try:
+            running = await self._flyd.boot(machine, keep_root=keep_root)
+        except EngineError as error:
+            self._flyd.log(machine, f"failed to start: {error}")
+            if not mine.is_set():
+                self._enter("failed", ("start", "failed", "flyd", {"error": str(error)}))
+            return
+        self.running = running
+        self._frozen = False
+        self._ended = asyncio.get_running_loop().create_future()
+        self._flyd.spawn(self._watch(running, self._ended), f"watch {machine.id}")
+        machine.started_ms = now_ms()
+        if mine.is_set():
+            return
+        self._enter("started", ("start", "started", "flyd"))
+        self._flyd.checks.start(self)
+        self._flyd.arrange_death(self)
+
+    async def _watch(self, running: RunningMachine, ended: asyncio.Future[ExitStatus]) -> None:
+        status = await running.wait()
+        ended.set_result(status)
+        async with self._turn:
+            # In any other state an action is under way, and its job takes note of the end.
+            if self.running is running and self.machine.state in ("started", "suspended"):
+                await self._exited(self._superseded, status)
+
+    async def _exited(self, mine: asyncio.Event, status: ExitStatus) -> None:
+        machine = self.machine
+        self._gone()
+        again = restart.restarts(machine, status.exit_code)
+        exit_event = self._exit_event(status, requested=False, restarting=again)
+        if not again:
+            if machine.restarts_ms and machine.policy != "no" and status.exit_code:
+                count = len(machine.restarts_ms)
+                self._flyd.log(machine, f"machine has reached its max restart count of {count}")
+            self._enter("stopped", exit_event)
+            await self._destroy_if_asked(mine)
+            return
+        self._enter("restarting", exit_event)
+        timings = self._flyd.timings
+        pause = restart.backoff_s(machine, timings.restart_backoff_s, timings.restart_backoff_max_s)
+        if await _pause(mine, pause):
+            return
+        self._enter("starting")
+        await self._boot(mine, keep_root=self._keeps_root(restart=True))
+
+    async def _stop(self, mine: asyncio.Event, number: int, grace_s: float) -> None:
+        if await self._held(mine, "stopping"):
+            return
+        exit_event = None
+        if self.running is not None:
+            status = await self._end(number, grace_s)
+            exit_event = self._exit_event(status, requested=True)
+        if mine.is_set():
+            self._note(exit_event)
+        else:
+            self._enter("stopped", exit_event)
+            await self._destroy_if_asked(mine)
+
+    async def _suspend(self, mine: asyncio.Event) -> None:
+        if await self._held(mine, "suspending"):
+            return
+        running, ended = self.running, self._ended
+        if running is None or ended is None:
+            return
+        if ended.done():
+            await self._exited(mine, ended.result())
+            return
+        self._flyd.checks.stop(self)
+        try:
+            await running.suspend()
+        except EngineError as error:
+            self._flyd.log(self.machine, f"could not suspend: {error}")
+            self._enter("started")
+            return
+        self._frozen = True
+        if not mine.is_set():
+            self._enter("suspended", ("suspend", "suspended", "flyd"))
+
+    async def _restart(self, mine: asyncio.Event, number: int, grace_s: float) -> None:
+        if await self._held(mine, "restarting"):
+            return
+        if self.running is not None:
+            status = await self._end(number, grace_s)
+            self._note(self._exit_event(status, requested=True, restarting=True))
+        if mine.is_set():
+            return
+        self._enter("starting")
+        await self._boot(mine, keep_root=self._keeps_root(restart=True))
+
+    async def _replace(self, mine: asyncio.Event, previous: str, *, skip_launch: bool) -> None:
+        if await self._held(mine, "replacing"):
+            return
+        self.machine.restarts_ms = []
+        if self.running is not None:
+            status = await self._end(*self._how_to_stop(None, None))
+            self._note(self._exit_event(status, requested=True))
+        if mine.is_set():
+            return
+        if previous == "created":
+            self._enter("created")
+            await self._prepare(mine, skip=skip_launch)
+        elif previous in ALIVE and not skip_launch:
+            self._enter("starting")
+            await self._boot(mine)
+        else:
+            self._flyd.log(
+                self.machine,
+                "machine was in a non-started state prior to the update so leaving the new "
+                "version stopped",
+            )
+            self._enter("stopped")
+
+    async def _destroy(self, mine: asyncio.Event) -> None:
+        if await self._held(mine, "destroying"):
+            return
+        if self.running is not None:
+            status = await self._end(signal.SIGKILL, 0)
+            self._note(self._exit_event(status, requested=True))
+        await self._flyd.discard(self.machine)
+        self._enter("destroyed", ("destroy", "destroyed", "flyd"))
+        self._flyd.buried(self.machine)
+
+    async def _destroy_if_asked(self, mine: asyncio.Event) -> None:
+        if self.machine.config.auto_destroy and self.machine.policy == "no":
+            self._enter("destroying", ("destroy", "destroying", "flyd"))
+            await self._destroy(mine)
+
+    # Parts of jobs.
+
+    async def _end(self, number: int, grace_s: float) -> ExitStatus:
+        """End what runs: the signal, then after `grace_s` SIGKILL."""
+        running, ended = self.running, self._ended
+        if running is None or ended is None:
+            raise RuntimeError("nothing runs")
+        self._flyd.checks.stop(self)
+        if self._frozen:
+            grace_s = 0
+        if grace_s > 0 and not ended.done():
+            running.signal(number)
+            await asyncio.wait([ended], timeout=grace_s)
+        if not ended.done():
+            await running.kill()
+        status = await ended
+        self._gone()
+        return status
+
+    def _gone(self) -> None:
+        self._flyd.checks.stop(self)
+        self.running = self._ended = None
+        self._frozen = False
+
+    def _exit_event(
+        self, status: ExitStatus, *, requested: bool, restarting: bool = False
+    ) -> tuple[str, str, str, dict[str, Any]]:
+        exit_event = {
+            "exit_code": status.exit_code,
+            "guest_exit_code": 0,
+            "guest_signal": -1,
+            "signal": -1 if status.signal is None else status.signal,
+            "oom_killed": status.oom_killed,
+            "requested_stop": requested,
+            "restarting": restarting,
+            "exited_at": rfc3339_ms(now_ms()),
+        }
+        count = len(self.machine.restarts_ms) if restarting and not requested else 0
+        return "exit", "stopped", "flyd", {"exit_event": exit_event, "restart_count": count}
+
+    def _note(self, event: tuple[str, str, str, dict[str, Any]] | None) -> None:
+        """An event that changes no state."""
+        if event is not None:
+            self.machine.record(*event)
+            self._flyd.changed(self.machine)
+
+    def _enter(
+        self,
+        state: str,
+        event: tuple[str, str, str] | tuple[str, str, str, dict[str, Any]] | None = None,
+    ) -> None:
+        machine = self.machine
+        recorded: Event | None = machine.record(*event) if event else None
+        transition = Transition(recorded.id if recorded else new_ulid(), state, machine.instance_id)
+        machine.state = state
+        machine.updated_ms = now_ms()
+        machine.transitions.append(transition)
+        del machine.transitions[:-MAX_TRANSITIONS]
+        self._flyd.changed(machine)
+        for observer in tuple(self.observers):
+            observer(transition)
+
+    async def _held(self, mine: asyncio.Event, state: str) -> bool:
+        """Whether a fault keeps the machine in this state until something supersedes it."""
+        if mine.is_set():
+            return True
+        stuck = self._flyd.faults.take("stuck", self.machine, state=state)
+        if stuck is None:
+            return False
+        await _pause(mine, stuck.delay_s or None)
+        return mine.is_set()
+
+    def _reserve(self) -> None:
+        fault = self._flyd.faults.take("capacity", self.machine, state=self.machine.state)
+        if fault:
+            raise conflict(
+                "could not reserve resource for machine: "
+                "insufficient memory available to fulfill request"
+            )
+
+    def _keeps_root(self, *, restart: bool) -> bool:
+        rootfs = self.machine.config.rootfs
+        persist = rootfs.persist if rootfs else ""
+        return persist == "always" or (restart and persist == "restart")
+
+    def _how_to_stop(self, name: str | None, timeout_s: float | None) -> tuple[int, float]:
+        config = self.machine.config.stop_config
+        if not name and config:
+            name = config.signal
+        if not timeout_s and config and config.timeout:
+            timeout_s = config.timeout.seconds
+        number = signal.Signals[name] if name else signal.SIGINT
+        return number, min(timeout_s or self._flyd.timings.stop_timeout_s, 300.0)
+
+    def _refused(self, verb: str) -> Problem:
+        state = self.machine.state
+        return failed_precondition(f"unable to {verb} machine from current state: '{state}'")
+
+
+async def _pause(mine: asyncio.Event, seconds: float | None) -> bool:
+    """Sleep, for ever with None, but no longer than until superseded.
+
+    Returns:
+        Whether it was superseded.
+    """
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(mine.wait(), seconds)
+    return mine.is_set()

@@ -1,0 +1,201 @@
+"""The emulator as a process: sockets, engine, ready line, owner, signals, clean ending."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from pytest_flymachines.emulator.api import api
+from pytest_flymachines.emulator.apps import create_app
+from pytest_flymachines.emulator.auth import Tokens
+from pytest_flymachines.emulator.config import encode
+from pytest_flymachines.emulator.control import Control
+from pytest_flymachines.emulator.emulator import Emulator
+from pytest_flymachines.emulator.engines.base import Engine, Probe
+from pytest_flymachines.emulator.faults import Faults
+from pytest_flymachines.emulator.flyd import Flyd, Timings
+from pytest_flymachines.emulator.forwards import Forwards
+from pytest_flymachines.emulator.options import Options
+from pytest_flymachines.emulator.owner import OwnerGone, watch
+from pytest_flymachines.emulator.ratelimit import RateLimits
+from pytest_flymachines.emulator.requestlog import RequestLog
+from pytest_flymachines.emulator.rundir import (
+    RunDirectory,
+    StateLocked,
+    dead_directories,
+    lock_state,
+)
+from pytest_flymachines.emulator.store import Store
+
+__all__ = ["CannotServe", "Chooser", "serve"]
+
+Chooser = Callable[[str, Path], Awaitable[tuple[Engine, Probe, list[str]]]]
+
+DATABASE = "emulator.sqlite3"
+CLOSE_S = 10.0
+
+
+class CannotServe(Exception):
+    """The emulator cannot start; the text says why and what to change."""
+
+
+class _Protocol(H11Protocol):
+    """Lets the application reach the connection, to break it when a fault says so."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]  # of asyncio's own making
+        self.app_state = {**self.app_state, "transport": transport}
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals of the process alone."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(options: Options, choose: Chooser, timings: Timings | None = None) -> None:
+    """Serve until a signal, `/shutdown` or the end of the owner.
+
+    Raises:
+        CannotServe: A port or the state directory is in use, no engine works, the owner is gone.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        if options.owner_pid is not None:
+            try:
+                stack.callback(watch(options.owner_pid, stop.set))
+            except OwnerGone as error:
+                raise CannotServe(str(error)) from None
+        sockets = {
+            name: stack.enter_context(_bind(port))
+            for name, port in (("api", options.port), ("control", options.control_port))
+        }
+        if options.state:
+            try:
+                stack.enter_context(lock_state(options.state))
+            except StateLocked as error:
+                raise CannotServe(str(error)) from None
+        run = RunDirectory()
+        engine, probe, why_others_failed = await choose(options.engine, run.path)
+        stack.push_async_callback(run.remove, engine.discard)
+        emulator = _emulator(options, engine, run.path, timings or Timings())
+        stack.callback(emulator.requests.close)
+        stack.push_async_callback(_close, emulator.flyd)
+        forwards = Forwards(emulator.flyd)
+        stack.callback(forwards.close)
+        about = {
+            "api_url": _url(sockets["api"]),
+            "proxy_url": "",
+            "control_url": _url(sockets["control"]),
+            "token": emulator.tokens.token,
+            "pid": os.getpid(),
+            "engine": engine.name,
+            "notes": [*probe.notes, *why_others_failed],
+        }
+        control = Control(emulator, forwards, about, stop.set)
+        for name, app in (("api", api(emulator)), ("control", control)):
+            await stack.enter_async_context(_serving(app, sockets[name]))
+        _say_ready(options, about)
+        emulator.flyd.spawn(_sweep(engine), "sweep")
+        await stop.wait()
+
+
+def _emulator(options: Options, engine: Engine, directory: Path, timings: Timings) -> Emulator:
+    kept = options.state or directory
+    store = Store(kept / DATABASE if options.state else None)
+    faults = Faults(list(options.faults))
+    requests = RequestLog(options.log)
+    flyd = Flyd(store, engine, kept, timings=timings, faults=faults, log=requests.say)
+    emulator = Emulator(
+        store=store,
+        flyd=flyd,
+        tokens=Tokens(options.token),
+        faults=faults,
+        limits=RateLimits(enabled=options.rate_limits),
+        requests=requests,
+        org=options.org,
+        region=options.region,
+        latency_s=options.latency_s,
+    )
+    flyd.recover()
+    for name in options.apps:
+        if name not in store.apps:
+            create_app(emulator, name, options.org)
+    store.flush()
+    return emulator
+
+
+@contextlib.asynccontextmanager
+async def _serving(app: Any, listener: socket.socket):  # type: ignore[no-untyped-def]
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        h11_max_incomplete_event_size=64 * 1024,
+        limit_concurrency=1000,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        # Waits that are still open have no answer to come.
+        server.should_exit = server.force_exit = True
+        await task
+
+
+def _bind(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("127.0.0.1", port), backlog=512)
+    except OSError as error:
+        raise CannotServe(f"cannot listen on 127.0.0.1:{port}: {error.strerror}") from None
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()
+    return f"http://{host}:{port}"
+
+
+def _say_ready(options: Options, about: dict[str, Any]) -> None:
+    line = encode(about) + b"\n"
+    if options.ready_fd is None:
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+    else:
+        os.write(options.ready_fd, line)
+        os.close(options.ready_fd)
+
+
+async def _sweep(engine: Engine) -> None:
+    """Remove what killed emulators of this user left behind."""
+    for directory in dead_directories():
+        await engine.discard(directory)
+
+
+async def _close(flyd: Flyd) -> None:
+    try:
+        await asyncio.wait_for(flyd.close(), CLOSE_S)
+    except TimeoutError:
+        print("some machines did not end in time", file=sys.stderr)  # noqa: T201 - own log

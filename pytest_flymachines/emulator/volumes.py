@@ -1,0 +1,339 @@
+"""Volumes: directories that outlive machines, and their snapshots.
+
+Rules: https://fly.io/docs/volumes/overview/ and answers of the live API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import secrets
+from pathlib import Path
+
+from msgspec import Struct
+from starlette.responses import Response
+
+from pytest_flymachines.emulator import ids
+from pytest_flymachines.emulator.answers import Problem, answer, failed_precondition
+from pytest_flymachines.emulator.call import APP, Call, Routes, boolean
+from pytest_flymachines.emulator.config import Guest, MachineConfig
+from pytest_flymachines.emulator.emulator import Emulator
+from pytest_flymachines.emulator.model import Machine, Snapshot, Volume
+from pytest_flymachines.emulator.regions import choose_region
+from pytest_flymachines.emulator.render import volume_json
+from pytest_flymachines.emulator.wiretime import now_ms, rfc3339
+
+__all__ = ["claim", "mount", "routes"]
+
+routes = Routes()
+
+VOLUMES = APP + "/volumes"
+VOLUME = VOLUMES + "/{volume}"
+NAME = re.compile(r"^[a-z0-9_]{1,30}$")
+MAX_SIZE_GB = 500
+MAX_SNAPSHOTS = 100
+
+
+class CreateVolume(Struct):
+    """Body of create; fly-go sends every key, null where unset."""
+
+    name: str = ""
+    region: str = ""
+    size_gb: int = 3
+    encrypted: bool = True
+    fstype: str = "ext4"
+    require_unique_zone: bool = True
+    unique_zone_app_wide: bool = False
+    snapshot_retention: int = 5
+    auto_backup_enabled: bool = True
+    snapshot_id: str = ""
+    source_volume_id: str = ""
+    compute: Guest | None = None
+    compute_image: str = ""
+
+
+class UpdateVolume(Struct):
+    """Body of update."""
+
+    snapshot_retention: int | None = None
+    auto_backup_enabled: bool | None = None
+
+
+class ExtendVolume(Struct):
+    """Body of extend."""
+
+    size_gb: int = 0
+
+
+def mount(emulator: Emulator, app: str, config: MachineConfig) -> Volume | None:
+    """Fill a config's mount in from its volume, which may be given by id or name.
+
+    Raises:
+        Problem: 400 when there is no such volume in the app.
+    """
+    if not config.mounts:
+        return None
+    wanted = config.mounts[0]
+    volume = next(
+        (
+            volume
+            for volume in emulator.store.volumes_of(app)
+            if volume.state == "created" and wanted.volume in (volume.id, volume.name)
+        ),
+        None,
+    )
+    if volume is None:
+        raise Problem(400, f"invalid config.mounts[0].volume, volume {wanted.volume} not found")
+    wanted.volume, wanted.name = volume.id, volume.name
+    wanted.size_gb, wanted.encrypted = volume.size_gb, volume.encrypted
+    return volume
+
+
+def claim(emulator: Emulator, machine: Machine, asked_region: str) -> None:
+    """Bind a new machine to the volume of its mount, which also decides its region.
+
+    Raises:
+        Problem: 412 when another machine has it, 400 when it lies in another region.
+    """
+    volume = mount(emulator, machine.app, machine.config)
+    if volume is None:
+        return
+    if volume.region != machine.region:
+        if asked_region:
+            raise Problem(
+                400,
+                f'Mounts source volume "{volume.id}" is in the wrong region '
+                f'("{volume.region}" != "{machine.region}")',
+            )
+        machine.region = volume.region
+    if bound_to(volume):
+        raise failed_precondition("volume already claimed by machine")
+    volume.machine, volume.bound_until_ms = machine.id, 0
+    emulator.store.put(volume)
+
+
+def bound_to(volume: Volume) -> str:
+    """Id of the machine that holds a volume; the bond of a destroyed one lingers a while."""
+    if volume.bound_until_ms and volume.bound_until_ms <= now_ms():
+        volume.machine, volume.bound_until_ms = "", 0
+    return volume.machine
+
+
+def _volume(call: Call) -> Volume:
+    app = call.app()
+    volume = call.emulator.store.volumes.get(call.param("volume"))
+    if volume is None or volume.app != app.name:
+        raise Problem(404, "not_found: volume not found")
+    return volume
+
+
+@routes.on("GET", VOLUMES)
+async def list_volumes(call: Call) -> Response:
+    """The volumes of an app, those that are being deleted included."""
+    app = call.app()
+    summary = boolean(call.query("summary"), where="summary")
+    volumes = sorted(call.emulator.store.volumes_of(app.name), key=lambda item: item.created_ms)
+    for volume in volumes:
+        bound_to(volume)
+    return answer([volume_json(volume, summary=summary) for volume in volumes])
+
+
+@routes.on("POST", VOLUMES)
+async def create(call: Call) -> Response:
+    """Create a volume: empty, a fork of another, or what a snapshot holds."""
+    app, emulator = call.app(), call.emulator
+    body = call.body(CreateVolume, "main.createVolumeRequest")
+    if not NAME.match(body.name):
+        raise Problem(
+            400,
+            "invalid name, must be at most 30 characters of lowercase letters, numbers and "
+            "underscores",
+        )
+    _check_size(body.size_gb)
+    _check_retention(body.snapshot_retention)
+    if body.fstype not in ("ext4", "raw"):
+        raise Problem(400, "invalid fstype, must be one of [ext4 raw]")
+    source, size_gb = _source(call, body)
+    volume = Volume(
+        id=ids.volume_id(),
+        app=app.name,
+        name=body.name,
+        region=choose_region(body.region, emulator.region),
+        zone=secrets.token_hex(2),
+        size_gb=size_gb,
+        encrypted=body.encrypted,
+        fstype=body.fstype,
+        snapshot_retention=body.snapshot_retention,
+        auto_backup_enabled=body.auto_backup_enabled,
+    )
+    await _copy(source, emulator.flyd.volumes / volume.id)
+    emulator.store.put(volume)
+    return answer(volume_json(volume))
+
+
+@routes.on("GET", VOLUME)
+async def get(call: Call) -> Response:
+    """One volume, with what is used of it."""
+    volume = _volume(call)
+    bound_to(volume)
+    used = await asyncio.to_thread(_used_bytes, call.emulator.flyd.volumes / volume.id)
+    return answer(volume_json(volume, used_bytes=used))
+
+
+@routes.on("PUT", VOLUME)
+async def update(call: Call) -> Response:
+    """Change how snapshots are kept."""
+    volume = _volume(call)
+    body = call.body(UpdateVolume, "main.updateVolumeRequest")
+    if body.snapshot_retention is not None:
+        _check_retention(body.snapshot_retention)
+        volume.snapshot_retention = body.snapshot_retention
+    if body.auto_backup_enabled is not None:
+        volume.auto_backup_enabled = body.auto_backup_enabled
+    _changed(call, volume)
+    return answer(volume_json(volume))
+
+
+@routes.on("DELETE", VOLUME)
+async def delete(call: Call) -> Response:
+    """Delete a volume that no machine holds; its content is gone at once."""
+    volume = _volume(call)
+    if holder := bound_to(volume):
+        raise failed_precondition(f"volume is currently bound to machine: {holder}")
+    if volume.state != "pending_destroy":
+        volume.state = "pending_destroy"
+        _changed(call, volume)
+        await call.emulator.flyd.remove_volume(volume)
+    return answer(volume_json(volume))
+
+
+@routes.on("PUT", VOLUME + "/extend")
+async def extend(call: Call) -> Response:
+    """Make it larger."""
+    volume = _volume(call)
+    body = call.body(ExtendVolume, "main.extendVolumeRequest")
+    _check_size(body.size_gb)
+    if body.size_gb < volume.size_gb:
+        raise Problem(400, f"invalid size_gb, volume size cannot shrink from {volume.size_gb}")
+    volume.size_gb = body.size_gb
+    _changed(call, volume)
+    return answer({"volume": volume_json(volume), "needs_restart": False})
+
+
+@routes.on("GET", VOLUME + "/snapshots")
+async def list_snapshots(call: Call) -> Response:
+    """The snapshots of a volume, newest first."""
+    shown = [
+        {
+            "id": snapshot.id,
+            "size": snapshot.size,
+            "volume_size": snapshot.volume_size,
+            "digest": snapshot.digest,
+            "created_at": rfc3339(snapshot.created_ms),
+            "status": snapshot.status,
+            "retention_days": snapshot.retention_days,
+        }
+        for snapshot in reversed(_volume(call).snapshots)
+    ]
+    return answer(shown)
+
+
+@routes.on("POST", VOLUME + "/snapshots")
+async def create_snapshot(call: Call) -> Response:
+    """Take a snapshot; one at a time."""
+    volume = _volume(call)
+    pending = next((old for old in volume.snapshots if old.status == "pending"), None)
+    if pending:
+        raise failed_precondition(f"snapshot is already scheduled at {rfc3339(pending.created_ms)}")
+    if volume.state != "created" or len(volume.snapshots) >= MAX_SNAPSHOTS:
+        raise failed_precondition(f"unable to snapshot volume from current state: '{volume.state}'")
+    snapshot = Snapshot(
+        id=ids.snapshot_id(),
+        size=0,
+        volume_size=volume.size_gb * 1024**3,
+        digest="",
+        created_ms=now_ms(),
+        status="pending",
+        retention_days=volume.snapshot_retention,
+    )
+    volume.snapshots.append(snapshot)
+    _changed(call, volume)
+    call.emulator.flyd.spawn(_take(call.emulator, volume, snapshot), f"snapshot {snapshot.id}")
+    backup = {
+        "id": snapshot.id,
+        "app_id": str(call.app().number),
+        "volume_id": volume.id,
+        "state": "prepare",
+        "type": "BACKUP_TYPE_ON_DEMAND",
+        "created_at": rfc3339(snapshot.created_ms),
+    }
+    return answer({"Msg": {"backup": backup}})
+
+
+async def _take(emulator: Emulator, volume: Volume, snapshot: Snapshot) -> None:
+    target = emulator.flyd.volumes / snapshot.id
+    await _copy(emulator.flyd.volumes / volume.id, target)
+    snapshot.size = await asyncio.to_thread(_used_bytes, target)
+    snapshot.digest = "sha256:" + hashlib.sha256(snapshot.id.encode()).hexdigest()
+    snapshot.status = "created"
+    emulator.store.put(volume)
+    emulator.store.flush()
+
+
+def _source(call: Call, body: CreateVolume) -> tuple[Path | None, int]:
+    """Directory that a new volume begins as, and its size."""
+    directory = call.emulator.flyd.volumes
+    volumes = call.emulator.store.volumes.values()
+    if body.source_volume_id:
+        for volume in volumes:
+            if volume.id == body.source_volume_id and volume.state == "created":
+                return directory / volume.id, max(body.size_gb, volume.size_gb)
+        raise Problem(400, f"source volume {body.source_volume_id} not found")
+    if body.snapshot_id:
+        for volume in volumes:
+            for snapshot in volume.snapshots:
+                if snapshot.id == body.snapshot_id and snapshot.status == "created":
+                    return directory / snapshot.id, max(body.size_gb, volume.size_gb)
+        raise Problem(400, f"snapshot {body.snapshot_id} not found")
+    return None, body.size_gb
+
+
+async def _copy(source: Path | None, target: Path) -> None:
+    """Make a volume's directory, as a copy of another if one is given."""
+    if source is None:
+        target.mkdir(mode=0o755)
+        (target / "lost+found").mkdir(mode=0o700)
+        return
+    process = await asyncio.create_subprocess_exec(
+        "cp", "-a", "--reflink=auto", "--", str(source), str(target)
+    )
+    if await process.wait() != 0:
+        raise Problem(500, f"internal: could not copy volume {source.name}")
+
+
+def _used_bytes(directory: Path) -> int:
+    total = 0
+    for root, _, files in os.walk(directory):
+        for name in files:
+            try:
+                total += (Path(root) / name).lstat().st_blocks * 512
+            except OSError:  # it went away meanwhile
+                continue
+    return total
+
+
+def _check_size(size_gb: int) -> None:
+    if not 1 <= size_gb <= MAX_SIZE_GB:
+        raise Problem(400, f"invalid size_gb, must be between 1 and {MAX_SIZE_GB}")
+
+
+def _check_retention(days: int) -> None:
+    if not 1 <= days <= 60:
+        raise Problem(400, "invalid snapshot_retention, must be between 1 and 60")
+
+
+def _changed(call: Call, volume: Volume) -> None:
+    volume.updated_ms = now_ms()
+    call.emulator.store.put(volume)
