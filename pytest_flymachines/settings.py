@@ -265,6 +265,8 @@ class Settings:
         chosen: `live`, `local` or `replay`: what `mode` comes to.
         why: Why that one, for the header.
         token: The API token; empty in local and replay mode. Never shown.
+        proxy_url: Where `<app>.fly.dev` answers when the API is a stand-alone emulator, which
+            prints it (`FLY_EMULATOR_PROXY_URL`); empty: at Fly.
         scrub: Values and names that never go into a cassette, from ini `fly_scrub`.
         rootdir: pytest's rootdir.
     """
@@ -300,6 +302,7 @@ class Settings:
     chosen: str
     why: str
     token: str = field(repr=False)
+    proxy_url: str
     scrub: tuple[str, ...]
     rootdir: Path
 
@@ -320,7 +323,7 @@ class Settings:
             app=self.app,
             org=self.org,
             regions=self.region,
-            repo=self.repo,
+            repo=self._portable(self.repo),
             ref=self.ref,
             agent=self.agent,
             agent_expose=self.agent_expose,
@@ -329,6 +332,13 @@ class Settings:
             **given,
         )
         return spec.replace(**changes) if changes else spec
+
+    def _portable(self, repo: str | None) -> str | None:
+        """A path inside the rootdir relative to it, so that it means the same elsewhere."""
+        if repo is None or not Path(repo).is_absolute():
+            return repo
+        path = Path(repo).resolve()
+        return str(path.relative_to(self.rootdir)) if path.is_relative_to(self.rootdir) else repo
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -364,6 +374,7 @@ def load(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Sett
         chosen=chosen,
         why=why,
         token=token if chosen == "live" else "",
+        proxy_url=environ.get("FLY_EMULATOR_PROXY_URL", ""),
         scrub=tuple(config.getini("fly_scrub")),
         rootdir=config.rootpath,
     )

@@ -17,7 +17,33 @@ from filelock import FileLock
 
 from pytest_flymachines.errors import FlyMachinesError, MachineStartFailed
 
-__all__ = ["Intent", "Launched", "SharedState"]
+__all__ = ["EmulatorAddress", "Intent", "Launched", "RunInfo", "SharedState"]
+
+
+class EmulatorAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a local run's emulator answers."""
+
+    api_url: str
+    proxy_url: str
+    control_url: str
+    token: str
+
+    def __repr__(self) -> str:
+        return f"EmulatorAddress({self.api_url})"
+
+
+class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a controller tells its workers; travels as JSON in xdist's workerinput.
+
+    Attributes:
+        run_id: Of the run.
+        directory: Shared by the run's processes on this computer.
+        emulator: None unless local.
+    """
+
+    run_id: str
+    directory: str
+    emulator: EmulatorAddress | None = None
 
 
 class Launched(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,8 +84,6 @@ class _State(msgspec.Struct, frozen=True, kw_only=True):
     failed: str | None = None
 
 
-
-
 class SharedState:
     """The run's directory, as every process of the run uses it.
 
@@ -71,8 +95,8 @@ class SharedState:
         self.directory = directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def attach_or_launch(self, key: str, launch: Callable[[], Launched]) -> tuple[Launched, bool]:
-        """What the state file of `key` says, or the result of `launch`, and which it was.
+    def attach_or_launch(self, key: str, launch: Callable[[], Launched]) -> Launched:
+        """What the state file of `key` says, else the result of `launch`.
 
         Raises:
             MachineStartFailed: The launch failed, here or in another worker.
@@ -80,7 +104,7 @@ class SharedState:
         with FileLock(self.directory / f"{key}.lock"):
             state = self._read(key)
             if state is not None and state.launched is not None:
-                return state.launched, False
+                return state.launched
             if state is not None:
                 raise MachineStartFailed(
                     f"this sandbox failed to start before in this run: {state.failed}"
@@ -91,7 +115,7 @@ class SharedState:
                 self._write(self._path(key), _State(failed=str(error)))
                 raise
             self._write(self._path(key), _State(launched=launched))
-            return launched, True
+            return launched
 
     def drop(self, key: str, machine_id: str) -> bool:
         """Forget a machine that died, so that the next one who asks launches again.

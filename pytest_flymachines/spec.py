@@ -102,8 +102,16 @@ class SandboxSpec:
 
     @property
     def key(self) -> str:
-        """Twelve hex digits that equal specs share; part of machine names and cassette names."""
-        data = {f.name: getattr(self, f.name) for f in fields(self)}
+        """Twelve hex digits that equal specs share; part of the machine's name."""
+        return self._digest(without=())
+
+    @property
+    def cassette_key(self) -> str:
+        """The same without where it runs, so that live and local recordings are one."""
+        return self._digest(without=("app", "org", "regions"))
+
+    def _digest(self, without: tuple[str, ...]) -> str:
+        data = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in without}
         text = json.dumps(data, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

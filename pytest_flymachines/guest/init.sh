@@ -63,7 +63,9 @@ while :; do
     if read -r renewal 2>/dev/null <"$dir/renew" && [ "$renewal" != "$seen" ]; then
         seen=$renewal
         uptime
-        deadline=$((up + ${renewal##* }))
+        # a longer deadline that somebody asked for stands
+        until=$((up + ${renewal##* }))
+        [ "$until" -gt "$deadline" ] && deadline=$until
     fi
     uptime
     [ "$up" -ge "$deadline" ] && exit 0

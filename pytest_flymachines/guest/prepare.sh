@@ -5,6 +5,9 @@
 dir=${PYTEST_FLYMACHINES_ROOT:-}/opt/pytest-flymachines
 mode=$1 script=$2
 shift 2
+# beside what it vouches for: a workspace on a volume outlives the root file system
+ready=$dir/ready
+[ -z "$script" ] || ready=.git/pytest-flymachines-ready
 
 run_setup() {
     shift 4
@@ -18,8 +21,8 @@ run_setup() {
 }
 
 if [ "$mode" = wait ]; then
-    while [ ! -e "$dir/ready" ]; do sleep 1; done
-elif [ ! -e "$dir/ready" ]; then
+    while [ ! -e "$ready" ]; do sleep 1; done
+elif [ ! -e "$ready" ]; then
     if [ -e .pytest-flymachines.pack ]; then mv .pytest-flymachines.pack "$dir/repo.pack"; fi
     # what an earlier, interrupted attempt left; a volume's lost+found may stay
     rm -rf ./* ./.[!.]* ./..?* 2>/dev/null
@@ -27,6 +30,6 @@ elif [ ! -e "$dir/ready" ]; then
         sh "$dir/$script" "$@" >&2 || exit
     fi
     run_setup "$@" >&2
-    : >"$dir/ready"
+    : >"$ready"
 fi
 pwd

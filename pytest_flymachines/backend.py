@@ -1,0 +1,167 @@
+"""What is behind the client in one mode: transports, clock, addresses, token."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_flymachines._clock import Clock, SystemClock
+from pytest_flymachines._http import ConnectError, PoolTransport, Request, Response, Transport
+from pytest_flymachines.api import MachinesClient, build_transport
+from pytest_flymachines.cassettes import Recorder
+from pytest_flymachines.settings import Settings
+from pytest_flymachines.sharing import RunInfo
+
+__all__ = ["AgentAddress", "Backend", "PatientTransport", "build", "direct_client"]
+
+_STARTING = frozenset({404, 502, 503})
+
+
+@dataclass(frozen=True)
+class AgentAddress:
+    """Where the public side of an app answers: a base URL, and the Host header for it."""
+
+    url: str
+    host: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """One mode's way to machines.
+
+    Attributes:
+        mode: `live`, `local` or `replay`.
+        client: Machines API.
+        agent_transport: For requests to agents, through the same recorder as the client's.
+        patience: The transport beneath, which waits for an agent that is still starting.
+        clock: Virtual in replay.
+        proxy_url: Front of the emulator's proxy; empty: Fly's own, at `<app>.fly.dev`.
+        token: API token, from which each machine's agent token is derived.
+    """
+
+    mode: str
+    client: MachinesClient
+    agent_transport: Transport
+    patience: PatientTransport
+    clock: Clock
+    proxy_url: str = ""
+    token: str = field(default="", repr=False)
+
+    def agent_address(self, app: str) -> AgentAddress:
+        """Where requests to agents of this app go."""
+        host = f"{app}.fly.dev"
+        return AgentAddress(self.proxy_url or f"https://{host}", host)
+
+    def agent_token(self, machine_name: str) -> str:
+        """The token of one machine's agent.
+
+        Derived from the API token, so that every worker, host and shard of a run can reach
+        the agent, and the machine's config needs to hold no more than its digest.
+        """
+        key = self.token.encode()
+        return hmac.new(key, f"cook-agent {machine_name}".encode(), hashlib.sha256).hexdigest()
+
+
+class PatientTransport(Transport):
+    """Waits for an agent that has not answered yet: it starts together with its machine.
+
+    Until the first answer of a machine's agent, a refused connection and the proxy's 502,
+    503 and 404 are tried again for `patience_s` seconds. After that they are what they are.
+    """
+
+    def __init__(self, inner: Transport, clock: Clock, patience_s: float = 15.0) -> None:
+        self._inner = inner
+        self._clock = clock
+        self._patience_s = patience_s
+        self._awake: set[str] = set()
+        self._lock = threading.Lock()
+
+    def forget(self, machine_id: str) -> None:
+        """Be patient with this machine again, because it starts anew."""
+        with self._lock:
+            self._awake.discard(machine_id)
+
+    def handle_request(self, request: Request) -> Response:
+        """Send, and send again while the agent is starting."""
+        machine = request.headers.get("fly-force-instance-id", "")
+        if machine in self._awake:
+            return self._inner.handle_request(request)
+        deadline = self._clock.monotonic() + self._patience_s
+        pause_s = 0.01
+        while True:
+            late = self._clock.monotonic() >= deadline
+            try:
+                response = self._inner.handle_request(request)
+            except ConnectError:
+                if late:
+                    raise
+            else:
+                if late or not self._still_starting(response):
+                    with self._lock:
+                        self._awake.add(machine)
+                    return response
+                response.close()
+            self._clock.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, 0.5)
+
+    @staticmethod
+    def _still_starting(response: Response) -> bool:
+        """Whether the proxy answered for want of an agent; the agent's answers are JSON."""
+        json = response.headers.get("content-type", "").startswith("application/json")
+        return response.status_code in _STARTING and not json
+
+    def close(self) -> None:
+        """Close the transport beneath."""
+        self._inner.close()
+
+
+def build(settings: Settings, info: RunInfo | None, recorder: Recorder) -> Backend:
+    """The backend of one process, with everything going through its recorder.
+
+    Args:
+        settings: What the user asked for.
+        info: From the controller; None in replay, which has no addresses and no sockets.
+        recorder: Records, replays, or lets pass.
+    """
+    url, token, proxy_url = _address(settings, info)
+    patience = PatientTransport(PoolTransport(), SystemClock())
+    client = MachinesClient(
+        token or "replay",
+        base_url=url,
+        transport=recorder.transport(_api_transport(settings, info)),
+        clock=recorder.clock,
+    )
+    return Backend(
+        mode=settings.chosen,
+        client=client,
+        agent_transport=recorder.transport(patience),
+        patience=patience,
+        clock=recorder.clock,
+        proxy_url=proxy_url,
+        token=token,
+    )
+
+
+def direct_client(settings: Settings, info: RunInfo) -> MachinesClient:
+    """A client for a run's own business, of which no cassette knows."""
+    url, token, _ = _address(settings, info)
+    return MachinesClient(token, base_url=url, transport=_api_transport(settings, info))
+
+
+def _api_transport(settings: Settings, info: RunInfo | None) -> Transport:
+    """Live, all processes of a run keep one pace; the local emulator has no rate limits."""
+    live = settings.chosen == "live" and info is not None
+    directory = Path(info.directory) / "pace" if live and info else None
+    return build_transport(PoolTransport(), pace=live, pace_directory=directory)
+
+
+def _address(settings: Settings, info: RunInfo | None) -> tuple[str, str, str]:
+    """Base URL of the API, its token, and the front of the emulator's proxy."""
+    if info is None:
+        return "http://replay.invalid", "", ""
+    if info.emulator is not None:
+        return info.emulator.api_url, info.emulator.token, info.emulator.proxy_url
+    return settings.api_url, settings.token, settings.proxy_url

@@ -1,0 +1,157 @@
+"""The console script `pytest-flymachines`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from pytest_flymachines import __version__
+from pytest_flymachines.settings import PUBLIC_API, TOKEN_VARIABLES
+
+__all__ = ["main"]
+
+_PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Sandboxes on Fly.io Machines for pytest."""
+
+
+def _api_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that name an app and the API it is on."""
+    for option in (
+        click.option(
+            "--api-url",
+            envvar=["FLY_FLAPS_BASE_URL", "FLY_API_HOSTNAME"],
+            default=PUBLIC_API,
+            show_default=True,
+            help="Base URL of the Machines API.",
+        ),
+        click.option(
+            "-a",
+            "--app",
+            "apps",
+            envvar="FLY_APP",
+            multiple=True,
+            default=("cook-sandbox",),
+            show_default=True,
+            help="Fly app; may be given more than once.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _client(api_url: str) -> Any:
+    from pytest_flymachines.api import MachinesClient
+
+    token = next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), "")
+    if not token:
+        raise click.UsageError(
+            "no token: set FLY_API_TOKEN (`fly tokens create deploy -a <app>` makes one)"
+        )
+    return MachinesClient(token, base_url=api_url)
+
+
+@main.command(context_settings=_PASS_ON)
+@click.pass_context
+def emulator(context: click.Context) -> None:
+    """Serve the Machines API on loopback, for any client (see --help)."""
+    os.execv(  # noqa: S606
+        sys.executable, [sys.executable, "-m", "pytest_flymachines.emulator", *context.args]
+    )
+
+
+@main.command("list")
+@_api_options
+def list_machines(apps: tuple[str, ...], api_url: str) -> None:
+    """Show the machines that runs of this plugin made."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pytest_flymachines.errors import FlyMachinesError
+    from pytest_flymachines.prices import describe_cost
+    from pytest_flymachines.sweep import ours
+
+    table = Table("app", "machine", "state", "age", "owner", "run", "ends", "cost so far")
+    now = time.time()
+    with _client(api_url) as client:
+        for app in apps:
+            try:
+                machines = ours(client, app)
+            except FlyMachinesError as error:
+                raise click.ClickException(str(error)) from None
+            for one in machines:
+                left = one.deadline - now
+                table.add_row(
+                    app,
+                    one.machine.id,
+                    one.machine.state,
+                    _duration(one.age_s),
+                    one.owner,
+                    one.run,
+                    f"in {_duration(left)}" if left > 0 else f"overdue by {_duration(-left)}",
+                    describe_cost(one.machine, one.age_s),
+                )
+    if table.row_count:
+        Console(width=None if sys.stdout.isatty() else 160).print(table)
+    else:
+        click.echo(f"no machine of this plugin in {', '.join(apps)}")
+
+
+@main.command()
+@_api_options
+@click.option("--run", help="Every machine of this run, even if it is alive.")
+@click.option(
+    "--older-than", type=float, metavar="SECONDS", help="Of this age, unless its run is alive."
+)
+@click.option("--all-mine", is_flag=True, help="Every one of yours, unless its run is alive.")
+@click.option("--dry-run", is_flag=True, help="Say what would be destroyed.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def reap(
+    apps: tuple[str, ...],
+    api_url: str,
+    run: str | None,
+    older_than: float | None,
+    all_mine: bool,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Destroy what runs left behind: by default what is past its deadline.
+
+    Never touches a machine that does not carry this plugin's metadata. Exit code 1 when
+    something could not be destroyed.
+    """
+    from pytest_flymachines import reaper
+    from pytest_flymachines.errors import FlyMachinesError
+
+    with _client(api_url) as client:
+        try:
+            plan = reaper.plan(client, apps, run=run, older_than_s=older_than, all_mine=all_mine)
+        except FlyMachinesError as error:
+            raise click.ClickException(str(error)) from None
+        for line in plan.lines():
+            click.echo(line)
+        if dry_run or not plan:
+            click.echo("nothing to destroy" if not plan else "dry run: nothing was destroyed")
+            return
+        if not yes:
+            click.confirm(f"destroy {len(plan)} of them?", abort=True)
+        left = reaper.carry_out(client, plan)
+    for line in left:
+        click.echo(f"LEFT: {line}", err=True)
+    click.echo(f"destroyed {len(plan) - len(left)}, left {len(left)}")
+    sys.exit(1 if left else 0)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"

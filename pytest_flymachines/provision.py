@@ -1,0 +1,282 @@
+"""From a spec to a sandbox that is ready: launch, wait, agent, workspace.
+
+What can travel in the machine's config does, so that the usual launch is three requests:
+create, wait for `started`, and one exec that fills the workspace.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from msgspec import structs
+
+from pytest_flymachines import repository
+from pytest_flymachines.agent.channel import AgentChannel
+from pytest_flymachines.api import Machine
+from pytest_flymachines.backend import Backend
+from pytest_flymachines.creation import Created, create, discard
+from pytest_flymachines.deadline import renew
+from pytest_flymachines.errors import (
+    AgentUnavailable,
+    ApiError,
+    CommandFailed,
+    CommandTimeout,
+    MachineStartFailed,
+    WaitTimeout,
+)
+from pytest_flymachines.machine_config import GUEST_DIR, Identity
+from pytest_flymachines.sandbox import Attachment, Sandbox
+from pytest_flymachines.sandbox.api_channel import ApiChannel
+from pytest_flymachines.sandbox.channel import Channel
+from pytest_flymachines.sharing import Launched
+from pytest_flymachines.spec import SandboxSpec
+
+__all__ = ["attach", "existing", "launch"]
+
+START_TIMEOUT_S = 300.0
+PREPARE_TIMEOUT_S = 1800.0
+_PACK = b".pytest-flymachines.pack"
+
+
+def launch(
+    backend: Backend,
+    spec: SandboxSpec,
+    identity: Identity,
+    *,
+    rootdir: Path,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Launched:
+    """Make a sandbox.
+
+    Args:
+        backend: Where.
+        spec: What.
+        identity: Name, metadata and time to live of the machine.
+        rootdir: What a relative local `spec.repo` is relative to.
+        progress: Told each step.
+
+    Raises:
+        SettingsError: `spec.repo` cannot be cloned.
+        MachineStartFailed: A step failed; the message has its output and what to do, and the
+            machine is destroyed.
+    """
+    if spec.repo and backend.mode != "replay":
+        repository.check_source(spec.repo, rootdir)
+    progress(f"creating {identity.name} in {'/'.join(spec.regions)}")
+    created = create(backend, spec, identity)
+    try:
+        machine = _started(backend, spec, created.machine)
+        launched = Launched(
+            app=spec.app,
+            machine_id=machine.id,
+            name=identity.name,
+            region=machine.region,
+            private_ip=machine.private_ip or "",
+            workdir=spec.workdir,
+            channel="api" if spec.agent == "off" else "agent",
+            volume_id=created.volume_id,
+        )
+        progress(f"preparing the workspace on {machine.id}")
+        return _prepared(backend, spec, launched, created, rootdir)
+    except BaseException:
+        if not created.adopted:
+            discard(backend, spec.app, created.machine.id, created.volume_id)
+        raise
+
+
+def attach(
+    backend: Backend,
+    spec: SandboxSpec,
+    launched: Launched,
+    *,
+    rootdir: Path,
+    borrowed: bool = False,
+) -> Sandbox:
+    """The handle of a sandbox that is ready.
+
+    Args:
+        backend: Where it is.
+        spec: What it was asked to be.
+        launched: What the launch said of it.
+        rootdir: What a relative local `spec.repo` is relative to.
+        borrowed: It was there before the run, which never destroys it.
+    """
+    agent = launched.channel == "agent"
+    return Sandbox(
+        Attachment(
+            client=backend.client,
+            channel=_channel(backend, launched),
+            clock=backend.clock,
+            app=launched.app,
+            machine_id=launched.machine_id,
+            region=launched.region,
+            private_ip=launched.private_ip,
+            spec=spec,
+            workdir=launched.workdir,
+            agent_url=backend.agent_address(launched.app).url if agent else None,
+            revive=partial(_revive, backend, spec, launched, rootdir),
+            extend=partial(renew, backend.client, launched.app, launched.machine_id),
+            borrowed=borrowed,
+        )
+    )
+
+
+def existing(backend: Backend, spec: SandboxSpec, machine: Machine) -> Launched:
+    """A machine that was there before: with our agent if it has one, else over the API."""
+    launched = Launched(
+        app=spec.app,
+        machine_id=machine.id,
+        name=machine.name,
+        region=machine.region,
+        private_ip=machine.private_ip or "",
+        workdir=spec.workdir,
+        channel="agent" if _has_our_agent(machine) else "api",
+    )
+    find = (
+        f'for dir in "${{PYTEST_FLYMACHINES_ROOT:-}}{spec.workdir}" "$HOME" /; do '
+        'cd "$dir" 2>/dev/null && break; done; pwd'
+    )
+    outcome = backend.client.exec(launched.app, launched.machine_id, ["/bin/sh", "-c", find])
+    return structs.replace(launched, workdir=(outcome.stdout or "/").rstrip("\n"))
+
+
+def _has_our_agent(machine: Machine) -> bool:
+    files = (machine.config or {}).get("files") or []
+    return any(file.get("guest_path") == f"{GUEST_DIR}/agent.pyz" for file in files)
+
+
+def _revive(backend: Backend, spec: SandboxSpec, launched: Launched, rootdir: Path) -> str:
+    """After a start: wait for the agent, and fill the workspace again where it was lost.
+
+    A stop loses everything outside a volume, because Fly's root file system is fresh at each
+    start (https://fly.io/docs/machines/overview/).
+    """
+    backend.patience.forget(launched.machine_id)
+    if spec.repo is None:
+        return ""
+    marker = f"{launched.workdir}/.git/pytest-flymachines-ready"
+    found = backend.client.exec(launched.app, launched.machine_id, ["test", "-e", marker])
+    if found.exit_code == 0:
+        return ""
+    _fill(backend, spec, launched, rootdir, wait=False)
+    return "everything written outside a volume; the workspace was filled anew"
+
+
+def _channel(backend: Backend, launched: Launched) -> Channel:
+    if launched.channel == "api":
+        return ApiChannel(backend.client, launched.app, launched.machine_id, clock=backend.clock)
+    address = backend.agent_address(launched.app)
+    return AgentChannel(
+        backend.agent_transport,
+        base_url=address.url,
+        host=address.host,
+        app=launched.app,
+        machine_id=launched.machine_id,
+        token=backend.agent_token(launched.name),
+        clock=backend.clock,
+    )
+
+
+def _started(backend: Backend, spec: SandboxSpec, machine: Machine) -> Machine:
+    try:
+        return backend.client.wait(
+            spec.app,
+            machine.id,
+            "started",
+            timeout_s=START_TIMEOUT_S,
+            version=machine.instance_id,
+        )
+    except (WaitTimeout, ApiError) as error:
+        raise MachineStartFailed(
+            f"machine {machine.id} ({spec.image}) in {machine.region} did not start: {error}\n"
+            "If it stays in `created`, the region or the image's registry has trouble: try "
+            "another --fly-region. If it stopped, the image lacks /bin/sh."
+        ) from error
+
+
+def _prepared(
+    backend: Backend, spec: SandboxSpec, launched: Launched, created: Created, rootdir: Path
+) -> Launched:
+    """Fill the workspace, over the agent when it can be reached, else over the API."""
+    try:
+        return _fill(backend, spec, launched, rootdir, wait=created.adopted)
+    except AgentUnavailable as error:
+        fallback = structs.replace(launched, channel="api")
+        _explain_missing_agent(backend, fallback, error)
+        return _fill(backend, spec, fallback, rootdir, wait=created.adopted)
+
+
+def _explain_missing_agent(backend: Backend, launched: Launched, error: AgentUnavailable) -> None:
+    """Warn where the sandbox is good without agent, raise with the agent's log where not."""
+    show = f'cat "${{PYTEST_FLYMACHINES_ROOT:-}}{GUEST_DIR}/agent.log"'
+    outcome = backend.client.exec(launched.app, launched.machine_id, ["/bin/sh", "-c", show])
+    log = (outcome.stdout or "").strip()
+    if "python3 is not on PATH" in log:
+        reason = "the image has no python3, which the bundled cook-agent needs"
+    elif "listening on" in log:
+        reason = f"cook-agent runs, but cannot be reached from here ({error})"
+    else:
+        raise MachineStartFailed(
+            f"cook-agent did not come up on machine {launched.machine_id}: {error}\n"
+            f"--- its log ---\n{log or '(empty)'}\n"
+            "--fly-agent=off does without it; commands then go through the Machines API."
+        ) from error
+    warnings.warn(
+        f"machine {launched.machine_id}: {reason}; commands go through the Machines API "
+        "instead, which is slower (one request a second on Fly)",
+        stacklevel=2,
+    )
+
+
+def _fill(
+    backend: Backend, spec: SandboxSpec, launched: Launched, rootdir: Path, *, wait: bool
+) -> Launched:
+    sandbox = attach(backend, spec, launched, rootdir=rootdir)
+    env: dict[str, str] = {}
+    submodules = "yes" if spec.submodules else ""
+    if spec.repo is None:
+        script = ["", "", "", "", ""]
+    elif repository.is_local(spec.repo):
+        if not wait:
+            _send_bundle(backend, spec, sandbox, rootdir)
+        script = ["unbundle.sh", "", "", "", submodules]
+    else:
+        env = repository.credentials(spec.repo) if backend.mode != "replay" else {}
+        script = ["clone.sh", spec.repo, spec.ref or "", str(spec.depth or ""), submodules]
+    mode = "wait" if wait else "fill"
+    run = f'. "${{PYTEST_FLYMACHINES_ROOT:-}}{GUEST_DIR}/prepare.sh"'
+    argv = ["/bin/sh", "-c", run, "prepare.sh", mode, *script, *spec.setup]
+    with _told(spec, launched):
+        printed = sandbox.exec(argv, env=env, timeout=PREPARE_TIMEOUT_S).stdout
+    return structs.replace(launched, workdir=printed.rstrip("\n"))
+
+
+@contextmanager
+def _told(spec: SandboxSpec, launched: Launched) -> Iterator[None]:
+    """A failure of the workspace's preparation, in the user's terms."""
+    what = f"cloning {spec.repo}" if spec.repo else "preparing the workspace"
+    if spec.ref:
+        what += f" at {spec.ref}"
+    try:
+        yield
+    except (CommandFailed, CommandTimeout) as error:
+        raise MachineStartFailed(
+            f"{what} failed on machine {launched.machine_id}, which was destroyed:\n{error}\n"
+            "Check --fly-repo and --fly-ref; a private repository needs FLY_GIT_TOKEN (or "
+            "GITHUB_TOKEN for github.com) in the environment, or a local path. The image needs git."
+        ) from error
+
+
+def _send_bundle(backend: Backend, spec: SandboxSpec, sandbox: Sandbox, rootdir: Path) -> None:
+    """Pack the local repository and upload it; a replay has nothing to pack."""
+    write = partial(sandbox.attachment.channel.write, _PACK, mode=0o600, parents=False)
+    if backend.mode == "replay":
+        write(iter(()))
+        return
+    path = (rootdir / Path(spec.repo or ".").expanduser()).resolve()
+    with repository.pack(path, ref=spec.ref, depth=spec.depth) as bundle:
+        write(bundle.pieces())

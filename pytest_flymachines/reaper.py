@@ -1,0 +1,89 @@
+"""What `pytest-flymachines reap` destroys: chosen first, shown, then carried out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pytest_flymachines.api import MachinesClient, Volume
+from pytest_flymachines.creation import delete_volume
+from pytest_flymachines.errors import FlyMachinesError
+from pytest_flymachines.run import owner
+from pytest_flymachines.sweep import OurMachine, destroy_verified, ours, stray_volumes
+
+__all__ = ["Plan", "carry_out", "plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Machines, and (app, volume) pairs, that would go."""
+
+    machines: Sequence[OurMachine]
+    volumes: Sequence[tuple[str, Volume]]
+
+    def __len__(self) -> int:
+        return len(self.machines) + len(self.volumes)
+
+    def lines(self) -> Iterator[str]:
+        """One line for each."""
+        for one in self.machines:
+            yield (
+                f"machine {one.machine.id} ({one.machine.state}) in {one.app}, "
+                f"run {one.run} of {one.owner}, {one.age_s:.0f} s old"
+            )
+        for app, volume in self.volumes:
+            yield f"volume {volume.id} ({volume.size_gb} GB) in {app}"
+
+
+def plan(
+    client: MachinesClient,
+    apps: Sequence[str],
+    *,
+    run: str | None = None,
+    older_than_s: float | None = None,
+    all_mine: bool = False,
+) -> Plan:
+    """Choose; without a choice, what is past its deadline.
+
+    A run that is alive is left alone unless `run` names it.
+    """
+    now = time.time()
+    chosen: list[OurMachine] = []
+    volumes: list[tuple[str, Volume]] = []
+    for app in apps:
+        found = ours(client, app)
+        picked = [one for one in found if _picked(one, now, run, older_than_s, all_mine)]
+        chosen += picked
+        kept = {one.run for one in found if one not in picked}
+        volumes += [(app, volume) for volume in stray_volumes(client, app, kept, now)]
+    return Plan(chosen, volumes)
+
+
+def _picked(
+    one: OurMachine, now: float, run: str | None, older_than_s: float | None, all_mine: bool
+) -> bool:
+    if run is not None:
+        return one.run == run
+    if one.overdue(now):
+        return older_than_s is None or one.age_s > older_than_s
+    if one.run_alive(now):
+        return False
+    return (older_than_s is not None and one.age_s > older_than_s) or (
+        all_mine and one.owner == owner()
+    )
+
+
+def carry_out(client: MachinesClient, plan: Plan) -> list[str]:
+    """Destroy; what could not be, with the reason."""
+    left = [
+        f"machine {one.machine.id} in {one.app}: {error}"
+        for one in plan.machines
+        if (error := destroy_verified(client, one.app, one.machine.id))
+    ]
+    for app, volume in plan.volumes:
+        try:
+            delete_volume(client, app, volume.id)
+        except FlyMachinesError as error:
+            left.append(f"volume {volume.id} in {app}: {error}")
+    return left
