@@ -1,0 +1,55 @@
+"""Everything of the agent put together, and the life of one connection."""
+
+from __future__ import annotations
+
+import os
+import socket
+import traceback
+from typing import Any
+
+import h11
+
+from .app import App
+from .exec import ExecApi
+from .files import FileApi
+from .http import Connection
+from .log import log
+from .paths import Paths
+from .processes import Processes
+from .reactor import Reactor
+
+
+class Server:
+    """Answers on connections; each `serve` runs in a thread of its own."""
+
+    def __init__(
+        self, reactor: Reactor, base: bytes, state: bytes, token_sha256: str | None
+    ) -> None:
+        paths = Paths(base)
+        self._processes = Processes(reactor, os.fsdecode(state))
+        self._app = App(
+            base=base,
+            token_sha256=token_sha256,
+            exec_api=ExecApi(self._processes, paths),
+            files=FileApi(paths),
+        )
+
+    def serve(self, sock: socket.socket) -> None:
+        """Serve one connection to its end."""
+        with sock:
+            connection = Connection(sock)
+            try:
+                connection.serve(self._app.handle, self._upgrade)
+            except h11.RemoteProtocolError as error:
+                connection.refuse(error.error_status_hint, f"bad request: {error}")
+            except OSError:
+                pass  # the client has gone, or was silent for too long
+            except Exception:  # noqa: BLE001 - the log has it, the others go on
+                log(f"connection\n{traceback.format_exc()}")
+
+    def _upgrade(self, connection: Connection, head: Any, trailing: bytes) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Kill all processes."""
+        self._processes.kill_all()
