@@ -27,7 +27,8 @@ class AffinityTransport(Transport):
         try:
             response = self._inner.handle_request(request)
         finally:
-            request.headers.pop("cookie", None)
+            if self._any:
+                request.headers.pop("cookie", None)
         if "set-cookie" in response.headers:
             response.request = request
             self._cookies.extract_cookies(response)

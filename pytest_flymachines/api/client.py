@@ -31,6 +31,8 @@ class MachinesClient(WaitCalls, ExecCalls, MetadataCalls, LeaseCalls, VolumeCall
     and everything else raises an `ApiError` or `ApiUnreachable`.
     """
 
+    _base_url = ""  # for a repr while `__init__` fails
+
     def __init__(
         self,
         token: str,
