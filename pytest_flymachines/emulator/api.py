@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from pytest_flymachines.emulator import (
     actions,
+    app_secrets,
     apps,
     exec,  # noqa: A004 - the name of the operation
+    graphql,
+    guest,
+    history,
+    ips,
     leases,
     machines,
     metadata,
+    orgs,
+    placement,
+    tokens,
+    uiex,
+    unsupported,
     volumes,
     wait,
 )
@@ -18,7 +28,12 @@ from pytest_flymachines.emulator.front import Front
 __all__ = ["api"]
 
 
+MODULES = (
+    *(apps, machines, actions, wait, exec, metadata, leases, history, guest),
+    *(volumes, app_secrets, ips, orgs, placement, tokens, unsupported, graphql, uiex),
+)
+
+
 def api(emulator: Emulator) -> Front:
     """The ASGI application that answers as Fly's Machines API does."""
-    modules = (apps, machines, actions, wait, exec, metadata, leases, volumes)
-    return Front(emulator, [route for module in modules for route in module.routes])
+    return Front(emulator, [route for module in MODULES for route in module.routes])

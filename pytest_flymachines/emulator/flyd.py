@@ -19,6 +19,7 @@ from pytest_flymachines.emulator.engines.base import Engine, EngineError, Runnin
 from pytest_flymachines.emulator.faults import Faults
 from pytest_flymachines.emulator.lifecycle import Life
 from pytest_flymachines.emulator.model import Machine, Volume
+from pytest_flymachines.emulator.schedule import Schedules
 from pytest_flymachines.emulator.store import Store
 from pytest_flymachines.emulator.wiretime import now_ms
 
@@ -68,6 +69,7 @@ class Flyd:
         self.timings = timings
         self.faults = faults
         self.checks = Checks(self)
+        self.schedules = Schedules(self)
         self.volumes = directory / "volumes"
         self._machines = directory / "machines"
         self._logs = directory / "logs"
@@ -82,10 +84,12 @@ class Flyd:
         """Bring the records of an emulator that ended into a state at rest."""
         for life in list(self.lives.values()):
             life.recover()
+            self.schedules.arm(life)
 
     def adopt(self, machine: Machine) -> Life:
         """Take in a machine that was just created."""
         life = self.lives[machine.id] = Life(machine, self)
+        self.schedules.arm(life)
         return life
 
     def life(self, machine_id: str) -> Life | None:
@@ -165,6 +169,7 @@ class Flyd:
         """Let go of what a destroyed machine held."""
         machine.destroyed_ms = now_ms()
         machine.lease = None
+        self.schedules.disarm(machine.id)
         if volume := self.store.volumes.get(machine.volume):
             volume.bound_until_ms = now_ms() + round(self.timings.volume_bond_s * 1000)
             self.store.put(volume)

@@ -53,8 +53,8 @@ class Life:
         self._enter("created", ("launch", "created", "user"))
         self._begin(lambda mine: self._prepare(mine, skip=skip))
 
-    def start(self) -> str:
-        """Start or resume.
+    def start(self, source: str = "user") -> str:
+        """Start or resume; a machine with a schedule is the platform's to start.
 
         Returns:
             The state it was in.
@@ -73,10 +73,10 @@ class Life:
                 raise failed_precondition("machine getting replaced, refusing to start")
             case _:
                 raise self._refused("start")
-        if self.machine.config.schedule and self.machine.launched:
+        if self.machine.config.schedule and self.machine.launched and source == "user":
             raise failed_precondition("machine has a schedule, refusing to start")
         self._reserve()
-        self._enter("starting", ("start", "starting", "user"))
+        self._enter("starting", ("start", "starting", source))
         self._begin(lambda mine: self._start(mine, previous))
         return previous
 

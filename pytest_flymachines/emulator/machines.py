@@ -126,6 +126,7 @@ async def update(call: Call) -> Response:
         del machine.versions[:-MAX_VERSIONS]
 
     life.replace(apply, skip_launch=body.skip_launch)
+    emulator.flyd.schedules.arm(life)
     lease = leases.held_lease(machine)
     if body.lease_ttl > 0:
         lease = leases.grant(call, machine, body.lease_ttl)
