@@ -82,13 +82,16 @@ class RetryTransport(Transport):
         return response
 
     def _repeat(self, request: Request, outcome: _Outcome) -> _Outcome:
+        call = call_of(request)
+        limit_s = self._retry_s if call is None or call.retry_s is None else call.retry_s
+        if limit_s <= 0:
+            return outcome
         import stamina  # 40 ms to import, and seldom needed
 
-        call = call_of(request)
         attempts = stamina.retry_context(
             on=_pause,
             attempts=_ATTEMPTS,
-            timeout=self._retry_s if call is None or call.retry_s is None else call.retry_s,
+            timeout=limit_s,
             wait_initial=0.25,
             wait_max=8.0,
             wait_jitter=0.5,
