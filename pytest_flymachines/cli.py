@@ -155,3 +155,18 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"
+
+
+@main.command()
+@_api_options
+def doctor(apps: tuple[str, ...], api_url: str) -> None:
+    """Check git, engines, token and app, and say what to do. Exit code 1 if something is bad."""
+    from pytest_flymachines.doctor import examine
+
+    token = next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), "")
+    bad = False
+    for finding in examine(token, apps[0], api_url):
+        mark = {True: "ok  ", False: "BAD ", None: "    "}[finding.good]
+        click.echo(f"{mark} {finding.subject}: {finding.detail}")
+        bad = bad or (finding.good is False and not finding.subject.startswith("engine"))
+    sys.exit(1 if bad else 0)

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-
 from pytest_flymachines import backend, provision
 from pytest_flymachines.api import MachinesClient
 from pytest_flymachines.backend import Backend
@@ -83,6 +82,12 @@ class Run:
                 with self.recorder.provisioning(spec):
                     launched = self._attach_or_launch(key, spec)
                     sandbox = self._attach(spec, launched)
+                self.recorder.identify(
+                    spec,
+                    id=launched.machine_id,
+                    name=launched.name,
+                    private_ip=launched.private_ip,
+                )
                 self._shared[key] = launched, sandbox
             return self._shared[key][1]
 

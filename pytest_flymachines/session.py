@@ -6,6 +6,7 @@ import secrets
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from pytest_flymachines.settings import Settings
 from pytest_flymachines.sharing import RunInfo
 
 if TYPE_CHECKING:
+    from pytest_flymachines.cassettes import Recorder
     from pytest_flymachines.controller import Controller, Outcome
     from pytest_flymachines.run import Run
     from pytest_flymachines.sandbox import Sandbox
@@ -51,7 +53,7 @@ class Session:
         """In the controller of a run on machines: emulator, run id, directory, signals."""
         if self._is_worker or self._controller is not None:
             return
-        from pytest_flymachines.controller import Controller, Outcome
+        from pytest_flymachines.controller import Controller
 
         base = self._config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]  # noqa: SLF001
         self._controller = Controller(self._settings, base / f"fly-{secrets.token_hex(6)}")
@@ -124,7 +126,22 @@ class Session:
     def _make_run(self) -> Run:
         from pytest_flymachines.run import build
 
-        return build(self._settings, self._info(), self._worker_name())
+        info = self._info()
+        return build(self._settings, info, self._worker_name(), self._recorder(info))
+
+    def _recorder(self, info: RunInfo | None) -> Recorder:
+        from pytest_flymachines.cassettes import Recorder
+
+        record = self._settings.record
+        mode = "replay" if info is None else "off" if record == "none" else record
+        return Recorder(
+            self._settings.cassettes,
+            mode=mode,
+            source=self._settings.chosen,
+            run_id=info.run_id if info else "",
+            rootdir=self._settings.rootdir,
+            shared=Path(info.directory) / "cassettes" if info else None,
+        )
 
     def _worker_name(self) -> str:
         return str(self._worker_input["workerid"]) if self._worker_input else "main"

@@ -1,0 +1,97 @@
+"""`pytest-flymachines doctor`: what works on this computer, and what to do where it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_flymachines.errors import ApiUnreachable, FlyMachinesError, NotFound, Unauthorized
+
+__all__ = ["Finding", "examine"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        subject: What.
+        good: Whether it works; None where it was not needed.
+        detail: What was found, or what to do.
+    """
+
+    subject: str
+    good: bool | None
+    detail: str
+
+
+def examine(token: str, app: str, api_url: str) -> Iterator[Finding]:
+    """Look at git, the engines of local mode, and the way to Fly."""
+    git = shutil.which("git")
+    yield Finding(
+        "git", git is not None, git or "not on PATH: install it to test a local work tree"
+    )
+    yield from _engines()
+    if not token:
+        yield Finding(
+            "token",
+            None,
+            "none in FLY_API_TOKEN, FLY_ACCESS_TOKEN or FLY_TOKEN: tests run in local mode; "
+            f"`fly tokens create deploy -a {app}` makes one",
+        )
+        return
+    yield Finding("token", True, "found in the environment")
+    yield _app(token, app, api_url)
+
+
+def _engines() -> Iterator[Finding]:
+    """Each engine is tried by really starting a machine."""
+    try:
+        from pytest_flymachines.emulator.engines import ENGINES
+    except ImportError as error:
+        yield Finding("local mode", False, f"{error}: pip install pytest-flymachines[local]")
+        return
+    for name in ENGINES:
+        with tempfile.TemporaryDirectory(prefix="pytest-flymachines-") as directory:
+            yield asyncio.run(_engine(name, Path(directory)))
+
+
+async def _engine(name: str, directory: Path) -> Finding:
+    from pytest_flymachines.emulator.engines import ENGINES
+
+    engine = ENGINES[name](directory)
+    try:
+        probe = await engine.probe()
+    finally:
+        await engine.close()
+    detail = "; ".join(probe.notes) if probe.works else probe.why
+    return Finding(f"engine {name}", probe.works, detail or "works")
+
+
+def _app(token: str, app: str, api_url: str) -> Finding:
+    from pytest_flymachines.api import MachinesClient
+
+    subject = f"app {app} at {api_url}"
+    try:
+        with MachinesClient(token, base_url=api_url) as client:
+            found = client.get_app(app)
+            addresses = client.list_ips(app)
+    except NotFound:
+        return Finding(subject, False, f"does not exist: `fly apps create {app}` or --fly-org")
+    except Unauthorized as error:
+        return Finding(subject, False, str(error))
+    except ApiUnreachable as error:
+        return Finding(subject, False, f"{error}: check the network, or --fly-api-url")
+    except FlyMachinesError as error:
+        return Finding(subject, False, str(error))
+    if not addresses:
+        return Finding(
+            subject,
+            True,
+            f"{found.status}; no public address yet, the first launch allocates a shared one",
+        )
+    return Finding(subject, True, str(found.status))

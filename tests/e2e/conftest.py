@@ -1,0 +1,83 @@
+"""Runs of the installed plugin, in processes of their own, with a clean environment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("FLY_", "PYTEST_", "COOK_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester) -> Run:
+    """`run(*args)`: pytest in a subprocess, local mode unless the arguments say otherwise."""
+
+    def start(*args: str, mode: str = "local") -> pytest.RunResult:
+        chosen = [f"--fly-mode={mode}"] if mode else []
+        plain = ["-p", "no:randomly", "-p", "no:cacheprovider", "-ra"]
+        return pytester.runpytest_subprocess(*plain, *chosen, *args, timeout=240)
+
+    return start
+
+
+@pytest.fixture
+def repository(pytester: pytest.Pytester) -> Path:
+    """A small git repository in a directory of its own."""
+    path = pytester.path / "project"
+    path.mkdir()
+    (path / "hello.txt").write_text("hello\n")
+    git(path, "init", "-q", "-b", "main")
+    commit(path, "first")
+    return path
+
+
+def git(path: Path, *args: str) -> str:
+    identity = ["-c", "user.name=T", "-c", "user.email=t@example.com"]
+    done = subprocess.run(
+        ["git", *identity, *args], cwd=path, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def commit(path: Path, message: str) -> None:
+    git(path, "add", "-A")
+    git(path, "commit", "-qm", message)
+
+
+@pytest.fixture
+def background(pytester: pytest.Pytester) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """`background(*args)`: pytest as a process group that a test may kill."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*args: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-p", "no:randomly", "-p", "no:cacheprovider", *args],
+            cwd=pytester.path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
