@@ -1,0 +1,211 @@
+"""Cassette files: vcrpy's YAML with a header, laid out for people, written whole or not at all.
+
+A file is an ordinary vcrpy cassette (https://vcrpy.readthedocs.io), which vcrpy itself can
+load. Beside vcrpy's fields it has `metadata`, the header, and in each response `recorded`:
+when the request was sent, how long its answer took, and how its body was laid out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from vcr.persisters.filesystem import CassetteNotFoundError
+from vcr.request import Request
+from vcr.serialize import deserialize, serialize
+from vcr.serializers import yamlserializer
+
+from pytest_flymachines.cassettes.bodies import Blobs, from_text, to_text, write_whole
+from pytest_flymachines.cassettes.scrub import Scrubber
+from pytest_flymachines.errors import CassetteError
+
+__all__ = ["FORMAT", "OLDEST_FORMAT", "Persister", "Serializer", "leaks"]
+
+FORMAT = 1
+OLDEST_FORMAT = 1
+_NOTES = "recorded"
+_UNLAYABLE = frozenset("\r\x85\u2028\u2029\ufeff")
+
+
+class Serializer:
+    """vcrpy's YAML serializer, with the header and the layout of ours.
+
+    Attributes:
+        header: What the file that was read last says of itself, or what to write.
+    """
+
+    def __init__(self, header: dict[str, Any] | None = None) -> None:
+        self.header = header or {}
+
+    def deserialize(self, text: str) -> dict[str, Any]:
+        """The data of a cassette."""
+        data = yamlserializer.deserialize(text)
+        if not isinstance(data, dict) or not isinstance(data.get("interactions"), list):
+            raise ValueError("it is no vcrpy cassette: it has no list `interactions`")
+        # not every vcrpy gives it back, and none of ours is for it
+        self.header = data.pop("metadata", None) or {}
+        return data
+
+    def serialize(self, data: dict[str, Any]) -> str:
+        """The text of a cassette, with the same order of keys every time."""
+        ordered = {
+            "version": data["version"],
+            "metadata": self.header,
+            "interactions": [_ordered(item) for item in data["interactions"]],
+        }
+        text = _dump(ordered, _Dumper)
+        # the emitter's block style is there for people; it must never change what is said
+        return text if yamlserializer.deserialize(text) == ordered else _dump(ordered, _PlainDumper)
+
+
+class Persister:
+    """Reads and writes cassettes, as vcrpy asks its persisters to.
+
+    Args:
+        blobs: Where large bodies are.
+        scrubber: What must not be written.
+    """
+
+    def __init__(self, blobs: Blobs, scrubber: Scrubber) -> None:
+        self._blobs = blobs
+        self._scrubber = scrubber
+
+    def load_cassette(
+        self, path: str | Path, serializer: Serializer
+    ) -> tuple[list[Request], list[dict[str, Any]]]:
+        """Requests and responses of a file.
+
+        Raises:
+            CassetteNotFoundError: There is none.
+            CassetteError: It cannot be read, or was written by a version that is too new.
+        """
+        try:
+            text = Path(path).read_bytes().decode()
+        except FileNotFoundError:
+            raise CassetteNotFoundError from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise CassetteError(f"{path} cannot be read: {error}") from error
+        try:
+            requests, responses = deserialize(text, serializer)[:2]
+            for response in responses:
+                notes = response.get(_NOTES) or {}
+                body = response["body"]
+                body["string"] = from_text(
+                    self._blobs.get(body["string"] or b""), notes.get("layout", "")
+                )
+        except CassetteError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+            raise CassetteError(f"{path} is not a cassette that can be read: {error}") from error
+        check_format(path, serializer.header)
+        return requests, responses
+
+    def request_body(self, request: Request) -> bytes:
+        """The body of a recorded request, also a large one."""
+        return self._blobs.get(request.body or b"")
+
+    def save_cassette(
+        self, path: str | Path, cassette: dict[str, Any], serializer: Serializer
+    ) -> None:
+        """Write a file whole.
+
+        Raises:
+            CassetteError: A secret still stands in it, or the disk is full.
+        """
+        self._refuse(path, leaks(cassette["requests"], cassette["responses"], self._scrubber))
+        for request in cassette["requests"]:
+            request.body = self._blobs.put(to_text(request.body or b"")[0]) or None
+        for response in cassette["responses"]:
+            body, layout = to_text(response["body"]["string"] or b"")
+            response["body"]["string"] = self._blobs.put(body)
+            if layout:
+                response.setdefault(_NOTES, {})["layout"] = layout
+        data = serialize(cassette, serializer).encode()
+        self._refuse(path, [f"{name} in the file" for name in sorted(self._scrubber.find(data))])
+        write_whole(Path(path), data)
+
+    @staticmethod
+    def _refuse(path: str | Path, found: list[str]) -> None:
+        if found:
+            raise CassetteError(
+                f"{path} was not written, because a secret would stand in it: {'; '.join(found)}. "
+                "Keep it out of what the test sends and prints, or record the test elsewhere."
+            )
+
+
+def check_format(path: str | Path, header: dict[str, Any]) -> None:
+    """Refuse what this version does not understand."""
+    written = header.get("format", OLDEST_FORMAT)
+    if not isinstance(written, int) or not OLDEST_FORMAT <= written <= FORMAT:
+        raise CassetteError(
+            f"{path} has format {written!r}, and this version reads {OLDEST_FORMAT} to {FORMAT}: "
+            "install the pytest-flymachines that wrote it "
+            f"({header.get('recorded_by', 'unknown')}), or record it again with --fly-record=all"
+        )
+
+
+def leaks(
+    requests: Iterable[Request], responses: Iterable[dict[str, Any]], scrubber: Scrubber
+) -> list[str]:
+    """Where secrets stand in recorded interactions, without telling them."""
+    found = []
+    for position, (request, response) in enumerate(zip(requests, responses, strict=True), 1):
+        sides = (
+            ("URL", request.uri),
+            ("headers", dict(request.headers)),
+            ("body", request.body),
+        )
+        parts = [(f"request {position}, {name}", value) for name, value in sides]
+        parts += [(f"answer {position}, {name}", value) for name, value in response.items()]
+        for where, value in parts:
+            if names := {name for leaf in _leaves(value) for name in scrubber.find(leaf)}:
+                found.append(f"{', '.join(sorted(names))} in {where}")
+    return found
+
+
+def _leaves(value: Any) -> Iterator[bytes]:
+    """Every text in a piece of a cassette."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield str(name).encode()
+            yield from _leaves(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(item)
+    elif value is not None:
+        yield value if isinstance(value, bytes) else str(value).encode()
+
+
+def _ordered(item: dict[str, Any]) -> dict[str, Any]:
+    """One interaction with its keys in the order in which they read best."""
+    request, response = item["request"], item["response"]
+    return {
+        "request": {name: request[name] for name in ("method", "uri", "headers", "body")},
+        "response": {
+            name: response[name]
+            for name in ("status", "headers", "body", _NOTES)
+            if name in response
+        },
+    }
+
+
+def _dump(data: dict[str, Any], dumper: type) -> str:
+    text: str = yaml.dump(data, Dumper=dumper, sort_keys=False, allow_unicode=True, width=1 << 20)
+    return text
+
+
+_PlainDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _Dumper(_PlainDumper):  # type: ignore[misc]  # the base is chosen at run time
+    """Text of several lines as a block, so that a diff shows the line that changed."""
+
+
+def _text(dumper: Any, text: str) -> Any:
+    block = "\n" in text and not _UNLAYABLE.intersection(text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if block else None)
+
+
+_Dumper.add_representer(str, _text)

@@ -1,0 +1,81 @@
+"""The ids of machines, and the names that stand for them in a comparison.
+
+A test that was recorded on one machine must replay beside a provisioning that was recorded on
+another. So the ids that a scope made are known by the scope: the first machine of a spec is
+that spec's, whatever its id.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pytest_flymachines.cassettes.meaning import json_value
+
+__all__ = ["FACTS", "Identities", "created"]
+
+FACTS = ("id", "instance_id", "private_ip", "name")
+_SHORTEST = 8
+_CREATES = re.compile(r"POST /v1/apps/[^/]+/(?:machines|volumes)")
+
+Facts = Mapping[str, str]
+
+
+class Identities:
+    """Ids of machines and volumes. Thread-safe.
+
+    Attributes:
+        known: Ids by what they are, by alias.
+    """
+
+    def __init__(self, known: Mapping[str, Facts] | None = None) -> None:
+        self._lock = threading.Lock()
+        self.known: dict[str, Facts] = dict(known or {})
+        self._names: dict[str, str] = {}
+        self._pattern: re.Pattern[str] | None = None
+        for alias, facts in self.known.items():
+            self._name(alias, facts)
+
+    def learn(self, alias: str, facts: Facts) -> None:
+        """Remember that `alias` has these ids now; older ids of it stay known too."""
+        with self._lock:
+            self.known[alias] = {k: v for k, v in facts.items() if k in FACTS and v}
+            self._name(alias, self.known[alias])
+            self._pattern = None
+
+    def rename(self, text: str) -> str:
+        """Text with aliases in place of ids."""
+        pattern = self._pattern
+        if pattern is None:
+            with self._lock:
+                longest_first = sorted(self._names, key=len, reverse=True)
+                pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+                self._pattern = pattern
+        return pattern.sub(lambda match: self._names[match[0]], text)
+
+    def mentioned(self, texts: Iterable[bytes]) -> dict[str, dict[str, str]]:
+        """The facts that occur in `texts`, for the header of their cassette."""
+        pieces = list(texts)
+        found: dict[str, dict[str, str]] = {}
+        for alias, facts in sorted(self.known.items()):
+            seen = {k: v for k, v in facts.items() if any(v.encode() in text for text in pieces)}
+            if seen:
+                found[alias] = seen
+        return found
+
+    def _name(self, alias: str, facts: Facts) -> None:
+        for fact, value in facts.items():
+            if len(value) >= _SHORTEST:
+                self._names[value] = f"{{{alias} {fact}}}"
+
+
+def created(method: str, path: str, status: int, body: bytes) -> dict[str, str] | None:
+    """The ids of a machine or volume that this exchange made; None if it made none."""
+    if status >= 300 or not _CREATES.fullmatch(f"{method} {path}"):
+        return None
+    value: Any = json_value(body)
+    if not isinstance(value, dict) or not isinstance(value.get("id"), str):
+        return None
+    return {name: value[name] for name in FACTS if isinstance(value.get(name), str)}

@@ -1,0 +1,200 @@
+"""What a request means: the part of it that must be equal for a recorded answer to fit.
+
+Two requests with equal meaning are the same request, whoever sent them, to whichever machine
+and app, on whichever computer. What is left out is listed in `volatile`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, quote
+
+import msgspec
+
+from pytest_flymachines.cassettes.scrub import unpacked, without_padding
+from pytest_flymachines.cassettes.volatile import (
+    ANSWER_FIELDS,
+    BODIES,
+    BODY_FIELDS,
+    PATHS,
+    QUERY,
+    SECRET_NAME,
+    Volatile,
+)
+
+__all__ = ["Meaning", "answer_meaning", "json_value", "meaning", "target"]
+
+_ORIGIN = re.compile(r"^[a-z][a-z0-9+.-]*://[^/?#]*")
+
+Rename = Callable[[str], str]
+
+
+class Meaning(NamedTuple):
+    """What is compared.
+
+    Attributes:
+        line: Service, if it is not the API or the agent, then method, path and query.
+        body: Canonical JSON on one line; for anything else text or a digest.
+    """
+
+    line: str
+    body: str
+
+    def lines(self) -> list[str]:
+        """For people, and for a diff between two of them."""
+        if self.body[:1] in ("{", "["):
+            body = msgspec.json.format(self.body, indent=2)
+        else:
+            body = self.body
+        return [self.line, *body.splitlines()]
+
+
+def meaning(
+    method: str, uri: str, body: bytes, *, service: str = "", rename: Rename = str
+) -> Meaning:
+    """The meaning of a request.
+
+    Args:
+        method: HTTP method.
+        uri: Absolute URL, or path and query alone.
+        body: Without content-encoding.
+        service: What is asked, when it is neither the Machines API nor the agent.
+        rename: Takes the known ids of machines, and the secrets, out of text.
+    """
+    path, _, query = target(uri).partition("?")
+    if not service:
+        for pattern, replacement, _ in PATHS:
+            path = pattern.sub(replacement, path)
+    where = f"{method} {path}"
+    line = rename(f"{where}{_query(where, query)}")
+    if service:
+        line = f"[{service}] {line}"
+    if not body or BODIES.fullmatch(f"{method} {target(uri)}"):
+        return Meaning(line, "")
+    return Meaning(line, without_padding(rename(_body(body, "" if service else where))))
+
+
+def target(uri: str) -> str:
+    """Path and query of a URL."""
+    return _ORIGIN.sub("", uri, count=1) or "/"
+
+
+def json_value(body: bytes) -> Any:
+    """The value of a JSON object or array; None for any other body."""
+    if body[:1] not in (b"{", b"["):
+        return None
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None
+
+
+def answer_meaning(body: bytes) -> str:
+    """An answer's body without what differs from run to run."""
+    value = json_value(body)
+    if value is None:
+        return _opaque(body)
+    return _encode(_without(value, "", ANSWER_FIELDS))
+
+
+def _query(where: str, query: str) -> str:
+    if not query:
+        return ""
+    drop = _rules(QUERY, where)
+    pairs = sorted(
+        (name, value)
+        for name, value in parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
+        if drop is None or not drop.fullmatch(name)
+    )
+    text = "&".join(f"{_quote(name)}={_quote(value)}" for name, value in pairs)
+    return f"?{text}" if text else ""
+
+
+def _quote(text: str) -> str:
+    return quote(text, safe="/:,", errors="surrogateescape")
+
+
+def _body(body: bytes, where: str) -> str:
+    value = json_value(body)
+    if value is None:
+        return _opaque(body)
+    drop = _rules(BODY_FIELDS, where)
+    if drop is not None or b'"env"' in body:
+        value = _without(value, "", drop)
+    return _encode(value)
+
+
+@functools.lru_cache(maxsize=1024)
+def _rules(rules: tuple[Volatile, ...], where: str) -> re.Pattern[str] | None:
+    """One pattern for everything volatile in requests to `where`."""
+    what = [rule.what for rule in rules if re.fullmatch(rule.where, where)]
+    return re.compile("|".join(what)) if what else None
+
+
+def _without(value: Any, way: str, drop: re.Pattern[str] | None) -> Any:
+    """A JSON value without what `drop` matches, and without values of secret variables."""
+    if isinstance(value, dict):
+        if way.rpartition(".")[2] == "env":
+            return {k: f"<{k}>" if SECRET_NAME.search(k) else v for k, v in value.items()}
+        return dict(_kept(value.items(), way, drop))
+    if isinstance(value, list):
+        return [item for _, item in _kept(_named(value), way, drop)]
+    return value
+
+
+def _kept(
+    pairs: Iterable[tuple[str, Any]], way: str, drop: re.Pattern[str] | None
+) -> Iterator[tuple[str, Any]]:
+    for name, item in pairs:
+        inner = f"{way}.{name}" if way else name
+        if drop is None or not drop.fullmatch(inner):
+            yield name, _without(item, inner, drop)
+
+
+def _named(items: list[Any]) -> Iterator[tuple[str, Any]]:
+    """Items of a list, files by their path and everything else by its position."""
+    for position, item in enumerate(items):
+        path = item.get("guest_path") if isinstance(item, dict) else None
+        yield (path if isinstance(path, str) else str(position)), item
+
+
+def _encode(value: Any) -> str:
+    return msgspec.json.encode(value, order="deterministic").decode("utf-8", "surrogateescape")
+
+
+def _opaque(body: bytes) -> str:
+    """Short text is itself, an archive is its members, anything else is its digest."""
+    plain = unpacked(body)
+    body = body if plain is None else plain
+    if (members := _archive(body)) is not None:
+        return members
+    if len(body) <= 2048:
+        try:
+            return body.decode()
+        except UnicodeDecodeError:
+            pass
+    return f"{len(body)} bytes, sha256 {hashlib.sha256(body).hexdigest()}"
+
+
+def _archive(body: bytes) -> str | None:
+    """A tar archive by its members; owner and times are those of whoever packed it."""
+    if body[257:262] != b"ustar":
+        return None
+    lines = []
+    try:
+        with tarfile.open(fileobj=io.BytesIO(body), mode="r:") as archive:
+            for member in archive:
+                file = archive.extractfile(member) if member.isreg() else None
+                digest = hashlib.sha256(file.read()).hexdigest()[:16] if file else member.linkname
+                runs = "x" if member.mode & 0o111 else "-"
+                kind = member.type.decode("ascii", "replace")
+                lines.append(f"{member.name!a} {kind}{runs} {digest!a}")
+    except (tarfile.TarError, EOFError):
+        return None
+    return "\n".join(["tar archive", *sorted(lines)])

@@ -1,0 +1,107 @@
+"""What to tell when replay has no answer: what was asked, what comes nearest, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_flymachines.cassettes.meaning import Meaning
+from pytest_flymachines.errors import CassetteMiss
+
+if TYPE_CHECKING:
+    from pytest_flymachines.cassettes.tape import Playback
+
+__all__ = ["Asker", "CassetteMissing", "no_owner"]
+
+_MOST_LINES = 40
+_LONGEST_LINE = 1000
+
+
+class CassetteMissing(CassetteMiss):
+    """There is no cassette at all: this was never recorded."""
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Whose request had no answer.
+
+    Attributes:
+        owner: Who, as people call it.
+        path: Its cassette.
+        command: What records it again.
+    """
+
+    owner: str
+    path: Path
+    command: str
+
+    def no_cassette(self, wanted: Meaning) -> CassetteMissing:
+        """For an owner that was never recorded."""
+        return CassetteMissing(
+            f"{self.owner} was never recorded: there is no {self.path}, which should answer\n"
+            f"    {wanted.line}\n"
+            f"Record it with: {self.command}"
+        )
+
+    def no_answer(self, wanted: Meaning, tape: Playback, notes: Sequence[str]) -> CassetteMiss:
+        """For a request that its cassette does not hold."""
+        return self._miss([f"    {wanted.line}", *_nearest(wanted, tape), *notes])
+
+    def no_frame(self, wanted: Meaning, recorded: Meaning | None) -> CassetteMiss:
+        """For a WebSocket frame that is not the recorded one."""
+        if recorded is None:
+            return self._miss([wanted.body, "All recorded frames were sent before it."])
+        return self._miss(_diff(recorded, wanted, "recorded"))
+
+    def _miss(self, lines: Sequence[str]) -> CassetteMiss:
+        head = f"{self.owner} now asks something that {self.path} has no answer for:"
+        todo = f"If that is what it should do now, record it again with: {self.command}"
+        return CassetteMiss("\n".join([head, *lines, todo]))
+
+
+def no_owner(wanted: Meaning) -> CassetteMiss:
+    """For a request that no test made."""
+    return CassetteMiss(
+        f"replay was asked {wanted.line} while no test and no fixture was running, so no "
+        "cassette can hold the answer; make the request in a test or a fixture"
+    )
+
+
+def _nearest(wanted: Meaning, tape: Playback) -> list[str]:
+    """The recorded request that is most like the wanted one, and how they differ."""
+    left = {id(request) for request in tape.unused()}
+    best: tuple[float, Meaning, bool] | None = None
+    for request, _ in tape.data:
+        score = _likeness(wanted, request.meaning) + 0.05 * (id(request) in left)
+        if best is None or score > best[0]:
+            best = (score, request.meaning, id(request) in left)
+    if best is None:
+        return ["The cassette is empty."]
+    _, nearest, unused = best
+    if nearest == wanted:
+        times = sum(request.meaning == wanted for request, _ in tape.data)
+        often = f"{times} time{'s' if times > 1 else ''}"
+        return [f"This very request was recorded {often}, and asked for more often than that now."]
+    state = "not asked for yet" if unused else "already replayed"
+    shown = _diff(nearest, wanted, f"recorded ({state})")
+    return ["The nearest recorded request differs like this:", *shown]
+
+
+def _diff(recorded: Meaning, wanted: Meaning, name: str) -> list[str]:
+    diff = difflib.unified_diff(
+        recorded.lines(), wanted.lines(), name, "asked now", n=2, lineterm=""
+    )
+    shown = [line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + "..." for line in diff]
+    if len(shown) > _MOST_LINES:
+        shown = [*shown[:_MOST_LINES], f"... ({len(shown) - _MOST_LINES} more lines)"]
+    return [f"    {line}" for line in shown]
+
+
+def _likeness(wanted: Meaning, recorded: Meaning) -> float:
+    """From 0 to 3: the same address counts more than a like body."""
+    matcher = difflib.SequenceMatcher(None, wanted.body[:2000], recorded.body[:2000], False)
+    line = difflib.SequenceMatcher(None, wanted.line, recorded.line, False).ratio()
+    return 2 * line + matcher.ratio()

@@ -1,0 +1,331 @@
+"""The recorder: knows whose requests are made now, and keeps or finds their answers."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+from vcr.request import Request as VcrRequest
+
+import pytest_flymachines
+from pytest_flymachines._clock import Clock, ReplayClock, SystemClock
+from pytest_flymachines._http import Transport
+from pytest_flymachines.cassettes.bodies import Blobs
+from pytest_flymachines.cassettes.cleaning import clean
+from pytest_flymachines.cassettes.files import FORMAT, Persister, Serializer
+from pytest_flymachines.cassettes.frames import FrameSocket, RecordedSocket, ReplayedSocket
+from pytest_flymachines.cassettes.identities import Identities, created
+from pytest_flymachines.cassettes.keys import BLOBS, CassetteKey, spec_facts
+from pytest_flymachines.cassettes.meaning import Meaning, meaning, target
+from pytest_flymachines.cassettes.misses import Asker, no_owner
+from pytest_flymachines.cassettes.scopes import Scope, Scopes
+from pytest_flymachines.cassettes.scrub import Scrubber
+from pytest_flymachines.cassettes.tape import WEBSOCKET, Blank, Playback
+from pytest_flymachines.cassettes.transports import RecordingTransport, ReplayTransport
+from pytest_flymachines.errors import CassetteMiss
+from pytest_flymachines.spec import SandboxSpec
+
+__all__ = ["Mode", "Recorder"]
+
+Mode = Literal["off", "once", "all", "replay"]
+
+
+class Recorder:
+    """Records or replays everything that goes through its transports. Thread-safe.
+
+    Attributes:
+        clock: What loops above the transports must use: virtual in replay.
+        scrubber: Knows the secrets.
+        identities: Knows the machines.
+        scopes: Knows whose requests are made now.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        mode: Mode,
+        source: str = "",
+        run_id: str = "",
+        scrubber: Scrubber | None = None,
+        rootdir: Path | None = None,
+        shared: Path | None = None,
+        command: Callable[[str], str] | None = None,
+    ) -> None:
+        """Make a recorder without any scope.
+
+        Args:
+            directory: Of the cassettes.
+            mode: `replay`; `off`: requests just pass; `once` and `all`: they are recorded,
+                with `once` only for owners that have no cassette yet.
+            source: `live` or `local`: what is recorded from.
+            run_id: Of this run; told in headers, so that a mixture of runs can be noticed.
+            scrubber: Knows the secrets; by default those of the environment.
+            rootdir: What local paths in specs are relative to.
+            shared: A directory of this run, shared by its workers on this computer: what
+                every worker records is written by one of them.
+            command: Makes the command that records a test again from its node id.
+        """
+        self.directory = directory
+        self.mode = mode
+        self.clock: Clock = ReplayClock() if mode == "replay" else SystemClock()
+        self.scrubber = scrubber or Scrubber()
+        self.identities = Identities()
+        self._source = source
+        self._run_id = run_id
+        self._rootdir = rootdir
+        self._shared = shared
+        self._command = command or _pytest_command
+        self._persister = Persister(Blobs(directory / BLOBS), self.scrubber)
+        self.scopes = Scopes(self._scope)
+
+    # transports
+
+    def transport(self, inner: Transport | None, *, service: str = "") -> Transport:
+        """A transport whose requests are recorded or replayed.
+
+        Args:
+            inner: What answers; not used in replay, and handed back as it is in mode `off`.
+            service: What answers, when it is neither the Machines API nor the agent, such as
+                `port 8000`: its requests are told from theirs by this name.
+        """
+        if self.mode == "replay":
+            return ReplayTransport(self, service)
+        if inner is None:
+            raise ValueError(f"a recorder in mode {self.mode!r} needs a transport that answers")
+        return inner if self.mode == "off" else RecordingTransport(self, inner, service)
+
+    # scopes
+
+    def use(self, key: CassetteKey, **header: Any) -> contextlib.AbstractContextManager[Scope]:
+        """Make `key` the owner of what is requested meanwhile, as `Scopes.use`."""
+        return self.scopes.use(key, **header)
+
+    def provisioning(self, spec: SandboxSpec) -> contextlib.AbstractContextManager[Scope]:
+        """Make a spec the owner of the requests that this thread makes meanwhile."""
+        facts = self._clean_facts(spec)
+        return self.use(CassetteKey.sandbox(spec, self._rootdir), spec=facts)
+
+    def identify(self, spec: SandboxSpec, **facts: str) -> None:
+        """Say which machine a spec has in this run.
+
+        Not needed where this recorder saw it being created.
+
+        Args:
+            spec: The spec.
+            facts: `id`, and `private_ip`, `instance_id` and `name` where they are known.
+        """
+        self.identities.learn(CassetteKey.sandbox(spec, self._rootdir).alias, facts)
+
+    # what goes through the transports
+
+    def learn(self, scope: Scope, request: VcrRequest, response: dict[str, Any]) -> None:
+        """Notice machines that are made, so that they can be recognized by who made them."""
+        status, body = response["status"]["code"], response["body"]
+        body = body["string"] if isinstance(body, dict) else body
+        path = target(request.uri).partition("?")[0]
+        facts = created(request.method, path, status, body)
+        if facts is None:
+            return
+        with scope.lock:
+            scope.machines += 1
+            many = "" if scope.machines == 1 or scope.key.kind == "sandbox" else scope.machines
+        self.identities.learn(f"{scope.key.alias}{many and f'#{many}'}", facts)
+
+    def replay(self, request: VcrRequest, service: str = "") -> dict[str, Any]:
+        """The recorded answer to a request; its time has passed on this thread's clock.
+
+        Raises:
+            CassetteMiss: There is none.
+            CassetteError: The cassette cannot be read.
+        """
+        request.meaning = meaning(
+            request.method,
+            request.uri,
+            request.body or b"",
+            service=service,
+            rename=self._rename,
+        )
+        scope = self.scopes.current()
+        if scope is None:
+            raise no_owner(request.meaning)
+        tape = self._tape(scope)
+        response = tape.play(request, self.clock) if tape else None
+        if response is None:
+            raise self._missed(scope, request)
+        self.learn(scope, request, response)
+        return response
+
+    def frames(self, path: str, connect: Callable[[], FrameSocket]) -> FrameSocket:
+        """A WebSocket whose frames are recorded or replayed.
+
+        Args:
+            path: Path and query that it is opened at.
+            connect: Opens it; not called in replay.
+
+        Raises:
+            CassetteMiss: There is none; a frame that was not recorded raises it in `send`.
+        """
+        request = VcrRequest("GET", f"http://{WEBSOCKET}{target(path)}", None, {})
+        scope = self.scopes.current()
+        if self.mode == "replay":
+            response = self.replay(request, WEBSOCKET)
+            assert scope is not None
+            return ReplayedSocket(
+                response["body"], self.clock, self._frame_miss(scope), self._rename
+            )
+        socket = connect()
+        if scope is None or scope.blank is None:
+            return socket
+        recorded = RecordedSocket(socket, self.clock)
+        scope.blank.begin(request).so_far = recorded.response
+        return recorded
+
+    # the end
+
+    def finish(self, key: CassetteKey, passed: bool) -> Scope | None:
+        """End an owner: write its cassette if it `passed`, and forget it.
+
+        Returns:
+            The scope, for its misses and what it left unused; None if it was never entered.
+
+        Raises:
+            CassetteError: The cassette may not or cannot be written.
+        """
+        scope = self.scopes.forget(key)
+        if scope is not None and passed:
+            self.save(scope)
+        return scope
+
+    def save(self, scope: Scope) -> None:
+        """Write what a scope has recorded so far, unless another worker does.
+
+        Raises:
+            CassetteError: The cassette may not or cannot be written; the old one is whole.
+        """
+        if scope.blank is None or len(scope.blank) == scope.written:
+            return
+        if scope.key.kind == "test" or self._shared is None:
+            self._write(scope)
+            return
+        name = hashlib.sha256(str(scope.key.path).encode()).hexdigest()[:16]
+        self._shared.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._shared / f"{name}.lock"):
+            claim = self._shared / f"{name}.written"
+            if scope.written or not claim.exists():
+                self._write(scope)
+                claim.touch()
+
+    def unused(self, scope: Scope) -> list[str]:
+        """Recorded requests that a scope never made."""
+        if self.mode != "replay" or not (scope.tape or scope.path.exists()):
+            return []
+        tape = self._tape(scope)
+        return [request.meaning.line for request in tape.unused()] if tape else []
+
+    # helpers
+
+    def _scope(self, key: CassetteKey, header: dict[str, Any]) -> Scope:
+        path = self.directory / key.path
+        scope = Scope(key, path, {key.kind: key.label, **header})
+        if self.mode == "all" or (self.mode == "once" and not path.exists()):
+            scope.blank = Blank(self.clock)
+        return scope
+
+    def _tape(self, scope: Scope) -> Playback | None:
+        with scope.lock:
+            if scope.tape is None and scope.path.exists():
+                in_order = scope.key.kind == "sandbox"
+                scope.tape = Playback(
+                    scope.path, self._persister, self.identities, in_order=in_order
+                )
+            return scope.tape
+
+    def _rename(self, text: str) -> str:
+        return self.identities.rename(self.scrubber.text(text))
+
+    def _missed(self, scope: Scope, request: VcrRequest) -> CassetteMiss:
+        asker = self._asker(scope)
+        if scope.tape is None:
+            miss: CassetteMiss = asker.no_cassette(request.meaning)
+        else:
+            miss = asker.no_answer(request.meaning, scope.tape, self._mixture(scope.tape))
+        scope.misses.append(miss)
+        return miss
+
+    def _frame_miss(self, scope: Scope) -> Callable[[Meaning, Meaning | None], CassetteMiss]:
+        def miss(wanted: Meaning, recorded: Meaning | None) -> CassetteMiss:
+            scope.misses.append(self._asker(scope).no_frame(wanted, recorded))
+            return scope.misses[-1]
+
+        return miss
+
+    def _asker(self, scope: Scope) -> Asker:
+        test = self.scopes.test()
+        owner = scope.key.label
+        if scope.key.kind == "sandbox":
+            owner = f"provisioning the sandbox {owner}"
+        if test and scope.key != test:
+            owner += f" (first needed by {test.label})"
+        path = scope.path
+        if self._rootdir is not None and path.is_relative_to(self._rootdir):
+            path = path.relative_to(self._rootdir)
+        return Asker(owner, path, self._command(test.label if test else ""))
+
+    def _mixture(self, tape: Playback) -> list[str]:
+        """Whether what a test builds on was recorded in another run than the test."""
+        others = [
+            other.key.label
+            for other in self.scopes.all()
+            if other.tape is not None and other.tape.header.get("run") != tape.header.get("run")
+        ]
+        if not others:
+            return []
+        told = f"It was recorded in another run than {', '.join(others)}: if the test uses "
+        return [told + "what that found out, record all tests that use it in one run."]
+
+    def _clean_facts(self, spec: SandboxSpec) -> dict[str, Any]:
+        def clean_value(value: Any) -> Any:
+            if isinstance(value, str):
+                return self.scrubber.text(value)
+            if isinstance(value, dict):
+                return {name: clean_value(item) for name, item in value.items()}
+            return [clean_value(item) for item in value] if isinstance(value, tuple) else value
+
+        facts = spec_facts(spec, self._rootdir)
+        return {name: clean_value(value) for name, value in facts.items()}
+
+    def _write(self, scope: Scope) -> None:
+        assert scope.blank is not None
+        count = len(scope.blank)
+        exchanges = scope.blank.exchanges()
+        clean(exchanges, self.scrubber)
+        texts = [request.uri.encode() for request, _ in exchanges]
+        texts += [request.body or b"" for request, _ in exchanges]
+        texts += [response["body"]["string"] for _, response in exchanges]
+        header = {
+            "format": FORMAT,
+            "recorded_by": f"pytest-flymachines {pytest_flymachines.__version__}",
+            "mode": self._source,
+            "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "run": self._run_id,
+            **scope.header,
+            "machines": self.identities.mentioned(texts),
+        }
+        cassette = {
+            "requests": [request for request, _ in exchanges],
+            "responses": [response for _, response in exchanges],
+        }
+        serializer = Serializer({name: value for name, value in header.items() if value})
+        self._persister.save_cassette(scope.path, cassette, serializer)
+        scope.written = count
+
+
+def _pytest_command(nodeid: str) -> str:
+    return f"pytest {shlex.quote(nodeid)} --fly-record=all" if nodeid else "pytest --fly-record=all"

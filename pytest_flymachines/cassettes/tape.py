@@ -1,0 +1,212 @@
+"""One cassette while it is in use: a blank one that fills, or one that is played back."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vcr.cassette import Cassette
+from vcr.errors import UnhandledHTTPRequestError
+from vcr.record_mode import RecordMode
+from vcr.request import Request as VcrRequest
+
+from pytest_flymachines._clock import Clock, ReplayClock
+from pytest_flymachines.cassettes.files import Persister, Serializer
+from pytest_flymachines.cassettes.identities import Identities
+from pytest_flymachines.cassettes.meaning import Meaning, meaning
+from pytest_flymachines.cassettes.volatile import REPEATABLE
+
+__all__ = ["WEBSOCKET", "Blank", "Pending", "Playback"]
+
+WEBSOCKET = "websocket"
+
+
+@dataclass
+class Pending:
+    """A request that was sent, and its response once there is one.
+
+    Attributes:
+        so_far: Gives the response as it is now, for what may never end before its test does.
+    """
+
+    request: VcrRequest
+    started_s: float
+    response: dict[str, Any] | None = None
+    so_far: Callable[[], dict[str, Any]] | None = None
+
+
+class Blank:
+    """A cassette that is being recorded. Thread-safe."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._zero_s: float | None = None
+        self._exchanges: list[Pending] = []
+
+    def __len__(self) -> int:
+        return len(self._exchanges)
+
+    def begin(self, request: VcrRequest) -> Pending:
+        """Note a request; those with equal meaning are replayed in the order of these calls."""
+        with self._lock:
+            now = self._clock.monotonic()
+            if self._zero_s is None:
+                self._zero_s = now
+            pending = Pending(request, now - self._zero_s)
+            self._exchanges.append(pending)
+        return pending
+
+    def end(self, pending: Pending, response: dict[str, Any], notes: dict[str, Any]) -> None:
+        """Note what came back, and how long it took."""
+        assert self._zero_s is not None
+        elapsed_s = self._clock.monotonic() - self._zero_s - pending.started_s
+        timing = {"started_s": round(pending.started_s, 6), "elapsed_s": round(elapsed_s, 6)}
+        pending.response = {**response, "recorded": {**timing, **notes}}
+
+    def exchanges(self) -> list[tuple[VcrRequest, dict[str, Any]]]:
+        """Copies of everything that was answered."""
+        with self._lock:
+            for pending in self._exchanges:
+                if pending.so_far is not None:
+                    pending.response = pending.so_far()
+                    started_s = round(pending.started_s, 6)
+                    pending.response["recorded"] = {"started_s": started_s, "service": WEBSOCKET}
+            return [
+                (copy.deepcopy(pending.request), copy.deepcopy(pending.response))
+                for pending in self._exchanges
+                if pending.response is not None
+            ]
+
+
+def same_meaning(ours: VcrRequest, recorded: VcrRequest) -> None:
+    """Compare two requests, as vcrpy asks its matchers to."""
+    assert ours.meaning == recorded.meaning
+
+
+class _Indexed(Cassette):  # type: ignore[misc]  # vcrpy has no types
+    """vcrpy's cassette; finds answers by meaning in one look-up instead of a scan."""
+
+    index: dict[Meaning, deque[int]]
+
+    def _responses(self, request: VcrRequest) -> Iterator[tuple[int, dict[str, Any]]]:
+        left = self.index.get(request.meaning, deque())
+        while left and self.play_counts[left[0]]:
+            left.popleft()
+        for position in left:
+            yield position, self.data[position][1]
+
+
+class Playback:
+    """A cassette that is replayed. Thread-safe.
+
+    Args:
+        path: The file.
+        persister: Reads it.
+        live: The machines of this run.
+        in_order: Take the next request with the same method and path when none has the same
+            body: for provisioning, whose body is that of whoever provisions.
+
+    Attributes:
+        header: What the file says of itself.
+        data: Requests and responses, as vcrpy has them.
+
+    Raises:
+        CassetteError: The file cannot be read.
+    """
+
+    def __init__(
+        self, path: Path, persister: Persister, live: Identities, *, in_order: bool = False
+    ) -> None:
+        serializer = Serializer()
+        self._tape = _Indexed.load(
+            path=str(path),
+            serializer=serializer,
+            persister=persister,
+            record_mode=RecordMode.NONE,
+            match_on=(same_meaning,),
+        )
+        self.header = serializer.header
+        self.data: list[tuple[VcrRequest, dict[str, Any]]] = self._tape.data
+        self._live = live
+        self._then = Identities(self.header.get("machines"))
+        self._in_order = in_order
+        self._lock = threading.Lock()
+        self._last: dict[Meaning, dict[str, Any]] = {}
+        self._times: dict[int, tuple[float, float]] = {}
+        self._tape.index = {}
+        for position, (request, response) in enumerate(self.data):
+            request.meaning = meaning(
+                request.method,
+                request.uri,
+                persister.request_body(request),
+                service=response.get("recorded", {}).get("service", ""),
+                rename=self._then.rename,
+            )
+            self._tape.index.setdefault(request.meaning, deque()).append(position)
+
+    def play(self, request: VcrRequest, clock: Clock) -> dict[str, Any] | None:
+        """The next answer to a request that has its `meaning`, and let its time pass.
+
+        None if there is none.
+        """
+        with self._lock:
+            try:
+                response = self._tape.play_response(request)
+            except UnhandledHTTPRequestError:
+                response = self._next_alike(request.meaning) or self._last.get(request.meaning)
+            if response is None:
+                return None
+            if not REPEATABLE.fullmatch(request.meaning.line):
+                self._last.clear()
+            else:
+                self._last[request.meaning] = response
+        notes = response.get("recorded", {})
+        if isinstance(clock, ReplayClock):
+            self._pass_time(clock, notes.get("started_s", 0.0), notes.get("elapsed_s", 0.0))
+        return {**response, "body": self._of_today(response["body"]["string"])}
+
+    def unused(self) -> list[VcrRequest]:
+        """Recorded requests that nobody made."""
+        return [
+            request
+            for position, (request, _) in enumerate(self.data)
+            if not self._tape.play_counts[position]
+        ]
+
+    def _next_alike(self, wanted: Meaning) -> dict[str, Any] | None:
+        """The next answer to a request of the same method and path, where order is enough."""
+        if not self._in_order:
+            return None
+        for position, (request, response) in enumerate(self.data):
+            if request.meaning.line == wanted.line and not self._tape.play_counts[position]:
+                self._tape.play_counts[position] += 1
+                return response
+        return None
+
+    def _of_today(self, body: bytes) -> bytes:
+        """A body with the ids of this run's machines; sizes and offsets in it stay true."""
+        for alias, facts in self._then.known.items():
+            now = self._live.known.get(alias, {})
+            for fact, old in facts.items():
+                new = now.get(fact, old)
+                if new != old and len(new) == len(old):
+                    body = body.replace(old.encode(), new.encode())
+        return body
+
+    def _pass_time(self, clock: ReplayClock, started_s: float, elapsed_s: float) -> None:
+        """Let this thread's clock show what the recording's showed.
+
+        The time between two answers counts too, because loops with a deadline spent it; what
+        the clock was told to sleep meanwhile is part of it.
+        """
+        thread = threading.get_ident()
+        if last := self._times.get(thread):
+            clock.advance(started_s - last[0] - (clock.monotonic() - last[1]))
+        clock.advance(elapsed_s)
+        self._times[thread] = (started_s + elapsed_s, clock.monotonic())

@@ -1,0 +1,235 @@
+"""The outermost transports: one writes down what passes, the other answers from what was."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from vcr.request import Request as VcrRequest
+
+from pytest_flymachines import _http
+from pytest_flymachines._http import (
+    ByteStream,
+    Headers,
+    Request,
+    Response,
+    SyncByteStream,
+    Transport,
+    TransportError,
+)
+from pytest_flymachines.cassettes.meaning import target
+from pytest_flymachines.cassettes.scrub import unpacked
+from pytest_flymachines.cassettes.volatile import KEPT_REQUEST_HEADERS, UNKEPT_ANSWER_HEADERS
+
+if TYPE_CHECKING:
+    from pytest_flymachines.cassettes.recorder import Recorder
+    from pytest_flymachines.cassettes.scopes import Scope
+
+__all__ = ["RecordingTransport", "ReplayTransport"]
+
+_ELSEWHERE = re.compile(r"^https?://(?!api\.machines\.dev)[^/]+")
+
+
+class RecordingTransport(Transport):
+    """Sends requests on and gives a copy of each exchange to the recorder.
+
+    Bodies are copied while they pass, in both directions, so streams stay streams.
+    """
+
+    def __init__(self, recorder: Recorder, inner: Transport, service: str) -> None:
+        self._recorder = recorder
+        self._inner = inner
+        self._service = service
+
+    def handle_request(self, request: Request) -> Response:
+        """Send the request on, whether or not anybody records now."""
+        scope = self._recorder.scopes.current()
+        if scope is None or scope.blank is None:
+            return self._inner.handle_request(request)
+        exchange = _Exchange(self._recorder, scope, request, self._service)
+        try:
+            response = self._inner.handle_request(request)
+        except TransportError as error:
+            exchange.fail(error)
+            raise
+        return exchange.answer(response)
+
+    def close(self) -> None:
+        """Close the transport beneath."""
+        self._inner.close()
+
+
+class _Exchange:
+    """One request and its answer on their way into a cassette."""
+
+    def __init__(self, recorder: Recorder, scope: Scope, request: Request, service: str) -> None:
+        recorder.scrubber.add_token("Authorization", request.headers.get("authorization", ""))
+        self._recorder = recorder
+        self._scope = scope
+        self._request = request
+        self._notes: dict[str, Any] = {"service": service} if service else {}
+        self._sent: _Copy | None = None
+        # a stream that can be sent again is to stay one for the transports beneath
+        if not isinstance(request.stream, ByteStream):
+            self._sent = request.stream = _Copy(request.stream)
+        assert scope.blank is not None
+        self._blank = scope.blank
+        self._recorded = VcrRequest(request.method, _uri(request, service), None, _kept(request))
+        self._pending = self._blank.begin(self._recorded)
+
+    def fail(self, error: TransportError) -> None:
+        """No answer came."""
+        self._note(error)
+        self._end({"code": 0, "message": str(error)}, {}, b"")
+
+    def answer(self, response: Response) -> Response:
+        """The answer, whose body is copied while it is read."""
+
+        def end(raw: bytes, error: TransportError | None = None) -> None:
+            if error is not None:
+                self._note(error)
+            body, decoded = (raw, True) if response.is_closed else _decoded(response.headers, raw)
+            status = {"code": response.status_code, "message": response.reason_phrase}
+            self._end(status, _answer_headers(response, decoded), body)
+
+        if response.is_closed:
+            end(response.content)
+            return response
+        return Response(
+            response.status_code,
+            headers=response.headers.raw,
+            stream=_Copy(response.stream, end),
+            extensions=response.extensions,
+        )
+
+    def _note(self, error: TransportError) -> None:
+        """The nearest class of the error that replay can raise again."""
+        self._notes["error"] = next(
+            kind.__name__ for kind in type(error).__mro__ if hasattr(_http, kind.__name__)
+        )
+        self._notes["message"] = str(error)
+
+    def _end(self, status: dict[str, Any], headers: dict[str, list[str]], body: bytes) -> None:
+        sent = self._request.content if self._sent is None else self._sent.data()
+        self._recorded.body = _decoded(self._request.headers, sent)[0] or None
+        response = {"status": status, "headers": headers, "body": {"string": body}}
+        self._blank.end(self._pending, response, self._notes)
+        self._recorder.learn(self._scope, self._recorded, response)
+
+
+class ReplayTransport(Transport):
+    """Answers from cassettes; has nothing beneath."""
+
+    def __init__(self, recorder: Recorder, service: str) -> None:
+        self._recorder = recorder
+        self._service = service
+
+    def handle_request(self, request: Request) -> Response:
+        """The recorded answer.
+
+        Raises:
+            CassetteMiss: There is none.
+            TransportError: The one that was recorded.
+        """
+        body = _decoded(request.headers, request.read())[0]
+        recorded = VcrRequest(request.method, str(request.url), body, {})
+        response = self._recorder.replay(recorded, self._service)
+        status, error = response["status"], _error(response.get("recorded", {}), request)
+        if error is not None and not status["code"]:
+            raise error
+        answer = Response(
+            status["code"],
+            headers=[(name, item) for name, items in response["headers"].items() for item in items],
+            content=response["body"],
+            extensions={"reason_phrase": status["message"].encode("ascii", "replace")},
+        )
+        if error is None:
+            return answer
+        return Response(
+            answer.status_code, headers=answer.headers.raw, stream=_Broken(answer.content, error)
+        )
+
+
+def _error(notes: dict[str, Any], request: Request) -> TransportError | None:
+    if "error" not in notes:
+        return None
+    kind = getattr(_http, notes["error"], TransportError)
+    error: TransportError = kind(notes.get("message", ""), request=request)
+    return error
+
+
+class _Copy(SyncByteStream):
+    """A stream that keeps what it gave."""
+
+    def __init__(self, inner: Any, ended: Callable[..., None] | None = None) -> None:
+        self._inner = inner
+        self._ended = ended
+        self._pieces: list[bytes] = []
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._pieces.clear()
+        try:
+            for piece in self._inner:
+                self._pieces.append(piece)
+                yield piece
+        except TransportError as error:
+            self._tell(error)
+            raise
+        self._tell()
+
+    def close(self) -> None:
+        """End, also before everything was read."""
+        self._tell()
+        if hasattr(self._inner, "close"):
+            self._inner.close()
+
+    def data(self) -> bytes:
+        """What was given so far."""
+        return b"".join(self._pieces)
+
+    def _tell(self, error: TransportError | None = None) -> None:
+        if self._ended is not None:
+            ended, self._ended = self._ended, None
+            ended(self.data(), error)
+
+
+class _Broken(SyncByteStream):
+    """A body that ends in an error."""
+
+    def __init__(self, body: bytes, error: TransportError) -> None:
+        self._body = body
+        self._error = error
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._body
+        raise self._error
+
+
+def _uri(request: Request, service: str) -> str:
+    """The URL to write down: ports and hosts of emulators and agents are not worth a diff."""
+    uri = str(request.url)
+    if service:
+        return f"http://{service}{target(uri)}"
+    return _ELSEWHERE.sub("https://api.machines.dev", uri)
+
+
+def _kept(request: Request) -> dict[str, str]:
+    return {k: v for k, v in sorted(request.headers.items()) if k in KEPT_REQUEST_HEADERS}
+
+
+def _answer_headers(response: Response, decoded: bool) -> dict[str, list[str]]:
+    headers: dict[str, list[str]] = {}
+    for name, value in sorted(response.headers.multi_items()):
+        kept = name not in UNKEPT_ANSWER_HEADERS or (name == "content-encoding" and not decoded)
+        if kept and not value.startswith("fly_flaps_affinity="):
+            headers.setdefault(name, []).append(value)
+    return headers
+
+
+def _decoded(headers: Headers, body: bytes) -> tuple[bytes, bool]:
+    """A body without its content-encoding, and whether that could be taken off."""
+    if "content-encoding" not in headers:
+        return body, True
+    plain = unpacked(body)
+    return (body, False) if plain is None else (plain, True)

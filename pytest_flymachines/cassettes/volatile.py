@@ -1,0 +1,141 @@
+"""Everything that may differ between two runs of the same test, and why.
+
+What is listed here is not compared when a request looks for its recorded answer. Whatever is
+not listed is compared, so a request must not hold a clock, a random id, the name of this
+computer or one of its paths anywhere else.
+
+Never compared, and so not listed: scheme, host and port of the URL (live, local and replay
+differ in nothing else), and every header (token, User-Agent, lease nonce, routing).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+__all__ = [
+    "ANSWER_FIELDS",
+    "BODIES",
+    "BODY_FIELDS",
+    "KEPT_REQUEST_HEADERS",
+    "OWN_FILES",
+    "PATHS",
+    "QUERY",
+    "REPEATABLE",
+    "SECRET_NAME",
+    "SPEC_PLACES",
+    "TOKEN_VARIABLES",
+    "UNKEPT_ANSWER_HEADERS",
+    "Volatile",
+]
+
+
+@dataclass(frozen=True)
+class Volatile:
+    """Something that is not compared.
+
+    Attributes:
+        where: Pattern of `METHOD path` with `{app}` and `{org}` in place of names.
+        what: Pattern of the names it is about: of query parameters, or of the dotted way to a
+            JSON field, where an entry of `files` is called by its `guest_path`.
+        why: The reason.
+    """
+
+    where: str
+    what: str
+    why: str
+
+
+PATHS = (
+    (
+        re.compile(r"^(/v1/apps/)[^/]+"),
+        r"\1{app}",
+        "everybody has an app of their own",
+    ),
+    (re.compile(r"^(/v1/orgs/)[^/]+"), r"\1{org}", "everybody has an organization of their own"),
+)
+
+_OURS = "our marks: run id, owner, deadline"
+_TIME_LEFT = "what a loop has left until its deadline, so it depends on the clock"
+
+QUERY = (
+    Volatile(r"GET .*/wait", "timeout", _TIME_LEFT),
+    Volatile(r"GET .*/wait", "version|instance_id|from_event_id", "ids that the server makes up"),
+    Volatile(r"GET .*/machines", r"metadata\.pytest_flymachines_.*", _OURS),
+    Volatile(r".* /v1/apps", "org_slug", "everybody has an organization of their own"),
+    Volatile(r".*/lease", "ttl", "how long we want it may change from version to version"),
+)
+
+BODY_FIELDS = (
+    Volatile(r"POST .*/(exec|poll|start|stop)", r"timeout|wait_s", _TIME_LEFT),
+    Volatile(r"POST /v1/apps", "name|app_name|org_slug|network", "app and organization differ"),
+    Volatile(r"POST .*/machines(/[^/]+)?", "name", "made of run id and spec, and must be unique"),
+    Volatile(r"POST .*/(machines(/[^/]+)?|volumes)", "region", "a place, not a meaning"),
+    Volatile(r"POST .*/machines(/[^/]+)?", "lease_ttl|current_version", "of the lease and version"),
+    Volatile(r"POST .*/machines(/[^/]+)?", r"config\.metadata\.pytest_flymachines_.*", _OURS),
+    Volatile(
+        r"POST .*/machines(/[^/]+)?",
+        r"config\.files\./opt/pytest-flymachines/.*",
+        "our own init and agent, new in every version, and the digest of a token",
+    ),
+    Volatile(
+        r"POST .*/machines(/[^/]+)?",
+        r"config\.mounts\.\d+\.volume",
+        "an id that the server makes up",
+    ),
+    Volatile(r"POST .*/metadata/pytest_flymachines_.*", "value|updated_at", _OURS),
+    Volatile(r"(PUT|PATCH) .*/metadata", r"metadata\.pytest_flymachines_.*", _OURS),
+    Volatile(r"(PUT|PATCH|POST) .*/metadata.*", "machine_version|updated_at", "guards of a write"),
+    Volatile(r"POST .*/lease", "ttl|description", "of our own book-keeping"),
+)
+
+# Requests whose body is not compared at all: the repository, packed anew by each git.
+BODIES = re.compile(r"PUT .*\.pytest-flymachines\.pack.*")
+
+# `verify` compares answers; these fields of JSON answers say when, where and under which name
+# something happened, not what happened.
+ANSWER_FIELDS = re.compile(
+    r"(.*\.)?("
+    r"id|.*_id|instance_id|version|nonce|name|region|zone|private_ip|digest|image_ref"
+    r"|created_at|updated_at|exited_at|expires_at|timestamp|mtime|.*_time"
+    r"|pid|uid|gid|duration_s|internal_numeric_id|config|events|checks|host_status"
+    r"|org_slug|organization|network|migrated|new_host"
+    r")"
+)
+
+# Asking again what was asked last changes nothing in the machine. When a test asks once more
+# than it did while it was recorded, and asked nothing else since, the last answer still holds.
+REPEATABLE = re.compile(r"(\[[^]]*\] )?(GET|HEAD) .*|POST .*/agent/processes/[^/]+/poll")
+
+# Headers that are not kept. A recorded body has no encoding and no length of its own, and the
+# rest says when and by which computer a request was served.
+UNKEPT_ANSWER_HEADERS = frozenset(
+    [
+        "connection",
+        "content-encoding",
+        "content-length",
+        "date",
+        "fly-span-id",
+        "fly-trace-id",
+        "keep-alive",
+        "server",
+        "transfer-encoding",
+        "via",
+        "x-envoy-upstream-service-time",
+    ]
+)
+KEPT_REQUEST_HEADERS = frozenset({"accept", "content-type"})
+
+# Where a machine runs does not make it another machine.
+SPEC_PLACES = frozenset({"app", "org", "regions"})
+
+# Files of ours in a machine's config: long, the same in every cassette, and read by nobody.
+OWN_FILES = "/opt/pytest-flymachines/"
+
+TOKEN_VARIABLES = ("FLY_API_TOKEN", "FLY_ACCESS_TOKEN", "FLY_TOKEN")
+
+SECRET_NAME = re.compile(
+    r"secret|password|passwd|passphrase|credential|api_?key|access_?key|private_?key"
+    r"|token$|tokens$|_auth$|_pwd$",
+    re.IGNORECASE,
+)
