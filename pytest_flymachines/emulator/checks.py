@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_flymachines.emulator.flyd import Flyd
     from pytest_flymachines.emulator.lifecycle import Life
 
-__all__ = ["Checks", "checks_of"]
+__all__ = ["Checks", "checks_of", "service_check_name"]
 
 INTERVAL_S = 15.0
 TIMEOUT_S = 2.0
@@ -81,7 +81,12 @@ def checks_of(config: MachineConfig) -> Iterator[tuple[str, Check, int]]:
     for service in config.services or ():
         for index, check in enumerate(service.checks or ()):
             port = check.port or service.internal_port
-            yield f"servicecheck-{index:02d}-{check.type or 'tcp'}-{port}", check, port
+            yield service_check_name(index, check, service.internal_port), check, port
+
+
+def service_check_name(index: int, check: Check, internal_port: int) -> str:
+    """The name of a check of a service, such as `servicecheck-00-tcp-8080`."""
+    return f"servicecheck-{index:02d}-{check.type or 'tcp'}-{check.port or internal_port}"
 
 
 async def _try(running: RunningMachine, check: Check, port: int) -> tuple[bool, str]:

@@ -14,22 +14,25 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from pytest_flymachines.emulator import restart
-from pytest_flymachines.emulator.answers import Problem, conflict, failed_precondition
+from pytest_flymachines.emulator.answers import conflict, failed_precondition
 from pytest_flymachines.emulator.engines.base import EngineError, ExitStatus, RunningMachine
-from pytest_flymachines.emulator.ids import new_ulid
-from pytest_flymachines.emulator.model import Event, Machine, Transition
-from pytest_flymachines.emulator.wiretime import now_ms, rfc3339_ms
+from pytest_flymachines.emulator.journal import Journal, exit_happening
+from pytest_flymachines.emulator.model import Machine
+from pytest_flymachines.emulator.refusals import (
+    refuse_destroy,
+    refuse_restart,
+    refuse_start,
+    refuse_suspend,
+    unable,
+)
+from pytest_flymachines.emulator.wiretime import now_ms
 
 if TYPE_CHECKING:
     from pytest_flymachines.emulator.flyd import Flyd
 
-__all__ = ["Life", "Observer"]
-
-Observer = Callable[[Transition], None]
+__all__ = ["Life"]
 
 ALIVE = ("started", "starting", "restarting", "suspended", "suspending", "failed")
-DESTROYABLE = ("stopped", "suspended", "failed", "created")
-MAX_TRANSITIONS = 200
 
 
 class Life:
@@ -39,10 +42,12 @@ class Life:
         self.machine = machine
         self.running: RunningMachine | None = None
         self.exec_turn = asyncio.Lock()
-        self.observers: list[Observer] = []
+        self._journal = Journal(machine, flyd.changed)
+        self.observers = self._journal.observers
         self._flyd = flyd
         self._turn = asyncio.Lock()
         self._superseded = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._ended: asyncio.Future[ExitStatus] | None = None
         self._frozen = False
 
@@ -50,7 +55,7 @@ class Life:
 
     def launch(self, *, skip: bool) -> None:
         """Prepare a machine that was just created, and start it unless `skip`."""
-        self._enter("created", ("launch", "created", "user"))
+        self._journal.enter("created", ("launch", "created", "user"))
         self._begin(lambda mine: self._prepare(mine, skip=skip))
 
     def start(self, source: str = "user") -> str:
@@ -60,23 +65,11 @@ class Life:
             The state it was in.
         """
         previous = self.machine.state
-        match previous:
-            case "stopped" | "failed" | "suspended":
-                pass
-            case "started":
-                return previous
-            case "starting" | "restarting":
-                raise conflict("machine still attempting to start")
-            case "stopping" | "suspending":
-                raise failed_precondition("machine still active, refusing to start")
-            case "replacing" | "updating":
-                raise failed_precondition("machine getting replaced, refusing to start")
-            case _:
-                raise self._refused("start")
-        if self.machine.config.schedule and self.machine.launched and source == "user":
-            raise failed_precondition("machine has a schedule, refusing to start")
+        refuse_start(self.machine, by_schedule=source == "flyd")
+        if previous == "started":
+            return previous
         self._reserve()
-        self._enter("starting", ("start", "starting", source))
+        self._journal.enter("starting", ("start", "starting", source))
         self._begin(lambda mine: self._start(mine, previous))
         return previous
 
@@ -86,37 +79,27 @@ class Life:
             case "stopped" | "stopping":
                 return
             case "destroying" | "destroyed":
-                raise self._refused("stop")
+                raise unable("stop", self.machine)
         number, grace_s = self._how_to_stop(signal_name, timeout_s)
-        self._enter("stopping", ("stop", "stopping", source))
+        self._journal.enter("stopping", ("stop", "stopping", source))
         self._begin(lambda mine: self._stop(mine, number, grace_s))
 
     def suspend(self, source: str = "user") -> None:
-        """Freeze; conditions: https://fly.io/docs/reference/suspend-resume/."""
-        config = self.machine.config
+        """Freeze; a suspended machine stays so."""
         if self.machine.state == "suspended":
             return
-        if self.machine.state != "started":
-            raise self._refused("suspend")
-        for unfit, why in (
-            (config.init.swap_size_mb, "swap"),
-            (config.schedule, "a schedule"),
-            (config.guest and config.guest.gpus, "a GPU"),
-        ):
-            if unfit:
-                raise failed_precondition(f"unable to suspend machine with {why}")
-        self._enter("suspending", ("suspend", "suspending", source))
+        refuse_suspend(self.machine)
+        self._journal.enter("suspending", ("suspend", "suspending", source))
         self._begin(self._suspend)
 
     def restart(
         self, signal_name: str | None, timeout_s: float | None, *, force: bool = False
     ) -> None:
         """End the main process and boot again; a stopped machine is just started."""
-        if self.machine.state not in ("started", "stopped", "suspended", "failed"):
-            raise self._refused("restart")
+        refuse_restart(self.machine)
         number, grace_s = self._how_to_stop(signal_name, timeout_s)
         self._reserve()
-        self._enter("restarting", ("restart", "restarting", "user"))
+        self._journal.enter("restarting", ("restart", "restarting", "user"))
         self._begin(lambda mine: self._restart(mine, number, 0.0 if force else grace_s))
 
     def replace(self, apply: Callable[[], None], *, skip_launch: bool) -> None:
@@ -130,22 +113,21 @@ class Life:
         if previous in ("replacing", "updating"):
             raise conflict("machine update failed due to concurrent update")
         if previous in ("destroying", "destroyed"):
-            raise self._refused("update")
+            raise unable("update", self.machine)
         self._reserve()
+        ending = self._how_to_stop(None, None)
         apply()
-        self._enter("replacing", ("update", "replacing", "user"))
-        self._begin(lambda mine: self._replace(mine, previous, skip_launch=skip_launch))
+        self._journal.enter("replacing", ("update", "replacing", "user"))
+        self._begin(lambda mine: self._replace(mine, previous, ending, skip_launch=skip_launch))
 
     def destroy(self, *, force: bool, source: str = "user") -> None:
         """End the machine for good."""
         state = self.machine.state
         if state in ("destroying", "destroyed"):
             return
-        if not force and state not in DESTROYABLE:
-            raise failed_precondition(
-                "unable to destroy machine, not currently stopped, suspended, failed or created"
-            )
-        self._enter("destroying", ("destroy", "destroying", source))
+        refuse_destroy(self.machine, force=force)
+        self._hurry.set()
+        self._journal.enter("destroying", ("destroy", "destroying", source))
         self._begin(self._destroy)
 
     def signal(self, number: int) -> None:
@@ -161,11 +143,12 @@ class Life:
 
     async def shut_down(self) -> None:
         """End what runs because the emulator ends; the record says so for the next start."""
+        self._hurry.set()
         self._supersede()
         async with self._turn:
             if self.running is not None:
                 status = await self._end(signal.SIGKILL, 0)
-                self._enter("stopped", self._exit_event(status, requested=True))
+                self._journal.enter("stopped", exit_happening(self.machine, status, requested=True))
 
     def recover(self) -> None:
         """After the end of the emulator nothing runs; a suspended machine starts cold."""
@@ -176,9 +159,9 @@ class Life:
                 pass
             case "started":
                 lost = ExitStatus(exit_code=137, signal=signal.SIGKILL)
-                self._enter("stopped", self._exit_event(lost, requested=False))
+                self._journal.enter("stopped", exit_happening(self.machine, lost, requested=False))
             case _:
-                self._enter("stopped")
+                self._journal.enter("stopped")
 
     def destroy_again(self) -> None:
         """Finish a destroy that the end of the emulator cut short."""
@@ -204,13 +187,13 @@ class Life:
         if await self._held(mine, "created"):
             return
         if skip:
-            self._enter("stopped")
+            self._journal.enter("stopped")
         elif self._flyd.faults.take("image-pull", self.machine):
-            self._enter("launch_failed")
-            self._enter("destroying", ("destroy", "destroying", "flyd"))
+            self._journal.enter("launch_failed")
+            self._journal.enter("destroying", ("destroy", "destroying", "flyd"))
             await self._destroy(mine)
         else:
-            self._enter("starting")
+            self._journal.enter("starting")
             await self._boot(mine)
 
     async def _start(self, mine: asyncio.Event, previous: str) -> None:
@@ -220,7 +203,7 @@ class Life:
             await self.running.resume()
             self._frozen = False
             if not mine.is_set():
-                self._enter("started", ("start", "started", "flyd"))
+                self._journal.enter("started", ("start", "started", "flyd"))
                 self._flyd.checks.start(self)
             return
         await self._boot(mine, keep_root=previous == "suspended")
@@ -236,7 +219,7 @@ class Life:
         except EngineError as error:
             self._flyd.log(machine, f"failed to start: {error}")
             if not mine.is_set():
-                self._enter("failed", ("start", "failed", "flyd", {"error": str(error)}))
+                self._journal.enter("failed", ("start", "failed", "flyd", {"error": str(error)}))
             return
         self.running = running
         self._frozen = False
@@ -245,7 +228,7 @@ class Life:
         machine.started_ms = now_ms()
         if mine.is_set():
             return
-        self._enter("started", ("start", "started", "flyd"))
+        self._journal.enter("started", ("start", "started", "flyd"))
         self._flyd.checks.start(self)
         self._flyd.arrange_death(self)
 
@@ -261,34 +244,34 @@ class Life:
         machine = self.machine
         self._gone()
         again = restart.restarts(machine, status.exit_code)
-        exit_event = self._exit_event(status, requested=False, restarting=again)
+        exit_event = exit_happening(self.machine, status, requested=False, restarting=again)
         if not again:
             if machine.restarts_ms and machine.policy != "no" and status.exit_code:
                 count = len(machine.restarts_ms)
                 self._flyd.log(machine, f"machine has reached its max restart count of {count}")
-            self._enter("stopped", exit_event)
+            self._journal.enter("stopped", exit_event)
             await self._destroy_if_asked(mine)
             return
-        self._enter("restarting", exit_event)
+        self._journal.enter("restarting", exit_event)
         timings = self._flyd.timings
         pause = restart.backoff_s(machine, timings.restart_backoff_s, timings.restart_backoff_max_s)
         if await _pause(mine, pause):
             return
-        self._enter("starting")
+        self._journal.enter("starting")
         await self._boot(mine, keep_root=self._keeps_root(restart=True))
 
     async def _stop(self, mine: asyncio.Event, number: int, grace_s: float) -> None:
         if await self._held(mine, "stopping"):
             return
-        exit_event = None
+        exited = None
         if self.running is not None:
             status = await self._end(number, grace_s)
-            exit_event = self._exit_event(status, requested=True)
-        if mine.is_set():
-            self._note(exit_event)
-        else:
-            self._enter("stopped", exit_event)
+            exited = exit_happening(self.machine, status, requested=True)
+        if not mine.is_set():
+            self._journal.enter("stopped", exited)
             await self._destroy_if_asked(mine)
+        elif exited is not None:
+            self._journal.note(exited)
 
     async def _suspend(self, mine: asyncio.Event) -> None:
         if await self._held(mine, "suspending"):
@@ -304,37 +287,43 @@ class Life:
             await running.suspend()
         except EngineError as error:
             self._flyd.log(self.machine, f"could not suspend: {error}")
-            self._enter("started")
+            if not mine.is_set():
+                self._journal.enter("started")
+                self._flyd.checks.start(self)
             return
         self._frozen = True
         if not mine.is_set():
-            self._enter("suspended", ("suspend", "suspended", "flyd"))
+            self._journal.enter("suspended", ("suspend", "suspended", "flyd"))
 
     async def _restart(self, mine: asyncio.Event, number: int, grace_s: float) -> None:
         if await self._held(mine, "restarting"):
             return
         if self.running is not None:
             status = await self._end(number, grace_s)
-            self._note(self._exit_event(status, requested=True, restarting=True))
+            self._journal.note(
+                exit_happening(self.machine, status, requested=True, restarting=True)
+            )
         if mine.is_set():
             return
-        self._enter("starting")
+        self._journal.enter("starting")
         await self._boot(mine, keep_root=self._keeps_root(restart=True))
 
-    async def _replace(self, mine: asyncio.Event, previous: str, *, skip_launch: bool) -> None:
+    async def _replace(
+        self, mine: asyncio.Event, previous: str, ending: tuple[int, float], *, skip_launch: bool
+    ) -> None:
         if await self._held(mine, "replacing"):
             return
         self.machine.restarts_ms = []
         if self.running is not None:
-            status = await self._end(*self._how_to_stop(None, None))
-            self._note(self._exit_event(status, requested=True))
+            status = await self._end(*ending)
+            self._journal.note(exit_happening(self.machine, status, requested=True))
         if mine.is_set():
             return
         if previous == "created":
-            self._enter("created")
+            self._journal.enter("created")
             await self._prepare(mine, skip=skip_launch)
         elif previous in ALIVE and not skip_launch:
-            self._enter("starting")
+            self._journal.enter("starting")
             await self._boot(mine)
         else:
             self._flyd.log(
@@ -342,27 +331,27 @@ class Life:
                 "machine was in a non-started state prior to the update so leaving the new "
                 "version stopped",
             )
-            self._enter("stopped")
+            self._journal.enter("stopped")
 
     async def _destroy(self, mine: asyncio.Event) -> None:
         if await self._held(mine, "destroying"):
             return
         if self.running is not None:
             status = await self._end(signal.SIGKILL, 0)
-            self._note(self._exit_event(status, requested=True))
+            self._journal.note(exit_happening(self.machine, status, requested=True))
         await self._flyd.discard(self.machine)
-        self._enter("destroyed", ("destroy", "destroyed", "flyd"))
+        self._journal.enter("destroyed", ("destroy", "destroyed", "flyd"))
         self._flyd.buried(self.machine)
 
     async def _destroy_if_asked(self, mine: asyncio.Event) -> None:
         if self.machine.config.auto_destroy and self.machine.policy == "no":
-            self._enter("destroying", ("destroy", "destroying", "flyd"))
+            self._journal.enter("destroying", ("destroy", "destroying", "flyd"))
             await self._destroy(mine)
 
     # Parts of jobs.
 
     async def _end(self, number: int, grace_s: float) -> ExitStatus:
-        """End what runs: the signal, then after `grace_s` SIGKILL."""
+        """End what runs: the signal, then SIGKILL after `grace_s`, or when there is hurry."""
         running, ended = self.running, self._ended
         if running is None or ended is None:
             raise RuntimeError("nothing runs")
@@ -371,7 +360,10 @@ class Life:
             grace_s = 0
         if grace_s > 0 and not ended.done():
             running.signal(number)
-            await asyncio.wait([ended], timeout=grace_s)
+            hurry = asyncio.ensure_future(self._hurry.wait())
+            either: list[asyncio.Future[Any]] = [ended, hurry]
+            await asyncio.wait(either, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
+            hurry.cancel()
         if not ended.done():
             await running.kill()
         status = await ended
@@ -382,44 +374,6 @@ class Life:
         self._flyd.checks.stop(self)
         self.running = self._ended = None
         self._frozen = False
-
-    def _exit_event(
-        self, status: ExitStatus, *, requested: bool, restarting: bool = False
-    ) -> tuple[str, str, str, dict[str, Any]]:
-        exit_event = {
-            "exit_code": status.exit_code,
-            "guest_exit_code": 0,
-            "guest_signal": -1,
-            "signal": -1 if status.signal is None else status.signal,
-            "oom_killed": status.oom_killed,
-            "requested_stop": requested,
-            "restarting": restarting,
-            "exited_at": rfc3339_ms(now_ms()),
-        }
-        count = len(self.machine.restarts_ms) if restarting and not requested else 0
-        return "exit", "stopped", "flyd", {"exit_event": exit_event, "restart_count": count}
-
-    def _note(self, event: tuple[str, str, str, dict[str, Any]] | None) -> None:
-        """An event that changes no state."""
-        if event is not None:
-            self.machine.record(*event)
-            self._flyd.changed(self.machine)
-
-    def _enter(
-        self,
-        state: str,
-        event: tuple[str, str, str] | tuple[str, str, str, dict[str, Any]] | None = None,
-    ) -> None:
-        machine = self.machine
-        recorded: Event | None = machine.record(*event) if event else None
-        transition = Transition(recorded.id if recorded else new_ulid(), state, machine.instance_id)
-        machine.state = state
-        machine.updated_ms = now_ms()
-        machine.transitions.append(transition)
-        del machine.transitions[:-MAX_TRANSITIONS]
-        self._flyd.changed(machine)
-        for observer in tuple(self.observers):
-            observer(transition)
 
     async def _held(self, mine: asyncio.Event, state: str) -> bool:
         """Whether a fault keeps the machine in this state until something supersedes it."""
@@ -452,10 +406,6 @@ class Life:
             timeout_s = config.timeout.seconds
         number = signal.Signals[name] if name else signal.SIGINT
         return number, min(timeout_s or self._flyd.timings.stop_timeout_s, 300.0)
-
-    def _refused(self, verb: str) -> Problem:
-        state = self.machine.state
-        return failed_precondition(f"unable to {verb} machine from current state: '{state}'")
 
 
 async def _pause(mine: asyncio.Event, seconds: float | None) -> bool:

@@ -11,7 +11,7 @@ from pytest_flymachines.emulator.call import MACHINE, Call, Routes
 from pytest_flymachines.emulator.lifecycle import Life
 from pytest_flymachines.emulator.model import Transition
 
-__all__ = ["routes"]
+__all__ = ["routes", "until"]
 
 routes = Routes()
 
@@ -22,7 +22,7 @@ MIN_S, MAX_S = 1, 60
 
 @routes.on("GET", MACHINE + "/wait")
 async def wait(call: Call) -> Response:
-    """Wait for one of the states in `state`; see `_wanted` for what counts."""
+    """Wait for one of the states in `state`; see `until` for what counts."""
     life = call.life()
     params = call.request.query_params
     asked = [state for text in params.getlist("state") for state in text.split(",") if state]
@@ -36,7 +36,7 @@ async def wait(call: Call) -> Response:
             )
     timeout_s = _timeout_s(call.query("timeout"))
     version = call.query("version") or call.query("instance_id")
-    reached = await _until(life, asked, version, params.get("from_event_id") or "", timeout_s)
+    reached = await until(life, asked, version, params.get("from_event_id") or "", timeout_s)
     if reached is None:
         current = "replaced" if _replaced(life, version) else life.machine.state
         raise Problem(
@@ -53,10 +53,21 @@ async def wait(call: Call) -> Response:
     return answer(body)
 
 
-async def _until(
-    life: Life, asked: list[str], version: str, after: str, timeout_s: int
+async def until(
+    life: Life, asked: list[str], version: str, after: str, timeout_s: float
 ) -> Transition | None:
-    """The transition that ends the wait, or None when the time is over."""
+    """Wait for a state.
+
+    Args:
+        life: The machine.
+        asked: States, or `settled` for any at rest.
+        version: Only in this version of the config; empty means any.
+        after: Only what comes after this event; empty takes the present state too.
+        timeout_s: How long at most.
+
+    Returns:
+        The transition that ends the wait, or None when the time is over or the version is past.
+    """
     states = {state for name in asked for state in (SETTLED if name == "settled" else (name,))}
 
     def fits(transition: Transition) -> bool:

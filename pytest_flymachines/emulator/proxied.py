@@ -1,0 +1,123 @@
+"""What the proxy sees of the emulator, and may do to it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+
+from pytest_flymachines.emulator.answers import Problem
+from pytest_flymachines.emulator.checks import service_check_name
+from pytest_flymachines.emulator.emulator import Emulator
+from pytest_flymachines.emulator.leases import held_lease
+from pytest_flymachines.emulator.model import Machine
+from pytest_flymachines.emulator.proxy.directory import AppRecord, MachineRecord, StartRefused
+from pytest_flymachines.emulator.wait import until
+
+__all__ = ["ProxyDirectory"]
+
+START_S = 60.0
+
+
+class ProxyDirectory:
+    """The proxy's `Directory` over the emulator's records and machines."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+
+    def app(self, name: str) -> AppRecord | None:
+        """The app of this name."""
+        app = self._emulator.store.apps.get(name)
+        if app is None:
+            return None
+        public = (item.ip for item in app.ips.values() if item.type != "private_v6")
+        return AppRecord(name=name, org=app.org, network=app.network, address=next(public, ""))
+
+    def machines(self, app: str) -> Iterable[MachineRecord]:
+        """The machines of an app that are not destroyed."""
+        return [
+            _record(machine)
+            for machine in self._emulator.store.machines_of(app)
+            if not machine.destroyed_ms
+        ]
+
+    def machine(self, machine_id: str) -> MachineRecord | None:
+        """One machine that is not destroyed."""
+        machine = self._emulator.store.machines.get(machine_id)
+        return _record(machine) if machine and not machine.destroyed_ms else None
+
+    async def connect(self, machine_id: str, port: int) -> socket.socket:
+        """A TCP socket into a machine.
+
+        Raises:
+            OSError: Nothing listens there, or the machine does not run.
+        """
+        life = self._emulator.flyd.life(machine_id)
+        if life is None or life.running is None or life.machine.state != "started":
+            raise ConnectionRefusedError(f"machine {machine_id} is not running")
+        return await life.running.connect(port)
+
+    async def start(self, machine_id: str) -> None:
+        """Start or resume a machine and wait until it is started.
+
+        Raises:
+            StartRefused: It could not be started.
+        """
+        life = self._emulator.flyd.life(machine_id)
+        if life is None:
+            raise StartRefused(f"machine {machine_id} not found")
+        if life.machine.state not in ("starting", "restarting"):
+            try:
+                life.start(source="proxy")
+            except Problem as problem:
+                raise StartRefused(problem.text) from None
+        reached = await until(life, ["started", "failed", "stopped", "destroyed"], "", "", START_S)
+        if reached is None or reached.state != "started":
+            raise StartRefused(f"machine is {life.machine.state}")
+
+    async def stop(self, machine_id: str) -> None:
+        """Stop an idle machine."""
+        if life := self._emulator.flyd.life(machine_id):
+            life.stop(None, None, source="proxy")
+
+    async def suspend(self, machine_id: str) -> None:
+        """Suspend an idle machine, or stop it where suspend is refused."""
+        life = self._emulator.flyd.life(machine_id)
+        if life is None:
+            return
+        try:
+            life.suspend(source="proxy")
+        except Problem:
+            life.stop(None, None, source="proxy")
+
+    def log(self, app: str, machine_id: str, text: str) -> None:
+        """Take note of what the proxy could not do."""
+        self._emulator.requests.say({"proxy": text, "app": app, "machine": machine_id})
+
+
+def _record(machine: Machine) -> MachineRecord:
+    return MachineRecord(
+        id=machine.id,
+        app=machine.app,
+        region=machine.region,
+        state=machine.state,
+        config=machine.config,
+        cordoned=machine.cordoned,
+        leased=held_lease(machine) is not None,
+        failing=_failing(machine),
+    )
+
+
+def _failing(machine: Machine) -> frozenset[int]:
+    """Internal ports of services that a check, or a readiness check of the machine, keeps out."""
+    config = machine.config
+    bad = {name for name, status in machine.checks.items() if status.status != "passing"}
+    services = config.services or []
+    readiness = {name for name, check in (config.checks or {}).items() if check.kind == "readiness"}
+    if readiness & bad:
+        return frozenset(service.internal_port for service in services)
+    return frozenset(
+        service.internal_port
+        for service in services
+        for index, check in enumerate(service.checks or ())
+        if service_check_name(index, check, service.internal_port) in bad
+    )
