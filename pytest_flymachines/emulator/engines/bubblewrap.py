@@ -1,0 +1,239 @@
+"""Machines in namespaces of this computer's kernel, with this computer's tools as their image."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import shutil
+import socket
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_flymachines.emulator.engines import cgroups
+from pytest_flymachines.emulator.engines.base import (
+    EngineError,
+    GuestFile,
+    MachineConfigForEngine,
+    Probe,
+)
+from pytest_flymachines.emulator.engines.bwrap import IdMaps, bwrap_options, find_bwrap, id_maps
+from pytest_flymachines.emulator.engines.host_python import HostPython, find_python
+from pytest_flymachines.emulator.engines.layers import SystemTree, survey
+from pytest_flymachines.emulator.engines.supervised import (
+    Spawner,
+    SupervisedMachine,
+    files_field,
+    main_command,
+    remove_tree,
+)
+
+__all__ = ["BubblewrapEngine", "BubblewrapMachine"]
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_IDLE = ("sleep", "infinity")
+_OPEN_FILES = 10240  # As Fly's init sets it.
+_PROBE_TIMEOUT_S = 20.0
+_SETTINGS = {
+    "kernel.apparmor_restrict_unprivileged_userns": (
+        "1",
+        "AppArmor keeps ordinary users from user namespaces",
+        "0",
+    ),
+    "kernel.unprivileged_userns_clone": ("0", "user namespaces are for root only", "1"),
+    "user.max_user_namespaces": ("0", "user namespaces are switched off", "15000"),
+}
+"""What keeps a kernel from running machines: setting, bad value, what it does, good value."""
+
+
+@dataclass(frozen=True)
+class _Computer:
+    """What was found out about this computer, once."""
+
+    bwrap: Path
+    ids: IdMaps
+    tree: SystemTree
+    groups: cgroups.Groups
+    python: HostPython
+
+
+class BubblewrapEngine:
+    """Machines by bubblewrap; see `docs/engines.md` for what they see and what limits them.
+
+    Args:
+        directory: For what all machines share; private to the user.
+    """
+
+    name = "bubblewrap"
+    honours_image = False
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = asyncio.Lock()
+        self._computer: _Computer | None = None
+        self._spawner: Spawner | None = None
+
+    async def probe(self) -> Probe:
+        """As in `Engine.probe`."""
+        with tempfile.TemporaryDirectory(dir=self._made_directory(), prefix="probe-") as directory:
+            path = Path(directory)
+            config = MachineConfigForEngine(
+                id="probe",
+                app="probe",
+                directory=path,
+                image="",
+                hostname="probe",
+                log=path / "log",
+            )
+            try:
+                machine = await self.start(config)
+                try:
+                    outcome = await machine.exec(["id", "-u"], timeout_s=_PROBE_TIMEOUT_S)
+                finally:
+                    await machine.kill()
+                    await self.discard(path)
+            except (EngineError, OSError) as error:
+                return Probe(works=False, why=f"{error}.{_advice()}")
+        if outcome.stdout.strip() != b"0":
+            return Probe(works=False, why=f"`id -u` in a machine ended as {outcome}")
+        return Probe(works=True, notes=self._notes())
+
+    async def resolve_image(self, image: str) -> str:
+        """A digest made of the name: this computer's tools are the image."""
+        return "sha256:" + hashlib.sha256(image.encode()).hexdigest()
+
+    async def start(self, machine: MachineConfigForEngine) -> BubblewrapMachine:
+        """As in `Engine.start`."""
+        computer, spawner = await self._prepared()
+        if machine.user not in {None, "", "root", "0"} and computer.ids.single:
+            raise EngineError(
+                f"user {machine.user!r}: an ordinary user's machine has root only, unless "
+                "newuidmap (Debian: package uidmap) is installed and /etc/subuid has a range"
+            )
+        groups = computer.groups.of(machine.id)
+        await asyncio.to_thread(_make_directories, machine.directory, computer.tree)
+        running = BubblewrapMachine(spawner, machine, groups)
+        await running.start(
+            bwrap=[str(computer.bwrap), *_options(computer, machine)],
+            ids=computer.ids.fields(),
+            address=machine.private_ip,
+            root="/",
+            files=files_field([*_network_files(machine), *machine.files]),
+            limits={
+                "RLIMIT_NOFILE": _OPEN_FILES,
+                "RLIMIT_NPROC": cgroups.pids_limit(machine.memory_mb),
+            },
+            argv=main_command(machine),
+            env={"PATH": _PATH, **machine.env},
+        )
+        return running
+
+    async def discard(self, directory: Path) -> None:
+        """As in `Engine.discard`."""
+        await asyncio.to_thread(remove_tree, directory)
+
+    async def close(self) -> None:
+        """As in `Engine.close`."""
+        if self._spawner is not None:
+            await self._spawner.close()
+            self._spawner = None
+        if self._computer is not None:
+            self._computer = None
+            await asyncio.to_thread(remove_tree, self._directory / "layer")
+
+    async def _prepared(self) -> tuple[_Computer, Spawner]:
+        async with self._lock:
+            if self._computer is None:
+                self._computer = await asyncio.to_thread(self._look_around)
+            if self._spawner is None:
+                self._spawner = Spawner(self._computer.groups.parents)
+            return self._computer, self._spawner
+
+    def _look_around(self) -> _Computer:
+        bwrap = find_bwrap()
+        cgroups.sweep()
+        return _Computer(
+            bwrap=bwrap,
+            ids=id_maps(),
+            tree=survey(self._made_directory() / "layer"),
+            groups=cgroups.find(),
+            python=find_python(_PATH),
+        )
+
+    def _made_directory(self) -> Path:
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self._directory
+
+    def _notes(self) -> tuple[str, ...]:
+        assert self._computer is not None
+        notes = ["this computer's tools are the image of every machine"]
+        if not self._computer.groups.limits:
+            notes.append(
+                "no control group of this user: memory is limited for each process, not for "
+                "the machine, and running out of it is not reported as oom_killed"
+            )
+        if self._computer.groups.unified is None:
+            notes.append("no cgroup freezer: suspend stops processes by signals")
+        if self._computer.ids.single:
+            notes.append("machines have root as their only user (no newuidmap)")
+        if shutil.which("git", path=_PATH) is None:
+            notes.append("this computer has no git in a system directory, so machines have none")
+        return tuple(notes)
+
+
+class BubblewrapMachine(SupervisedMachine):
+    """A machine of the bubblewrap engine."""
+
+    async def connect(self, port: int) -> socket.socket:
+        """As in `RunningMachine.connect`."""
+        return await self.connect_to(["127.0.0.1", self.config.private_ip, "::1"], port)
+
+
+def _network_files(machine: MachineConfigForEngine) -> list[GuestFile]:
+    own = f"{machine.id}.vm.{machine.app}.internal"
+    hosts = (
+        "127.0.0.1\tlocalhost\n"
+        "::1\tlocalhost ip6-localhost ip6-loopback\n"
+        f"{machine.private_ip}\tfly-local-6pn {own} {machine.hostname}\n"
+    )
+    resolv = "".join(f"nameserver {address}\n" for address in machine.nameservers)
+    return [
+        GuestFile("/etc/hosts", hosts.encode()),
+        GuestFile("/etc/hostname", f"{machine.hostname}\n".encode()),
+        GuestFile("/etc/resolv.conf", resolv.encode()),
+    ]
+
+
+def _options(computer: _Computer, machine: MachineConfigForEngine) -> list[str]:
+    binds: list[tuple[str, Path, str]] = [
+        ("--bind", mount.source, mount.path) for mount in machine.mounts
+    ]
+    if computer.python.prefix:
+        binds.insert(0, ("--ro-bind", computer.python.prefix, str(computer.python.prefix)))
+    links = dict(computer.tree.links)
+    if computer.python.executable:
+        links["usr/local/bin/python3"] = str(computer.python.executable)
+    return bwrap_options(machine.directory, machine.hostname, computer.tree, binds, links)
+
+
+def _make_directories(directory: Path, tree: SystemTree) -> None:
+    for number in range(len(tree.overlays)):
+        for kind in ("upper", "work"):
+            (directory / kind / str(number)).mkdir(parents=True, exist_ok=True)
+    root = directory / "root"
+    root.mkdir(exist_ok=True)
+    for path, mode in tree.directories.items():
+        target = root / path
+        target.mkdir(exist_ok=True, parents=True)
+        target.chmod(mode)
+
+
+def _advice() -> str:
+    """What to change on this computer, where that can be told."""
+    found = []
+    for setting, (bad, what, good) in _SETTINGS.items():
+        with contextlib.suppress(OSError):
+            if Path("/proc/sys", setting.replace(".", "/")).read_text().strip() == bad:
+                found.append(f" {what}: as root, `sysctl -w {setting}={good}`.")
+    return "".join(found)

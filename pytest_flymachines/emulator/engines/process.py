@@ -1,0 +1,166 @@
+"""Machines without walls: a tree of processes in a directory of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+import socket
+import tempfile
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from pytest_flymachines.emulator.engines import cgroups
+from pytest_flymachines.emulator.engines.base import (
+    EngineError,
+    GuestMount,
+    MachineConfigForEngine,
+    Probe,
+)
+from pytest_flymachines.emulator.engines.supervised import (
+    Spawner,
+    SupervisedMachine,
+    files_field,
+    main_command,
+    remove_tree,
+)
+
+__all__ = ["ProcessEngine", "ProcessMachine"]
+
+_NOTES = (
+    "no isolation: what runs in a machine can do to this computer what you can do",
+    "a machine's own files lie below its $PYTEST_FLYMACHINES_ROOT: other paths are this computer's",
+    "a machine should listen on its $PYTEST_FLYMACHINES_BIND: other addresses are everybody's",
+)
+_FIRST_ADDRESS = int(IPv4Address("127.64.0.1"))
+_ADDRESSES = 2**22 - 2
+_PROBE_TIMEOUT_S = 20.0
+
+
+class ProcessEngine:
+    """The last resort: no image, no walls; see `docs/engines.md`.
+
+    A machine's processes find its directory, which stands for `/`, in PYTEST_FLYMACHINES_ROOT:
+    files of the config and mounts are below it, HOME and TMPDIR too. PYTEST_FLYMACHINES_BIND is
+    an address of 127.0.0.0/8 that no other machine has.
+
+    Args:
+        directory: For what all machines share; private to the user.
+    """
+
+    name = "process"
+    honours_image = False
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._spawner: Spawner | None = None
+        self._groups: cgroups.Groups | None = None
+
+    async def probe(self) -> Probe:
+        """As in `Engine.probe`."""
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=self._directory, prefix="probe-") as directory:
+            path = Path(directory)
+            config = MachineConfigForEngine(
+                id="probe", app="probe", directory=path, image="", hostname="", log=path / "log"
+            )
+            try:
+                machine = await self.start(config)
+                try:
+                    outcome = await machine.exec(["true"], timeout_s=_PROBE_TIMEOUT_S)
+                finally:
+                    await machine.kill()
+            except (EngineError, OSError) as error:
+                return Probe(works=False, why=str(error))
+        if outcome.exit_code != 0:
+            return Probe(works=False, why=f"`true` in a machine ended as {outcome}")
+        return Probe(works=True, notes=_NOTES)
+
+    async def resolve_image(self, image: str) -> str:
+        """A digest made of the name: this computer's files are the image."""
+        return "sha256:" + hashlib.sha256(image.encode()).hexdigest()
+
+    async def start(self, machine: MachineConfigForEngine) -> ProcessMachine:
+        """As in `Engine.start`."""
+        if machine.user not in {None, "", "root", "0"}:
+            raise EngineError(f"user {machine.user!r}: the process engine cannot change users")
+        if self._spawner is None or self._groups is None:
+            self._groups = cgroups.find()
+            self._spawner = Spawner(self._groups.parents)
+        root = machine.directory / "root"
+        await asyncio.to_thread(_make_directories, root, machine)
+        address = str(IPv4Address(_FIRST_ADDRESS + secrets.randbelow(_ADDRESSES)))
+        groups = self._groups.of(machine.id)
+        running = ProcessMachine(self._spawner, machine, groups, address)
+        await running.start(
+            bwrap=None,
+            root=str(root),
+            files=files_field(machine.files),
+            limits={},
+            argv=main_command(machine),
+            env=_environment(root, address, machine.env),
+        )
+        return running
+
+    async def discard(self, directory: Path) -> None:
+        """As in `Engine.discard`."""
+        await asyncio.to_thread(remove_tree, directory)
+
+    async def close(self) -> None:
+        """As in `Engine.close`."""
+        if self._spawner is not None:
+            await self._spawner.close()
+            self._spawner = None
+
+
+class ProcessMachine(SupervisedMachine):
+    """A machine of the process engine."""
+
+    def __init__(
+        self,
+        spawner: Spawner,
+        config: MachineConfigForEngine,
+        groups: cgroups.MachineGroups,
+        address: str,
+    ) -> None:
+        super().__init__(spawner, config, groups)
+        self._address = address
+
+    async def connect(self, port: int) -> socket.socket:
+        """As in `RunningMachine.connect`; only to what a process of this machine listens on."""
+        listening = {
+            address.rpartition(":")[0].strip("[]")
+            for process in await self.processes()
+            for _, address in process.listen_sockets
+            if address.endswith(f":{port}")
+        }
+        everywhere = {"0.0.0.0", "::", self._address}
+        if listening & everywhere:
+            return await self.connect_to([self._address, "127.0.0.1", "::1"], port)
+        return await self.connect_to(sorted(listening), port)
+
+
+def _environment(root: Path, address: str, wanted: Mapping[str, str]) -> dict[str, str]:
+    own = {
+        "PYTEST_FLYMACHINES_ROOT": str(root),
+        "PYTEST_FLYMACHINES_BIND": address,
+        "HOME": str(root / "root"),
+        "TMPDIR": str(root / "tmp"),
+    }
+    return {"PATH": os.environ.get("PATH", os.defpath), **wanted, **own}
+
+
+def _make_directories(root: Path, machine: MachineConfigForEngine) -> None:
+    for name in ("root", "tmp"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    for mount in machine.mounts:
+        _link_mount(root, mount)
+
+
+def _link_mount(root: Path, mount: GuestMount) -> None:
+    path = root / mount.path.lstrip("/")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(mount.source.resolve(), target_is_directory=True)

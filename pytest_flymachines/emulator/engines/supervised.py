@@ -1,0 +1,392 @@
+"""Machines under a supervisor: what the bubblewrap and the process engine share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest_flymachines
+from pytest_flymachines.emulator.engines import cgroups
+from pytest_flymachines.emulator.engines.base import (
+    EngineError,
+    ExecOutcome,
+    ExitStatus,
+    GuestFile,
+    GuestProcess,
+    MachineConfigForEngine,
+)
+from pytest_flymachines.emulator.engines.freezing import StoppedTree
+from pytest_flymachines.emulator.engines.output import OutputPipe
+from pytest_flymachines.emulator.engines.peer import Peer
+from pytest_flymachines.emulator.engines.processes import list_processes, resident_bytes
+from pytest_flymachines.emulator.engines.supervisor import wire
+
+__all__ = ["Spawner", "SupervisedMachine", "files_field", "main_command", "remove_tree"]
+
+_PROGRAM = (
+    "import sys; sys.path.append({path!r}); "
+    "from pytest_flymachines.emulator.engines.supervisor.spawner import main; main()"
+)
+
+
+class Spawner:
+    """The process that forks supervisors; one for each engine, started when first needed.
+
+    Args:
+        cgroups: Control groups that it removes when it ends.
+    """
+
+    def __init__(self, cgroups: Sequence[str] = ()) -> None:
+        self._cgroups = cgroups
+        self._lock = asyncio.Lock()
+        self._peer: Peer | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._gone: dict[int, asyncio.Event] = {}
+
+    async def supervisor(self, cgroups: Sequence[str] = ()) -> tuple[socket.socket, int]:
+        """A new supervisor: our end of its control socket, and its pid.
+
+        Args:
+            cgroups: Control groups that are removed when it has ended.
+        """
+        async with self._lock:
+            if self._peer is None or self._peer.closed:
+                self._peer = self._start()
+        ours, theirs = wire.pair()
+        with theirs:
+            try:
+                answer, _ = await self._peer.request(
+                    "machine", [theirs.fileno()], cgroups=list(cgroups)
+                )
+            except BaseException:
+                ours.close()
+                raise
+        return ours, answer["pid"]
+
+    async def gone(self, pid: int) -> None:
+        """Until a supervisor is reaped and its control groups are removed."""
+        if self._peer is not None and not self._peer.closed:
+            await self._gone.setdefault(pid, asyncio.Event()).wait()
+            self._gone.pop(pid, None)
+
+    async def close(self) -> None:
+        """End it; the machines of supervisors that still run end too."""
+        if self._peer is not None and self._process is not None:
+            self._peer.close()
+            await asyncio.to_thread(self._process.wait)
+
+    def _start(self) -> Peer:
+        ours, theirs = wire.pair()
+        root = Path(pytest_flymachines.__file__).parent.parent
+        with theirs:
+            fd = theirs.fileno()
+            program = _PROGRAM.format(path=str(root))
+            python = [sys.executable, "-I", "-S", "-X", "utf8", "-c", program]
+            self._process = subprocess.Popen(
+                [*python, str(fd), str(os.getpid()), *self._cgroups],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[fd],
+                cwd="/",
+            )
+        return Peer(ours, self._on_event)
+
+    def _on_event(self, message: wire.Message) -> None:
+        if message is wire.CLOSED:
+            for event in self._gone.values():
+                event.set()
+        elif message["event"] == "gone":
+            self._gone.setdefault(message["pid"], asyncio.Event()).set()
+
+
+class SupervisedMachine:
+    """One machine: its supervisor's control socket and what has become of its main process."""
+
+    def __init__(
+        self,
+        spawner: Spawner,
+        config: MachineConfigForEngine,
+        groups: cgroups.MachineGroups,
+    ) -> None:
+        self.config = config
+        self._spawner = spawner
+        self._groups = groups
+        self._status: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
+        self._walls: list[int] = []
+        self._pipes: set[OutputPipe] = set()
+        self._drains: set[asyncio.Task[None]] = set()
+
+    async def start(self, **fields: Any) -> None:
+        """Have a supervisor build and boot the machine; see its `start` request.
+
+        Args:
+            fields: Those of the request that depend on the engine.
+
+        Raises:
+            EngineError: It could not; nothing of the machine is left.
+        """
+        sock, self._pid = await self._spawner.supervisor(self._groups.paths)
+        self._peer = Peer(sock, self._on_event)
+        self._ended = asyncio.ensure_future(self._wait())
+        self._stopped = StoppedTree(self._pid)
+        config = self.config
+        log = os.open(config.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            answer, fds = await self._peer.request(
+                "start",
+                [log, log],
+                cgroup=self._groups.plan(config.memory_mb),
+                data_bytes=None if self._groups.limits else config.memory_mb * 2**20,
+                user=config.user,
+                tty=config.tty,
+                **fields,
+            )
+        except BaseException:
+            self._peer.close()
+            await self.wait()
+            raise
+        finally:
+            os.close(log)
+        self._walls = answer["walls"]
+        if fds:
+            self._copy_terminal(fds[0])
+
+    async def wait(self) -> ExitStatus:
+        """Until nothing of the machine runs any more; as often as one likes."""
+        return await asyncio.shield(self._ended)
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        timeout_s: float,
+    ) -> ExecOutcome:
+        """As in `RunningMachine.exec`."""
+        stdin_fd = _stdin(stdin)
+        out, err = OutputPipe(), OutputPipe()
+        self._pipes |= {out, err}
+        fds = [stdin_fd, out.write_fd, err.write_fd]
+        try:
+            ended = await self._peer.ask("exec", fds, argv=list(argv), env=dict(env or {}))
+        except EngineError:
+            out.close()
+            err.close()
+            raise
+        finally:
+            wire.close_all(fds)
+        whole = asyncio.gather(ended, out.finished(), err.finished())
+        return await self._outcome(whole, out, err, timeout_s)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the main process."""
+        self._peer.tell("signal", number=number)
+
+    async def kill(self) -> None:
+        """End every process of the machine at once; returns when none is left."""
+        self._peer.tell("kill")
+        await self.wait()
+
+    async def connect_to(self, addresses: Sequence[str], port: int) -> socket.socket:
+        """A non-blocking socket connected to the first of these addresses that answers."""
+        try:
+            answer, fds = await self._peer.request("connect", addresses=list(addresses), port=port)
+        except EngineError as error:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, str(error)) from error
+        if not fds:
+            raise OSError(answer["errno"], os.strerror(answer["errno"]))
+        sock = socket.socket(fileno=fds[0])
+        sock.setblocking(False)
+        if answer["errno"] == errno.EINPROGRESS:
+            await _connected(sock)
+        return sock
+
+    async def suspend(self) -> None:
+        """As in `RunningMachine.suspend`."""
+        if self._groups.unified:
+            await asyncio.to_thread(self._groups.set_frozen, frozen=True)
+        else:
+            await asyncio.to_thread(self._stopped.stop)
+
+    async def resume(self) -> None:
+        """As in `RunningMachine.resume`."""
+        if self._groups.unified:
+            await asyncio.to_thread(self._groups.set_frozen, frozen=False)
+        else:
+            await asyncio.to_thread(self._stopped.go_on)
+
+    async def memory(self) -> tuple[int, int]:
+        """As in `RunningMachine.memory`."""
+        used = self._groups.memory_used_bytes()
+        if used is None:
+            used = await asyncio.to_thread(resident_bytes, self._pid)
+        limit = self.config.memory_mb
+        return max(0, limit - used // 2**20), limit
+
+    async def processes(self) -> list[GuestProcess]:
+        """As in `RunningMachine.processes`."""
+        return await asyncio.to_thread(list_processes, self._pid, hidden=self._walls)
+
+    async def listen(self, host: str, port: int) -> socket.socket:
+        """A socket that listens inside the machine."""
+        _, fds = await self._peer.request("listen", host=host, port=port)
+        return socket.socket(fileno=fds[0])
+
+    async def _wait(self) -> ExitStatus:
+        status = await self._status
+        await self._spawner.gone(self._pid)
+        for pipe in list(self._pipes):
+            pipe.close()
+        return status
+
+    async def _outcome(
+        self, whole: asyncio.Future[Any], out: OutputPipe, err: OutputPipe, timeout_s: float
+    ) -> ExecOutcome:
+        try:
+            async with asyncio.timeout(timeout_s):
+                (answer, _), _, _ = await asyncio.shield(whole)
+        except TimeoutError:
+            outcome = ExecOutcome(timed_out=True, stdout=out.content(), stderr=err.content())
+            self._let_go(whole, out, err)
+            return outcome
+        except asyncio.CancelledError:
+            self._let_go(whole, out, err)
+            raise
+        except EngineError:
+            out.close()
+            err.close()
+            raise
+        self._pipes -= {out, err}
+        code, number = _code_and_signal(answer["status"])
+        return ExecOutcome(
+            exit_code=None if number else code,
+            signal=number,
+            stdout=out.content(),
+            stderr=err.content(),
+        )
+
+    def _let_go(self, whole: asyncio.Future[Any], out: OutputPipe, err: OutputPipe) -> None:
+        """Keep reading the output of a program that nobody waits for: it must not block."""
+        out.forget()
+        err.forget()
+
+        async def drain() -> None:
+            with contextlib.suppress(EngineError):
+                await whole
+            self._pipes.difference_update({out, err})
+
+        task = asyncio.ensure_future(drain())
+        self._drains.add(task)
+        task.add_done_callback(self._drains.discard)
+
+    def _copy_terminal(self, master: int) -> None:
+        loop = asyncio.get_running_loop()
+        os.set_blocking(master, False)
+
+        def on_readable() -> None:
+            try:
+                piece = os.read(master, 65536)
+            except BlockingIOError:
+                return
+            except OSError:  # EIO: the last holder of the other end has closed it.
+                piece = b""
+            if piece:
+                with self.config.log.open("ab") as file:
+                    file.write(piece)
+            else:
+                loop.remove_reader(master)
+                os.close(master)
+
+        loop.add_reader(master, on_readable)
+
+    def _on_event(self, message: wire.Message) -> None:
+        if self._status.done():
+            return
+        if message is wire.CLOSED:
+            # The supervisor was killed; the kernel has ended the rest.
+            self._status.set_result(ExitStatus(exit_code=137, signal=signal.SIGKILL))
+        elif message["event"] == "exited":
+            code, number = _code_and_signal(message["status"])
+            oom = message["oom_kills"] > 0
+            self._status.set_result(ExitStatus(exit_code=code, signal=number, oom_killed=oom))
+
+
+def files_field(files: Sequence[GuestFile]) -> list[dict[str, object]]:
+    """The `files` of a supervisor's `start` request."""
+    return [
+        {"path": f.path, "content": b64encode(f.content).decode(), "mode": f.mode} for f in files
+    ]
+
+
+def main_command(machine: MachineConfigForEngine) -> list[str]:
+    """`init.exec`, else entrypoint and cmd, else something that stays.
+
+    The CMD of most images is a shell, and a machine of one ends at once for want of input.
+    """
+    if machine.argv:
+        return list(machine.argv)
+    return [*(machine.entrypoint or ()), *(machine.cmd or ())] or ["sleep", "infinity"]
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a tree, also where a machine or the kernel left directories without permissions."""
+
+    def allow(_: object, path: str, error: BaseException) -> None:
+        if isinstance(error, FileNotFoundError):
+            return
+        for target in (Path(path).parent, Path(path)):
+            if not target.is_symlink():
+                target.chmod(0o700)
+        if Path(path).is_dir() and not Path(path).is_symlink():
+            shutil.rmtree(path)
+        else:
+            Path(path).unlink(missing_ok=True)
+
+    if directory.exists():
+        shutil.rmtree(directory, onerror=lambda f, p, e: allow(f, p, e[1]))
+
+
+def _stdin(content: bytes) -> int:
+    if not content:
+        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    with os.fdopen(fd, "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _code_and_signal(status: int) -> tuple[int, int | None]:
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return 128 + number, number
+    return os.WEXITSTATUS(status), None
+
+
+async def _connected(sock: socket.socket) -> None:
+    """Until a connect that was begun elsewhere is done."""
+    loop = asyncio.get_running_loop()
+    writable = asyncio.Event()
+    loop.add_writer(sock, writable.set)
+    try:
+        await writable.wait()
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        loop.remove_writer(sock)
+    if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        sock.close()
+        raise OSError(number, os.strerror(number))

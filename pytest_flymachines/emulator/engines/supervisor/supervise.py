@@ -1,0 +1,227 @@
+"""The supervisor of one machine: parent of its programs, maker of its sockets, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import select
+import signal
+import socket
+from base64 import b64decode
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pytest_flymachines.emulator.engines.supervisor import linux, walls, wire
+from pytest_flymachines.emulator.engines.supervisor.files import write_file
+from pytest_flymachines.emulator.engines.supervisor.programs import (
+    Identity,
+    Launch,
+    identity,
+    launch,
+)
+from pytest_flymachines.emulator.engines.supervisor.tree import kill_children
+
+__all__ = ["main"]
+
+
+def main(control: socket.socket) -> NoReturn:
+    """Serve one machine in this freshly forked process until it has ended; see `_Supervisor`."""
+    try:
+        _Supervisor(control).serve()
+    finally:
+        # Also after an error of ours: no process of the machine outlives its supervisor.
+        kill_children(lambda *_: None)
+        os._exit(0)
+
+
+class _Supervisor:
+    """Answers requests `{"id", "op", ...}` with `{"id", ...}`, an `error` if one went wrong.
+
+    | op | fields, descriptors | answer |
+    |---|---|---|
+    | start | see `_start`; stdout and stderr | `master`: whether a terminal's end comes along |
+    | exec | argv, env; stdin, stdout, stderr | `status`, from waitpid, when it has ended |
+    | connect | addresses, port | errno and a connecting socket |
+    | listen | host, port | a listening socket |
+    | signal | number | none |
+    | kill | | none |
+
+    When the machine has ended: `{"event": "exited", "status", "oom_kills"}`.
+    """
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._execs: dict[int, int] = {}
+        self._main = 0
+        self._status = 0
+        self._first = 0
+        self._walls: list[int] = []
+        self._cgroup = walls.Cgroup()
+        self._launch = Launch("/", None, (), None, isolated=False)
+        self._env: dict[str, str] = {}
+        self._wakeup, self._wake = socket.socketpair()
+        for end in (self._wakeup, self._wake):
+            end.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+
+    def serve(self) -> None:
+        """Until the main process has ended or the emulator's end is closed."""
+        linux.adopt_orphans()
+        poll = select.poll()
+        for fd in (self._control.fileno(), self._wakeup.fileno()):
+            poll.register(fd, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            if self._wakeup.fileno() in ready:
+                with contextlib.suppress(BlockingIOError):
+                    self._wakeup.recv(4096)
+                self._reap()
+                if self._main < 0:
+                    break
+            if self._control.fileno() in ready:
+                message, fds = wire.receive(self._control)
+                if message is wire.CLOSED:
+                    break
+                try:
+                    self._answer(message, fds)
+                finally:
+                    wire.close_all(fds)
+                if message["op"] == "kill":
+                    break
+        self._end()
+
+    def _answer(self, message: wire.Message, fds: list[int]) -> None:
+        serial = message["id"]
+        try:
+            match message["op"]:
+                case "start":
+                    self._start(serial, message, fds)
+                case "exec":
+                    stdin, stdout, stderr = fds
+                    env = {**self._env, **message["env"]}
+                    pid = launch(
+                        message["argv"], env, (stdin, stdout, stderr), self._launch, Identity()
+                    )
+                    self._execs[pid] = serial
+                case "connect":
+                    self._connect(serial, message["addresses"], message["port"])
+                case "listen":
+                    self._listen(serial, message["host"], message["port"])
+                case "signal":
+                    if self._main > 0:
+                        os.kill(self._main, message["number"])
+        except (OSError, LookupError, walls.WallsError) as error:
+            self._tell({"id": serial, "error": str(error)})
+
+    def _start(self, serial: int, message: dict[str, Any], fds: list[int]) -> None:
+        """Build the walls if any, step inside, write files, start the main process.
+
+        Fields: `cgroup`, `bwrap` (null: no walls), `ids`, `address`, `root` (prefix of
+        guest paths), `files`, `limits`, `argv`, `env`, `user`, `tty`.
+        """
+        isolated = message["bwrap"] is not None
+        self._cgroup = walls.Cgroup.create(message["cgroup"])
+        if isolated:
+            self._walls = walls.build(message["bwrap"], message["ids"], self._cgroup)
+            self._first = self._walls[1]
+            walls.enter(self._first)
+            with contextlib.suppress(OSError):  # No IPv6 in this kernel.
+                linux.add_loopback_address(message["address"])
+        for name, value in message["limits"].items():
+            _limit(getattr(resource, name), value)
+        root = Path(message["root"])
+        for file in message["files"]:
+            write_file(root / file["path"].lstrip("/"), b64decode(file["content"]), file["mode"])
+        self._env = {"HOME": Identity().home, **message["env"]}
+        self._launch = Launch(
+            cwd=str(root),
+            cgroup=self._cgroup.into,
+            cgroup_tasks=self._cgroup.tasks,
+            data_bytes=message["data_bytes"],
+            isolated=isolated,
+        )
+        who = identity(message["user"], root)
+        self._start_main(serial, message, fds, who, {"HOME": who.home, **message["env"]})
+
+    def _start_main(
+        self,
+        serial: int,
+        message: dict[str, Any],
+        fds: list[int],
+        who: Identity,
+        env: dict[str, str],
+    ) -> None:
+        executed, executed_w = os.pipe()
+        null = os.open("/dev/null", os.O_RDONLY)
+        master = []
+        stdio = (null, fds[0], fds[1])
+        used = [executed_w, null]
+        if message["tty"]:
+            master_fd, slave = os.openpty()
+            master.append(master_fd)
+            used += [master_fd, slave]
+            stdio = (slave, slave, slave)
+        try:
+            self._main = launch(message["argv"], env, stdio, self._launch, who, tty=message["tty"])
+            os.close(used.pop(0))
+            os.read(executed, 1)
+            self._tell({"id": serial, "walls": self._walls}, master)
+        finally:
+            wire.close_all([executed, *used])
+
+    def _connect(self, serial: int, addresses: list[str], port: int) -> None:
+        number = errno.ECONNREFUSED
+        for address in addresses:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+                number = sock.connect_ex((address, port))
+                if number in {0, errno.EINPROGRESS}:
+                    self._tell({"id": serial, "errno": number}, [sock.fileno()])
+                    return
+        self._tell({"id": serial, "errno": number})
+
+    def _listen(self, serial: int, host: str, port: int) -> None:
+        with socket.create_server((host, port), backlog=128) as sock:
+            self._tell({"id": serial}, [sock.fileno()])
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                self._ended(pid, status)
+
+    def _ended(self, pid: int, status: int) -> None:
+        if pid == self._main:
+            self._main, self._status = -1, status
+        elif (serial := self._execs.pop(pid, None)) is not None:
+            self._tell({"id": serial, "status": status})
+
+    def _end(self) -> None:
+        """Kill what is left, reap it, and tell how the main process ended."""
+        if self._first:
+            # The first process of a pid namespace takes all others with it.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._first, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                while True:
+                    self._ended(*os.waitpid(-1, 0))
+        else:
+            kill_children(self._ended)
+        oom_kills = self._cgroup.oom_kills()
+        self._tell({"event": "exited", "status": self._status, "oom_kills": oom_kills})
+
+    def _tell(self, message: wire.Message, fds: list[int] | None = None) -> None:
+        with contextlib.suppress(OSError):
+            wire.send(self._control, message, fds or [])
+
+
+def _limit(which: int, value: int) -> None:
+    _, hard = resource.getrlimit(which)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(which, (value, value))
