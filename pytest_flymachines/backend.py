@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +40,7 @@ class Backend:
         agent_transport: For requests to agents, through the same recorder as the client's.
         patience: The transport beneath, which waits for an agent that is still starting.
         clock: Virtual in replay.
+        aside: Context in which requests are not recorded: for what only Fly itself needs.
         proxy_url: Front of the emulator's proxy; empty: Fly's own, at `<app>.fly.dev`.
         token: API token, from which each machine's agent token is derived.
     """
@@ -47,6 +50,7 @@ class Backend:
     agent_transport: Transport
     patience: PatientTransport
     clock: Clock
+    aside: Callable[[], AbstractContextManager[None]]
     proxy_url: str = ""
     token: str = field(default="", repr=False)
 
@@ -140,6 +144,7 @@ def build(settings: Settings, info: RunInfo | None, recorder: Recorder) -> Backe
         agent_transport=recorder.transport(patience),
         patience=patience,
         clock=recorder.clock,
+        aside=recorder.paused,
         proxy_url=proxy_url,
         token=token,
     )

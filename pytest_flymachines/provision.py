@@ -70,6 +70,7 @@ def launch(
     created = create(backend, spec, identity)
     try:
         machine = _started(backend, spec, created.machine)
+        _make_reachable(backend, spec)
         launched = Launched(
             app=spec.app,
             machine_id=machine.id,
@@ -196,6 +197,18 @@ def _started(backend: Backend, spec: SandboxSpec, machine: Machine) -> Machine:
             "If it stays in `created`, the region or the image's registry has trouble: try "
             "another --fly-region. If it stopped, the image lacks /bin/sh."
         ) from error
+
+
+def _make_reachable(backend: Backend, spec: SandboxSpec) -> None:
+    """An app made by the API has no public address until one is allocated, and its machines'
+    services cannot be reached (https://fly.io/docs/networking/services/).
+    """
+    if backend.mode != "live" or backend.proxy_url or (spec.agent == "off" and not spec.ports):
+        return
+    with backend.aside():
+        if not backend.client.list_ips(spec.app):
+            for kind in ("shared_v4", "v6"):
+                backend.client.assign_ip(spec.app, kind)
 
 
 def _prepared(

@@ -1,0 +1,142 @@
+"""However a run ends, its emulator and machines end with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import Run
+
+Background = Callable[..., "subprocess.Popen[str]"]
+
+LONG = """
+    import pathlib
+
+    def test_it(fly_sandbox):
+        fly_sandbox.exec("sleep 987654 & setsid sleep 987655 & true")
+        pathlib.Path("ready").touch()
+        fly_sandbox.exec("sleep 987653", timeout=600)
+"""
+
+
+def alive(mark: str) -> list[str]:
+    """Command lines of this computer's processes that contain `mark`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if mark in line and str(os.getpid()) != path.parent.name:
+            found.append(line)
+    return found
+
+
+def until(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.fixture
+def scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory for temporary files of its own, so that leftovers can be seen."""
+    path = tmp_path_factory.mktemp("scratch")
+    monkeypatch.setenv("TMPDIR", str(path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return path
+
+
+def emulators(scratch: Path) -> list[str]:
+    """Directories of emulators; pytest's own base temp is pytest's to rotate."""
+    return [str(p) for p in scratch.iterdir() if not p.name.startswith("pytest-of-")]
+
+
+def nothing_left(scratch: Path) -> bool:
+    return not alive("98765") and not alive(str(scratch)) and not emulators(scratch)
+
+
+@pytest.mark.parametrize("engine", ["bubblewrap", "process"])
+def test_kill_9_in_the_middle_of_a_test_leaves_nothing(
+    pytester: pytest.Pytester, background: Background, scratch: Path, engine: str
+) -> None:
+    pytester.makepyfile(LONG)
+    process = background("--fly-mode=local", f"--fly-engine={engine}")
+    assert until((pytester.path / "ready").exists, 60), process.communicate(timeout=5)
+    assert alive("sleep 987654")
+    assert emulators(scratch)
+    os.kill(process.pid, signal.SIGKILL)
+    assert until(lambda: nothing_left(scratch), 5), (alive("98765"), emulators(scratch))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_takes_everything_down_before_pytest_ends(
+    pytester: pytest.Pytester, background: Background, scratch: Path, number: signal.Signals
+) -> None:
+    pytester.makepyfile(LONG)
+    process = background("--fly-mode=local")
+    assert until((pytester.path / "ready").exists, 60), process.communicate(timeout=5)
+    os.kill(process.pid, number)
+    output, _ = process.communicate(timeout=30)
+    assert nothing_left(scratch), (alive("98765"), emulators(scratch), output)
+    assert process.returncode == (2 if number == signal.SIGINT else 128 + number), output
+
+
+def test_kill_9_of_a_controller_with_workers_leaves_nothing(
+    pytester: pytest.Pytester, background: Background, scratch: Path
+) -> None:
+    pytester.makepyfile(LONG)
+    process = background("--fly-mode=local", "-n", "2")
+    assert until((pytester.path / "ready").exists, 60), process.communicate(timeout=5)
+    os.kill(process.pid, signal.SIGKILL)
+    assert until(lambda: nothing_left(scratch), 5), (alive("98765"), emulators(scratch))
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["pass", "assert False", "raise KeyboardInterrupt", "import os; os._exit(3)"],
+    ids=["passes", "fails", "interrupts", "dies"],
+)
+def test_a_run_that_ends_by_itself_leaves_nothing(
+    pytester: pytest.Pytester, run: Run, scratch: Path, body: str
+) -> None:
+    pytester.makepyfile(
+        f"""
+        def test_it(fly_sandbox):
+            fly_sandbox.exec("setsid sleep 987654 & true")
+            {body}
+        """
+    )
+    run()
+    assert until(lambda: nothing_left(scratch), 5), (alive("98765"), emulators(scratch))
+
+
+def test_an_emulator_that_was_killed_is_swept_by_the_next_run(
+    pytester: pytest.Pytester, run: Run, scratch: Path
+) -> None:
+    pytester.makepyfile(
+        """
+        import os, signal, pathlib
+
+        def test_it(fly_sandbox, pytestconfig):
+            for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+                line = path.read_bytes()
+                if b"pytest_flymachines.emulator" in line and str(os.getpid()).encode() in line:
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+        """
+    )
+    run()
+    assert until(lambda: not alive("pytest_flymachines.emulator"), 5)
+    pytester.makepyfile("def test_it(fly_sandbox): fly_sandbox.exec('true')")
+    run().assert_outcomes(passed=1)
+    assert emulators(scratch) == []
