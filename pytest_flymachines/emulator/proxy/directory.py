@@ -1,0 +1,94 @@
+"""What the proxy needs to know of apps and machines, and to do with them."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pytest_flymachines.emulator.config import MachineConfig
+
+__all__ = ["AppRecord", "Directory", "MachineRecord", "StartRefused"]
+
+
+class StartRefused(Exception):
+    """A machine could not be started; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppRecord:
+    """An app as the proxy sees it.
+
+    Attributes:
+        name: Its name, which is also that of `<name>.fly.dev`.
+        org: Slug of its organization; `fly-replay` stays within it.
+        network: Name of its private network; `fly-replay` stays within it.
+        address: A public address of it, for `X-Forwarded-For`; empty if it has none.
+    """
+
+    name: str
+    org: str = "personal"
+    network: str = "default"
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineRecord:
+    """A machine as it is at this moment.
+
+    Attributes:
+        id: Machine id.
+        app: Name of its app.
+        region: Region code.
+        state: Fly's word: `started`, `stopped`, `suspended`, ...
+        config: Where services, `PRIMARY_REGION` and `disable_machine_autostart` are.
+        cordoned: Kept out of routing.
+        leased: Somebody else has the right to change it, so that it cannot be started.
+        failing: Internal ports of the services whose own checks do not pass now.
+    """
+
+    id: str
+    app: str
+    region: str
+    state: str
+    config: MachineConfig
+    cordoned: bool = False
+    leased: bool = False
+    failing: frozenset[int] = frozenset()
+
+
+class Directory(Protocol):
+    """The emulator's side of the proxy."""
+
+    def app(self, name: str) -> AppRecord | None:
+        """The app of this name."""
+        ...
+
+    def machines(self, app: str) -> Iterable[MachineRecord]:
+        """The machines of an app that are not destroyed."""
+        ...
+
+    def machine(self, machine_id: str) -> MachineRecord | None:
+        """One machine that is not destroyed."""
+        ...
+
+    async def connect(self, machine_id: str, port: int) -> socket.socket:
+        """A non-blocking TCP socket connected to this port inside the machine.
+
+        Raises:
+            OSError: Nothing listens there, or the machine does not run.
+        """
+        ...
+
+    async def start(self, machine_id: str) -> None:
+        """Start or resume a machine and wait until it is started.
+
+        Raises:
+            StartRefused: It could not be started.
+        """
+        ...
+
+    def log(self, app: str, machine_id: str, text: str) -> None:
+        """Take note of what the proxy could not do; the id is empty if no machine is meant."""
+        ...

@@ -1,0 +1,168 @@
+"""The `http` handler: takes a request to a machine and its answer back.
+
+Sources: https://fly.io/docs/networking/services/ and
+https://fly.io/docs/networking/dynamic-request-routing/.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from pytest_flymachines.emulator.ids import new_ulid
+from pytest_flymachines.emulator.proxy.balancer import Balancer, Reached, Unreachable
+from pytest_flymachines.emulator.proxy.destination import Destination
+from pytest_flymachines.emulator.proxy.exchange import Broken, Exchange
+from pytest_flymachines.emulator.proxy.headers import Headers, Visit, first
+from pytest_flymachines.emulator.proxy.leg import Leg
+from pytest_flymachines.emulator.proxy.message import Problem, Request, Responder
+from pytest_flymachines.emulator.proxy.replay import Replay
+from pytest_flymachines.emulator.proxy.routing import Target, Wish, regions
+from pytest_flymachines.emulator.proxy.upstream import Upstream, Upstreams
+
+__all__ = ["IDLE_TIMEOUT_S", "Gateway"]
+
+# https://fly.io/docs/reference/services/: idle connections are closed after 60 seconds.
+IDLE_TIMEOUT_S = 60.0
+# What may be sent again when a kept connection has ended; anything else might happen twice.
+IDEMPOTENT = (b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE")
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+class Gateway:
+    """Takes requests to machines."""
+
+    def __init__(
+        self,
+        balancer: Balancer,
+        upstreams: Upstreams,
+        listing: Callable[[str], Mapping[int, str]],
+    ) -> None:
+        """Make a gateway.
+
+        Args:
+            balancer: Chooses the machines.
+            upstreams: Connects to them.
+            listing: Gives the loopback addresses of an app, by external port.
+        """
+        self._balancer = balancer
+        self._upstreams = upstreams
+        self._listing = listing
+
+    async def handle(self, request: Request, responder: Responder, to: Destination) -> None:
+        """Take one request to a machine and its answer back.
+
+        Raises:
+            Problem: The proxy has to answer itself; nothing was answered yet.
+            ConnectionError: The connection to the visitor or into the machine broke later.
+        """
+        if to.port.force_https and not to.secure:
+            raise self._to_https(request, to)
+        edge = self._balancer.edge
+        visit = Visit(
+            id=f"{new_ulid()}-{edge}",
+            client=request.client,
+            port=to.external,
+            secure=to.secure,
+            region=edge,
+            address=to.app.address,
+            version=request.version,
+        )
+        leg = Leg(wish=_wish(request.headers, to), request=request)
+        while True:
+            try:
+                reached = await self._reach(leg)
+            except Unreachable as failure:
+                if (back := leg.back(failure)) is None:
+                    raise Problem(failure.status, str(failure)) from None
+                leg = back
+                continue
+            with reached.slot:
+                replay = await self._exchange(leg, reached, responder, visit)
+            if replay is None:
+                return
+            leg = leg.onward(replay, reached.target)
+            self._permit(to, leg)
+
+    async def _reach(self, leg: Leg) -> Reached[Upstream]:
+        timeout_s = leg.replay.timeout_s if leg.replay else None
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._balancer.reach(leg.wish, self._connect)
+        except TimeoutError:
+            text = f"[PR03] nothing could be reached within the replay's timeout of {timeout_s} s"
+            raise Unreachable(text, 502, "timeout", leg.wish.instance) from None
+
+    async def _connect(self, target: Target) -> Upstream:
+        return await self._upstreams.take(target.machine.id, target.service.internal_port)
+
+    async def _exchange(
+        self, leg: Leg, reached: Reached[Upstream], responder: Responder, visit: Visit
+    ) -> Replay | None:
+        target, upstream = reached.target, reached.connection
+        extra = list(leg.extra)
+        if leg.wish.prefer_instance not in ("", target.machine.id):
+            missed = leg.wish.prefer_instance.encode("latin-1")
+            extra.append((b"fly-preferred-instance-unavailable", missed))
+        idle_timeout_s = float((target.port.http_options or {}).get("idle_timeout") or 0)
+        idle_timeout_s = idle_timeout_s or IDLE_TIMEOUT_S
+        responder.limit_idle(idle_timeout_s)
+        while True:
+            exchange = Exchange(
+                upstream=upstream,
+                responder=responder,
+                visit=visit,
+                port=target.port,
+                idle_timeout_s=idle_timeout_s,
+                may_replay=not leg.is_fallback,
+            )
+            try:
+                return await exchange.run(leg.request, extra)
+            except Broken as error:
+                again = leg.request.method in IDEMPOTENT and leg.request.body.again
+                if not upstream.used or not again:
+                    raise self._no_answer(target, error) from None
+            finally:
+                self._upstreams.give_back(upstream)
+            try:
+                upstream = await self._upstreams.take(*upstream.key, fresh=True)
+            except OSError as error:
+                raise self._no_answer(target, error) from None
+
+    def _no_answer(self, target: Target, error: Exception) -> Problem:
+        machine, port = target.machine, target.service.internal_port
+        text = f"[PU02] machine {machine.id} did not answer on port {port}: {error}"
+        self._balancer.directory.log(machine.app, machine.id, text)
+        return Problem(502, text)
+
+    def _permit(self, to: Destination, leg: Leg) -> None:
+        """See that a replay stays within organization and private network."""
+        name = leg.wish.app
+        app = self._balancer.directory.app(name)
+        if app is None:
+            text = f"[PA04] app {to.app.name} used fly-replay to target app {name}"
+            raise Problem(502, f"{text}, which does not exist")
+        if (app.org, app.network) != (to.app.org, to.app.network):
+            text = f"[PA05] app {to.app.name} used fly-replay to target app {name}"
+            raise Problem(502, f"{text}, which is in another organization or network")
+
+    def _to_https(self, request: Request, to: Destination) -> Problem:
+        name, _, _ = request.host.rpartition(":")
+        name = name or request.host
+        if name in LOOPBACK:
+            name = self._listing(to.app.name).get(443, name)
+        url = f"https://{name}".encode("latin-1") + request.target
+        return Problem(301, "use https", [(b"Location", url)])
+
+
+def _wish(headers: Headers, to: Destination) -> Wish:
+    forced = first(headers, b"fly-force-region")
+    region = forced or first(headers, b"fly-prefer-region")
+    return Wish(
+        app=to.app.name,
+        port=to.external,
+        instance=first(headers, b"fly-force-instance-id"),
+        prefer_instance=first(headers, b"fly-prefer-instance-id"),
+        regions=regions(region) if region else (),
+        only_regions=bool(forced),
+    )

@@ -1,0 +1,237 @@
+"""HTTP/1.1 with a visitor: one request after another on one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+import h11
+
+from pytest_flymachines.emulator.proxy.headers import SERVER, Headers, first
+from pytest_flymachines.emulator.proxy.message import Body, Problem, Request, Responder
+from pytest_flymachines.emulator.proxy.tunnel import tunnel
+from pytest_flymachines.emulator.proxy.upstream import Upstream
+from pytest_flymachines.emulator.proxy.wire import Wire
+
+__all__ = ["Http1", "Passthrough"]
+
+MAX_HEAD = 64 * 1024
+LINGER_S = 2.0
+
+Handle = Callable[[Request, Responder], Awaitable[None]]
+
+
+class Passthrough(Exception):
+    """The connection is not to be spoken HTTP on; raised by what handles requests.
+
+    Attributes:
+        connect: Takes the connection and all bytes it has received.
+    """
+
+    def __init__(self, connect: Callable[[Wire, bytes], Awaitable[None]]) -> None:
+        super().__init__()
+        self.connect = connect
+
+
+class Http1:
+    """One connection of a visitor."""
+
+    def __init__(self, wire: Wire, *, head_timeout_s: float | None = None) -> None:
+        """Take over a connection.
+
+        Args:
+            wire: The connection.
+            head_timeout_s: How long the head of a request may take; None does not limit it.
+        """
+        self._wire = wire
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        self._head_timeout_s = head_timeout_s
+        self._idle_timeout_s = 0.0
+        self._out: list[bytes] = []
+        self._first: list[bytes] | None = []
+        peer = wire.transport.get_extra_info("peername")
+        self._client = peer[0] if isinstance(peer, tuple) else "127.0.0.1"
+        self.begun = False
+
+    async def serve(self, handle: Handle) -> None:
+        """Have each request handled, until either side closes.
+
+        The task that runs this is cancelled when the visitor goes away.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        self._wire.on_lost = task.cancel
+        try:
+            while (request := await self._request()) is not None:
+                await self._handle(request, handle)
+                if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+                    break
+                self._http.start_next_cycle()
+                self._first = None
+            await self._linger()
+        except ConnectionError:
+            pass
+        finally:
+            self._wire.on_lost = None
+            self._wire.close()
+
+    async def _handle(self, request: Request, handle: Handle) -> None:
+        self.begun = False
+        try:
+            await handle(request, self)
+        except Problem as problem:
+            await self._answer(problem, request.method)
+        except Passthrough as way:
+            if self._first is None:
+                text = "this port does not speak HTTP: open a new connection for it"
+                await self._answer(Problem(421, text), request.method)
+                return
+            self._wire.on_lost = None
+            await way.connect(self._wire, b"".join(self._first))
+
+    async def _request(self) -> Request | None:
+        """The next request; None if the visitor is done, or has been told of a bad one."""
+        try:
+            event = self._http.next_event()
+            if event is h11.NEED_DATA:
+                await self._receive()
+                async with asyncio.timeout(self._head_timeout_s):
+                    while (event := self._http.next_event()) is h11.NEED_DATA:
+                        await self._receive()
+            return self._read(event) if isinstance(event, h11.Request) else None
+        except h11.RemoteProtocolError as error:
+            await self._answer(Problem(error.error_status_hint, f"bad request: {error}"))
+        except TimeoutError:
+            await self._answer(Problem(408, "the head of the request took too long"))
+        return None
+
+    async def _receive(self) -> None:
+        data = await self._wire.receive()
+        if self._first is not None:
+            self._first.append(data)
+        self._http.receive_data(data)
+
+    def _read(self, event: h11.Request) -> Request:
+        headers: Headers = event.headers.raw_items()
+        target, host = event.target, first(headers, b"host")
+        if not target.startswith(b"/"):
+            url = urlsplit(target.decode("latin-1"))
+            if url.netloc:  # the visitor takes us for its HTTP proxy, or names the host twice
+                host = url.netloc
+                path = url._replace(scheme="", netloc="", fragment="").geturl()
+                target = path.encode("latin-1") or b"/"
+        connection = {part.strip() for part in first(headers, b"connection").lower().split(",")}
+        protocol = first(headers, b"upgrade").lower()
+        body = Body(self._more)
+        self._gather(body)
+        return Request(
+            method=event.method,
+            target=target,
+            host=host.lower(),
+            headers=headers,
+            body=body,
+            client=self._client,
+            version=event.http_version.decode(),
+            # Fly Proxy speaks HTTP/2 to visitors itself.
+            upgrade="upgrade" in connection and protocol not in ("", "h2c"),
+        )
+
+    def _gather(self, body: Body) -> None:
+        """Take what has already arrived of a body."""
+        while not body.complete:
+            match event := self._http.next_event():
+                case h11.Data():
+                    body.add(bytes(event.data))
+                case h11.EndOfMessage():
+                    body.trailers = event.headers.raw_items()
+                    body.add(b"")
+                case _:
+                    return
+
+    async def _more(self) -> bytes:
+        """The next piece of the body; empty at the end."""
+        while True:
+            match event := self._http.next_event():
+                case h11.Data():
+                    return bytes(event.data)
+                case h11.EndOfMessage():
+                    return b""
+                case _:
+                    await self._receive()
+
+    async def _answer(self, problem: Problem, method: bytes = b"") -> None:
+        """Answer in the proxy's own name."""
+        if self.begun or self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return
+        body = f"{problem.text}\n".encode()
+        headers = [
+            *problem.headers,
+            (b"Content-Type", b"text/plain; charset=utf-8"),
+            (b"Content-Length", str(len(body)).encode()),
+            (b"Server", SERVER),
+        ]
+        if self._http.their_state is not h11.DONE:
+            headers.append((b"Connection", b"close"))
+        self.begin(problem.status, HTTPStatus(problem.status).phrase.encode(), headers)
+        if method != b"HEAD":
+            self.data(body)
+        self.end([])
+        await self.flush()
+
+    async def _linger(self) -> None:
+        """Let a visitor who still sends read the answer, which a reset would take away."""
+        if self._http.their_state is not h11.SEND_BODY or not self._wire.transport.can_write_eof():
+            return
+        self._wire.transport.write_eof()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while await self._wire.receive():
+                    pass
+
+    # A responder, see message.py.
+
+    def limit_idle(self, timeout_s: float) -> None:
+        """Close the connection after this time without a byte."""
+        if timeout_s != self._idle_timeout_s:
+            self._idle_timeout_s = timeout_s
+            self._wire.limit_idle(timeout_s)
+
+    def inform(self, status: int, headers: Headers) -> None:
+        """Add a 1xx answer, if the visitor knows such."""
+        if self._http.their_http_version != b"1.0":
+            self._send(h11.InformationalResponse(status_code=status, headers=headers))
+
+    def begin(self, status: int, reason: bytes, headers: Headers) -> None:
+        """Add the head of the final answer."""
+        self.begun = True
+        self._send(h11.Response(status_code=status, headers=headers, reason=reason))
+
+    def data(self, data: bytes) -> None:
+        """Add a piece of its body."""
+        self._send(h11.Data(data=data))
+
+    def end(self, trailers: Headers) -> None:
+        """End it."""
+        self._send(h11.EndOfMessage(headers=trailers))
+
+    async def flush(self) -> None:
+        """Send what was gathered."""
+        if self._out:
+            out, self._out = self._out, []
+            await self._wire.send(b"".join(out))
+
+    async def switch(self, upstream: Upstream, headers: Headers, idle_timeout_s: float) -> None:
+        """Answer 101 and pass bytes both ways until both sides are gone."""
+        self._send(h11.InformationalResponse(status_code=101, headers=headers))
+        await self.flush()
+        self._wire.write(upstream.http.trailing_data[0])
+        self._wire.on_lost = None
+        greeting = self._http.trailing_data[0]
+        await tunnel(self._wire, upstream.wire, greeting=greeting, idle_timeout_s=idle_timeout_s)
+
+    def _send(self, event: h11.Event) -> None:
+        if out := self._http.send(event):
+            self._out.append(out)

@@ -1,0 +1,90 @@
+"""The proxy as a whole: the front, the services' ports, the forwards."""
+
+from __future__ import annotations
+
+from pytest_flymachines.emulator.proxy.balancer import Balancer
+from pytest_flymachines.emulator.proxy.directory import Directory
+from pytest_flymachines.emulator.proxy.forwards import Forwards
+from pytest_flymachines.emulator.proxy.gateway import Gateway
+from pytest_flymachines.emulator.proxy.listener import Listener
+from pytest_flymachines.emulator.proxy.loads import Loads
+from pytest_flymachines.emulator.proxy.services import Services
+from pytest_flymachines.emulator.proxy.tls import Tls
+from pytest_flymachines.emulator.proxy.upstream import Upstreams
+from pytest_flymachines.emulator.proxy.visitors import Visitors
+
+__all__ = ["Proxy", "start_proxy"]
+
+
+async def start_proxy(
+    directory: Directory,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    edge: str = "ord",
+    patience_s: float = 5.0,
+) -> Proxy:
+    """Begin to serve.
+
+    Args:
+        directory: The emulator's apps and machines.
+        host: A loopback address, for everything that listens.
+        port: Of the front; 0 takes a free one.
+        edge: The region where visitors enter.
+        patience_s: How long a request waits for a machine that can take it, and for its program
+            to listen, before it is answered with an error.
+
+    Raises:
+        OSError: The port is taken.
+    """
+    return Proxy(directory, host=host, port=port, edge=edge, patience_s=patience_s)
+
+
+class Proxy:
+    """Everything that listens for visitors; see `start_proxy`.
+
+    Attributes:
+        forwards: Raw ways into machines.
+    """
+
+    def __init__(
+        self, directory: Directory, *, host: str, port: int, edge: str, patience_s: float
+    ) -> None:
+        self._loads = Loads()
+        self._balancer = Balancer(directory, self._loads, edge=edge, patience_s=patience_s)
+        self._upstreams = Upstreams(directory)
+        self._tls = Tls()
+        gateway = Gateway(self._balancer, self._upstreams, self._listing_of)
+        visitors = Visitors(gateway, self._balancer, self._tls)
+        self._front = Listener(visitors.serve_front, host=host, port=port)
+        self._services = Services(directory, visitors, host)
+        self.forwards = Forwards(directory, host)
+
+    @property
+    def url(self) -> str:
+        """Of the front: requests go by their `Host: <app>.fly.dev[:<external port>]`."""
+        return f"http://{self._front.address}"
+
+    def listing(self) -> dict[str, dict[int, str]]:
+        """`host:port` of each external port of each app, on this computer."""
+        return self._services.listing()
+
+    def sync(self, app: str) -> None:
+        """Take note that machines of an app have come, gone or changed."""
+        self._services.sync(app)
+        self._loads.changed()
+
+    async def ca_pem(self) -> bytes:
+        """The CA behind the certificates of the services with TLS."""
+        return await self._tls.ca_pem()
+
+    async def close(self) -> None:
+        """End every connection and stop listening."""
+        await self._front.close()
+        await self._services.close()
+        await self.forwards.close()
+        await self._balancer.close()
+        self._upstreams.close()
+
+    def _listing_of(self, app: str) -> dict[int, str]:
+        return self._services.listing().get(app, {})

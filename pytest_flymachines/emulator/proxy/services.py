@@ -1,0 +1,80 @@
+"""The external ports of all apps, each on a loopback port of its own, with its handlers.
+
+Source: https://fly.io/docs/networking/services/#connection-handlers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from pytest_flymachines.emulator.proxy.directory import Directory
+from pytest_flymachines.emulator.proxy.listener import Listener
+from pytest_flymachines.emulator.proxy.routing import span
+from pytest_flymachines.emulator.proxy.visitors import Visitors
+
+__all__ = ["Services"]
+
+# Of one entry with start_port and end_port; more would take all sockets of this process.
+MAX_RANGE = 64
+
+
+class Services:
+    """Listens for every external port of every app."""
+
+    def __init__(self, directory: Directory, visitors: Visitors, host: str) -> None:
+        """Begin with none; see `sync`.
+
+        Args:
+            directory: The apps.
+            visitors: Serves the connections.
+            host: A loopback address.
+        """
+        self._directory = directory
+        self._visitors = visitors
+        self._host = host
+        self._listeners: dict[tuple[str, int], Listener] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def sync(self, app: str) -> None:
+        """Open and close listeners as the configs of an app's machines say now."""
+        wanted = self._ports(app)
+        open_now = {external for name, external in self._listeners if name == app}
+        for external in wanted - open_now:
+            self._listeners[app, external] = self._open(app, external)
+        for external in open_now - wanted:
+            listener = self._listeners.pop((app, external))
+            task = asyncio.get_running_loop().create_task(listener.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def listing(self) -> dict[str, dict[int, str]]:
+        """`host:port` on this computer, by app and external port."""
+        listing: dict[str, dict[int, str]] = {}
+        for (app, external), listener in sorted(self._listeners.items()):
+            listing.setdefault(app, {})[external] = listener.address
+        return listing
+
+    async def close(self) -> None:
+        """Close every listener and connection."""
+        listeners = tuple(self._listeners.values())
+        self._listeners.clear()
+        await asyncio.gather(*(listener.close() for listener in listeners), *self._closing)
+
+    def _ports(self, app: str) -> set[int]:
+        ports: set[int] = set()
+        for machine in self._directory.machines(app):
+            for service in machine.config.services or ():
+                for port in (service.ports or ()) if service.protocol != "udp" else ():
+                    first, last = span(port)
+                    if last - first >= MAX_RANGE:
+                        text = f"of ports {first} to {last} the first {MAX_RANGE} are served"
+                        self._directory.log(app, machine.id, text)
+                    ports.update(range(first, min(last + 1, first + MAX_RANGE)))
+        return ports
+
+    def _open(self, app: str, external: int) -> Listener:
+        async def serve(visitor: socket.socket) -> None:
+            await self._visitors.serve(visitor, app, external)
+
+        return Listener(serve, host=self._host)

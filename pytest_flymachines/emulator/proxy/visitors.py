@@ -1,0 +1,124 @@
+"""A visitor's connection: through the handlers of its port, into a machine.
+
+Source: https://fly.io/docs/networking/services/#connection-handlers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from pytest_flymachines.emulator.proxy import pg_tls
+from pytest_flymachines.emulator.proxy.balancer import Balancer, Unreachable
+from pytest_flymachines.emulator.proxy.destination import Destination, by_host, by_port
+from pytest_flymachines.emulator.proxy.gateway import IDLE_TIMEOUT_S, Gateway
+from pytest_flymachines.emulator.proxy.headers import first
+from pytest_flymachines.emulator.proxy.http1 import Http1, Passthrough
+from pytest_flymachines.emulator.proxy.message import Problem, Request, Responder
+from pytest_flymachines.emulator.proxy.proxy_proto import header
+from pytest_flymachines.emulator.proxy.routing import Target, Wish
+from pytest_flymachines.emulator.proxy.tls import Tls, TlsUnavailable
+from pytest_flymachines.emulator.proxy.tunnel import tunnel
+from pytest_flymachines.emulator.proxy.wire import Wire, connected
+
+__all__ = ["Visitors"]
+
+HANDSHAKE_S = 10.0
+# Without the `http` handler HTTP/2 goes to the program as it is.
+TLS_ALPN = ("h2", "http/1.1")
+
+
+class Visitors:
+    """Serves connections that were accepted."""
+
+    def __init__(self, gateway: Gateway, balancer: Balancer, tls: Tls) -> None:
+        """Make one for all listeners.
+
+        Args:
+            gateway: For the `http` handler.
+            balancer: For connections without it.
+            tls: For the `tls` and `pg_tls` handlers.
+        """
+        self._gateway = gateway
+        self._balancer = balancer
+        self._directory = balancer.directory
+        self._tls = tls
+
+    async def serve_front(self, visitor: socket.socket) -> None:
+        """Serve a connection to the front, which goes by the `Host` of each request."""
+        wire = await connected(visitor)
+        await Http1(wire).serve(self._by_host)
+
+    async def serve(self, visitor: socket.socket, app: str, external: int) -> None:
+        """Serve a connection to an external port of an app."""
+        try:
+            to = by_port(self._directory, app, external)
+            wire = await self._unwrapped(visitor, to)
+        except (Problem, TlsUnavailable) as problem:
+            self._directory.log(app, "", f"port {external}: {problem}")
+            visitor.close()
+            return
+        except OSError as error:  # the handshake failed: of no interest to anyone but the visitor
+            self._directory.log(app, "", f"[PT04] port {external}: {error}")
+            return
+        if "http" not in to.handlers:
+            await self._pass_through(wire, to)
+            return
+
+        async def handle(request: Request, responder: Responder) -> None:
+            instance = first(request.headers, b"fly-force-instance-id")
+            now = by_port(self._directory, app, external, instance)
+            await self._gateway.handle(request, responder, now)
+
+        timeout_s = (to.port.http_options or {}).get("headers_read_timeout")
+        await Http1(wire, head_timeout_s=timeout_s).serve(handle)
+
+    async def _by_host(self, request: Request, responder: Responder) -> None:
+        instance = first(request.headers, b"fly-force-instance-id")
+        to = by_host(self._directory, request.host, instance)
+        if "http" not in to.handlers:
+            raise Passthrough(lambda wire, head: self._pass_through(wire, to, head))
+        await self._gateway.handle(request, responder, to)
+
+    async def _unwrapped(self, visitor: socket.socket, to: Destination) -> Wire:
+        """The connection with TLS taken off, if its port has a handler for that."""
+        handlers = to.handlers
+        if "tls" not in handlers and "pg_tls" not in handlers:
+            return await connected(visitor)
+        alpn = () if "pg_tls" in handlers else ("http/1.1",) if "http" in handlers else TLS_ALPN
+        context = await self._tls.context(to.port.tls_options, alpn)
+        loop = asyncio.get_running_loop()
+        if "pg_tls" in handlers:
+            async with asyncio.timeout(HANDSHAKE_S):
+                await pg_tls.negotiate(visitor)
+        _, wire = await loop.connect_accepted_socket(
+            Wire, visitor, ssl=context, ssl_handshake_timeout=HANDSHAKE_S
+        )
+        return wire
+
+    async def _pass_through(self, wire: Wire, to: Destination, head: bytes = b"") -> None:
+        """Connect a visitor to a machine without looking at the bytes."""
+        task = asyncio.current_task()
+        assert task is not None
+        wire.on_lost = task.cancel
+        try:
+            reached = await self._balancer.reach(
+                Wish(app=to.app.name, port=to.external), self._connect
+            )
+            with reached.slot:
+                greeting = header(wire.transport, to) if "proxy_proto" in to.handlers else b""
+                await tunnel(
+                    wire,
+                    reached.connection,
+                    greeting=greeting + head,
+                    idle_timeout_s=IDLE_TIMEOUT_S,
+                )
+        except Unreachable:
+            pass  # in the log; there is no other way to tell the visitor than to hang up
+        finally:
+            wire.on_lost = None
+            wire.abort()
+
+    async def _connect(self, target: Target) -> Wire:
+        machine_id, port = target.machine.id, target.service.internal_port
+        return await connected(await self._directory.connect(machine_id, port))
