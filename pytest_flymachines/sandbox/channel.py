@@ -290,3 +290,41 @@ class Channel(Protocol):
         because the caller filters again, but never more.
         """
         ...
+
+    # checkpoints of the base directory, and private copies of them
+
+    def save_checkpoint(self, name: str) -> None:
+        """Keep a copy of the base directory under a name, replacing an older one."""
+        ...
+
+    def restore_checkpoint(self, name: str) -> None:
+        """Make the base directory's content that of a checkpoint.
+
+        Raises:
+            LookupError: No checkpoint of this name.
+        """
+        ...
+
+    def delete_checkpoint(self, name: str) -> None:
+        """Drop a checkpoint.
+
+        Raises:
+            LookupError: No checkpoint of this name.
+        """
+        ...
+
+    def checkpoints(self) -> list[str]:
+        """Names of the checkpoints, sorted."""
+        ...
+
+    def make_workspace(self, checkpoint: str) -> bytes:
+        """A new directory with a checkpoint's content, in the cheapest way; its absolute path.
+
+        Raises:
+            LookupError: No checkpoint of this name.
+        """
+        ...
+
+    def drop_workspace(self, path: bytes) -> None:
+        """Remove a directory that `make_workspace` gave."""
+        ...
