@@ -11,11 +11,13 @@ from collections.abc import Callable
 from . import VERSION
 from .exec import ExecApi
 from .files import FileApi
-from .http import Request, Response
 from .log import log, tail
+from .messages import Request, Response
+from .trees import TreeApi
 from .wire import BadRequest, NotHere, Refused, os_error
+from .workspaces import WorkspaceApi
 
-CAPABILITIES = ["exec", "files", "terminal"]
+CAPABILITIES = ["exec", "files", "trees", "checkpoints", "workspaces", "terminal", "forward"]
 
 Handler = Callable[..., Response]
 
@@ -29,7 +31,14 @@ class App:
     """
 
     def __init__(
-        self, *, base: bytes, token_sha256: str | None, exec_api: ExecApi, files: FileApi
+        self,
+        *,
+        base: bytes,
+        token_sha256: str | None,
+        exec_api: ExecApi,
+        files: FileApi,
+        trees: TreeApi,
+        workspaces: WorkspaceApi,
     ) -> None:
         self._base = base
         self._token_sha256 = token_sha256
@@ -42,6 +51,7 @@ class App:
             ("POST", "processes", "*", "signal"): exec_api.signal,
             ("POST", "processes", "*", "resize"): exec_api.resize,
             ("DELETE", "processes", "*"): exec_api.forget,
+            ("PUT", "files"): files.write,
             ("POST", "files", "read"): files.read,
             ("POST", "files", "append"): files.append,
             ("POST", "files", "stat"): files.stat,
@@ -53,6 +63,14 @@ class App:
             ("POST", "files", "chmod"): files.chmod,
             ("POST", "files", "symlink"): files.symlink,
             ("POST", "files", "touch"): files.touch,
+            ("PUT", "trees"): trees.put,
+            ("POST", "trees", "get"): trees.get,
+            ("POST", "checkpoints"): workspaces.save,
+            ("GET", "checkpoints"): workspaces.list,
+            ("POST", "checkpoints", "*", "restore"): workspaces.restore,
+            ("DELETE", "checkpoints", "*"): workspaces.delete,
+            ("POST", "workspaces"): workspaces.make,
+            ("DELETE", "workspaces", "*"): workspaces.drop,
         }
         self._exec = exec_api.start
 

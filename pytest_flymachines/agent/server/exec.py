@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .http import Request, Response
+from .messages import Request, Response
 from .paths import Paths
 from .processes import (
     CLIENT_CHECK_S,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 from .globbing import walk
-from .http import Request, Response
+from .messages import Request, Response
 from .paths import Paths, describe
 from .wire import BadRequest, field, unpack
+from .writing import write_all, write_file
 
-PIECE_BYTES = 8 << 20
+PIECE_BYTES = 256 * 1024
 
 
 class FileApi:
@@ -22,28 +24,35 @@ class FileApi:
         self._paths = paths
 
     def read(self, request: Request) -> Response:
-        """`{"path", "offset", "size"}`: a piece of at most 8 MiB, as it is.
+        """`{"path", "offset", "size"}`: the content as it is.
 
-        Headers of the answer: `x-file-end` is 1 when nothing follows the piece, `x-file-id`
-        changes when another file has taken the name.
+        The header `x-file-id` changes when another file has taken the name.
         """
         body = request.json()
         path = self._paths.of(body)
-        size = field(body, "size", int, None)
-        wanted = PIECE_BYTES if size is None else min(size, PIECE_BYTES)
         offset = field(body, "offset", int, 0)
-        if offset < 0 or wanted < 0:
+        size = field(body, "size", int, None)
+        if offset < 0 or (size or 0) < 0:
             raise BadRequest(f"offset={offset}, size={size}: expected numbers from 0")
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            status = os.fstat(fd)
-            data, end = _read(fd, status, offset, wanted)
-        except OSError as error:
-            raise type(error)(error.errno, error.strerror, path) from error
-        finally:
-            os.close(fd)
-        headers = {"x-file-end": str(int(end)), "x-file-id": f"{status.st_dev}-{status.st_ino}"}
-        return Response(data, headers=headers)
+        status = os.fstat(fd)
+        content = _content(fd, path, offset, size)
+        return Response(content, headers={"x-file-id": f"{status.st_dev}-{status.st_ino}"})
+
+    def write(self, request: Request) -> Response:
+        """`PUT .../agent/files?path=&mode=&parents=1`: the body becomes the file, whole or not."""
+        query = request.query
+        path = self._paths.resolve(query.get("path", b""))
+        mode = query.get("mode")
+        if mode is not None and not (mode.isdigit() and int(mode) <= 0o7777):
+            raise BadRequest(f"mode={mode!r}: expected permission bits as a decimal number")
+        size = write_file(
+            path,
+            request.pieces(),
+            mode=None if mode is None else int(mode),
+            parents=query.get("parents") == b"1",
+        )
+        return Response({"size": size})
 
     def append(self, request: Request) -> Response:
         """The body is added to the file of the parameter `path`."""
@@ -158,26 +167,19 @@ def _mode(body: dict[str, Any], default: int) -> int:
     return int(mode)
 
 
-def _read(fd: int, status: os.stat_result, offset: int, size: int) -> tuple[bytes, bool]:
-    """Up to `size` bytes from `offset`, and whether the file ends there.
-
-    Files of /proc have no size, so the end is only where a read gives nothing.
-    """
-    seekable = stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)
-    pieces: list[bytes] = []
-    left = size
-    while left > 0:
-        data = os.pread(fd, left, offset) if seekable else os.read(fd, left)
-        if not data:
-            return b"".join(pieces), True
-        pieces.append(data)
-        left -= len(data)
-        offset += len(data)
-    return b"".join(pieces), seekable and 0 < status.st_size <= offset
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write until nothing is left."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+def _content(fd: int, path: bytes, offset: int, size: int | None) -> Iterator[bytes]:
+    """At most `size` bytes from `offset`; closes `fd`. Files of /proc have no size to go by."""
+    try:
+        if offset:
+            os.lseek(fd, offset, os.SEEK_SET)
+        while size is None or size > 0:
+            piece = os.read(fd, PIECE_BYTES if size is None else min(size, PIECE_BYTES))
+            if not piece:
+                return
+            if size is not None:
+                size -= len(piece)
+            yield piece
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, path) from error
+    finally:
+        os.close(fd)

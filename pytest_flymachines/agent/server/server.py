@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import traceback
-from typing import Any
 
 import h11
 
@@ -14,9 +13,12 @@ from .exec import ExecApi
 from .files import FileApi
 from .http import Connection
 from .log import log
+from .messages import Request
 from .paths import Paths
 from .processes import Processes
 from .reactor import Reactor
+from .trees import TreeApi
+from .workspaces import WorkspaceApi
 
 
 class Server:
@@ -32,6 +34,8 @@ class Server:
             token_sha256=token_sha256,
             exec_api=ExecApi(self._processes, paths),
             files=FileApi(paths),
+            trees=TreeApi(paths),
+            workspaces=WorkspaceApi(paths, state),
         )
 
     def serve(self, sock: socket.socket) -> None:
@@ -47,7 +51,9 @@ class Server:
             except Exception:  # noqa: BLE001 - the log has it, the others go on
                 log(f"connection\n{traceback.format_exc()}")
 
-    def _upgrade(self, connection: Connection, head: Any, trailing: bytes) -> None:
+    def _upgrade(
+        self, connection: Connection, request: Request, head: h11.Request, trailing: bytes
+    ) -> None:
         raise NotImplementedError
 
     def close(self) -> None:
