@@ -20,6 +20,9 @@ __all__ = ["PacingTransport"]
 _LIMIT = (1.0, 3)
 _LIMITS = {"get": (5.0, 10)}
 
+# Requests that leave a second apart may arrive a little less than that apart.
+JITTER_S = 0.05
+
 _Slots = dict[str, float]
 
 
@@ -75,7 +78,8 @@ def _take(slots: _Slots, call: Call, now: float) -> float:
     key = f"{call.action} {call.scope}"
     full = max(slots.get(key, now), now)
     slots[key] = full + interval_s
-    return max(0.0, full - now - interval_s * (burst - 1))
+    wait_s = full - now - interval_s * (burst - 1)
+    return wait_s + JITTER_S if wait_s > 1e-6 else 0.0
 
 
 def _load(file: Path) -> _Slots:

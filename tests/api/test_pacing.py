@@ -10,7 +10,7 @@ import pytest
 
 from pytest_flymachines._http import Request, Response, Transport
 from pytest_flymachines.api.calls import EXTENSION, Call
-from pytest_flymachines.api.pacing import PacingTransport
+from pytest_flymachines.api.pacing import JITTER_S, PacingTransport
 from tests.api.server import StepClock
 
 
@@ -49,7 +49,8 @@ def send(request: pytest.FixtureRequest, sink: Sink, clock: StepClock, tmp_path:
 def test_an_action_runs_three_times_at_once_and_then_once_a_second(send: Send, sink: Sink) -> None:
     for _ in range(6):
         send(Call("exec", "m1"))
-    assert [time - sink.times[0] for time in sink.times] == [0, 0, 0, 1, 2, 3]
+    later = [second + JITTER_S for second in (1, 2, 3)]
+    assert [time - 1000 for time in sink.times] == pytest.approx([0, 0, 0, *later])
 
 
 def test_a_pause_gives_the_burst_back(send: Send, sink: Sink, clock: StepClock) -> None:
@@ -58,7 +59,8 @@ def test_a_pause_gives_the_burst_back(send: Send, sink: Sink, clock: StepClock) 
     clock.now += 10
     for _ in range(4):
         send(Call("exec", "m1"))
-    assert [time - 1000 for time in sink.times] == [0, 0, 0, 10, 10, 10, 11]
+    expected = [0, 0, 0, 10, 10, 10, 11 + JITTER_S]
+    assert [time - 1000 for time in sink.times] == pytest.approx(expected)
 
 
 def test_reading_a_machine_runs_ten_times_at_once_and_then_five_times_a_second(
@@ -67,7 +69,7 @@ def test_reading_a_machine_runs_ten_times_at_once_and_then_five_times_a_second(
     for _ in range(15):
         send(Call("get", "m1"))
     assert sink.times[9] == pytest.approx(sink.times[0], abs=1e-6)
-    assert sink.times[14] - sink.times[9] == pytest.approx(1.0)
+    assert sink.times[14] - sink.times[9] == pytest.approx(1.0 + JITTER_S)
 
 
 def test_machines_and_actions_are_counted_apart(send: Send, clock: StepClock) -> None:
@@ -82,7 +84,7 @@ def test_creations_are_counted_per_app(send: Send, clock: StepClock) -> None:
     for _ in range(4):
         send(Call("create", "app"))
     send(Call("create", "other"))
-    assert clock.slept == [1.0]
+    assert clock.slept == [1.0 + JITTER_S]
 
 
 def test_requests_to_others_are_not_paced(send: Send, clock: StepClock) -> None:
@@ -106,7 +108,8 @@ def test_threads_share_one_pace(sink: Sink) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(waits) == [0, 0, 0, 1, 2, 3, 4, 5]
+    later = [second + JITTER_S for second in range(1, 6)]
+    assert sorted(waits) == pytest.approx([0, 0, 0, *later])
 
 
 PROCESS = """
@@ -114,7 +117,7 @@ import sys
 from pathlib import Path
 from pytest_flymachines._http import Request, Response, Transport
 from pytest_flymachines.api.calls import EXTENSION, Call
-from pytest_flymachines.api.pacing import PacingTransport
+from pytest_flymachines.api.pacing import JITTER_S, PacingTransport
 
 class Still:
     def monotonic(self):
@@ -139,7 +142,8 @@ def test_processes_share_one_pace(tmp_path: Path) -> None:
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     waits = [float(line) for p in processes for line in p.communicate(timeout=60)[0].split()]
     assert [p.returncode for p in processes] == [0, 0, 0]
-    assert sorted(waits) == [0, 0, *range(28)]
+    later = [second + JITTER_S for second in range(1, 28)]
+    assert sorted(waits) == pytest.approx([0, 0, 0, *later])
 
 
 def test_a_writer_that_was_killed_does_not_stop_the_others(
