@@ -80,20 +80,20 @@ class PatientTransport(Transport):
         self._inner = inner
         self._clock = clock
         self._patience_s = patience_s
-        self._awake: set[str] = set()
+        self._until: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def forget(self, machine_id: str) -> None:
         """Be patient with this machine again, because it starts anew."""
         with self._lock:
-            self._awake.discard(machine_id)
+            self._until.pop(machine_id, None)
 
     def handle_request(self, request: Request) -> Response:
         """Send, and send again while the agent is starting."""
         machine = request.headers.get("fly-force-instance-id", "")
-        if machine in self._awake:
-            return self._inner.handle_request(request)
-        deadline = self._clock.monotonic() + self._patience_s
+        with self._lock:
+            patient_until = self._clock.monotonic() + self._patience_s
+            deadline = self._until.setdefault(machine, patient_until)
         pause_s = 0.01
         while True:
             late = self._clock.monotonic() >= deadline
@@ -105,7 +105,7 @@ class PatientTransport(Transport):
             else:
                 if late or not self._still_starting(response):
                     with self._lock:
-                        self._awake.add(machine)
+                        self._until[machine] = 0.0
                     return response
                 response.close()
             self._clock.sleep(pause_s)
@@ -144,7 +144,7 @@ def build(settings: Settings, info: RunInfo | None, recorder: Recorder) -> Backe
         agent_transport=recorder.transport(patience),
         patience=patience,
         clock=recorder.clock,
-        aside=recorder.paused,
+        aside=recorder.scopes.paused,
         proxy_url=proxy_url,
         token=token,
     )

@@ -5,7 +5,7 @@ Only `settings` is imported before a test asks for a sandbox or an option asks f
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,9 +14,12 @@ from pytest_flymachines import settings as _settings
 
 if TYPE_CHECKING:
     from pytest_flymachines.api import MachinesClient
+    from pytest_flymachines.run import Run
     from pytest_flymachines.sandbox import Sandbox
     from pytest_flymachines.session import Session
     from pytest_flymachines.spec import SandboxSpec
+
+    SandboxFactory = Callable[..., Sandbox]
 
 SETTINGS = pytest.StashKey[_settings.Settings]()
 SESSION = pytest.StashKey["Session"]()
@@ -70,7 +73,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Where sandbox tests were collected, get ready to record or replay them."""
     if any(FIXTURES.intersection(getattr(item, "fixturenames", ())) for item in session.items):
-        _session(session.config).collected(session.items)
+        _session(session.config).collected()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -78,6 +81,17 @@ def pytest_configure_node(node: Any) -> None:
     """Tell an xdist worker about the run."""
     if _wants_machines(node.config):
         node.workerinput["flymachines"] = _session(node.config).worker_input()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let fixtures that are torn down know how their test went."""
+    report = yield
+    if SESSION in item.config.stash:
+        item.config.stash[SESSION].reported(item, report)
+    return report
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
@@ -109,30 +123,42 @@ def fly_sandbox_spec(pytestconfig: pytest.Config) -> SandboxSpec:
 
 
 @pytest.fixture(scope="session")
-def fly_sandbox(pytestconfig: pytest.Config, fly_sandbox_spec: SandboxSpec) -> Sandbox:
+def fly_scrub() -> list[str]:
+    """Secret values that never go into a cassette. Override it in conftest.py."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def _fly_run(pytestconfig: pytest.Config, fly_scrub: list[str]) -> Run:
+    session = _session(pytestconfig)
+    session.scrub(fly_scrub)
+    return session.run
+
+
+@pytest.fixture(scope="session")
+def fly_sandbox(_fly_run: Run, fly_sandbox_spec: SandboxSpec) -> Sandbox:
     """A machine that is ready: started, repository in its workspace, agent up.
 
     One for all tests and workers; see `SandboxSpec` and the `--fly-...` options.
     """
-    return _session(pytestconfig).run.sandbox(fly_sandbox_spec)
+    return _fly_run.sandbox(fly_sandbox_spec)
 
 
 @pytest.fixture(scope="session")
-def fly_sandbox_factory(
-    pytestconfig: pytest.Config, fly_sandbox_spec: SandboxSpec
-) -> Iterator[Any]:
+def fly_sandbox_factory(_fly_run: Run, fly_sandbox_spec: SandboxSpec) -> SandboxFactory:
     """`make(fresh=False, **changes) -> Sandbox`; equal specs share, `fresh=True` never does."""
-    run = _session(pytestconfig).run
 
     def make(*, fresh: bool = False, **changes: Any) -> Sandbox:
         spec = fly_sandbox_spec.replace(**changes)
-        return run.fresh_sandbox(spec) if fresh else run.sandbox(spec)
+        return _fly_run.fresh_sandbox(spec) if fresh else _fly_run.sandbox(spec)
 
-    return make  # type: ignore[return-value]
+    return make
 
 
 @pytest.fixture
-def fly_workspace(request: pytest.FixtureRequest, fly_sandbox_spec: SandboxSpec) -> Iterator[Any]:
+def fly_workspace(
+    request: pytest.FixtureRequest, _fly_run: Run, fly_sandbox_spec: SandboxSpec
+) -> Iterator[Sandbox]:
     """The shared machine with a private copy of the workspace as it was after the clone.
 
     `@pytest.mark.fly_sandbox(image=..., ...)` chooses another spec. Gone after the test.
@@ -141,6 +167,6 @@ def fly_workspace(request: pytest.FixtureRequest, fly_sandbox_spec: SandboxSpec)
 
 
 @pytest.fixture(scope="session")
-def fly_client(pytestconfig: pytest.Config) -> MachinesClient:
+def fly_client(_fly_run: Run) -> MachinesClient:
     """The Machines API client, for everything that the handle does not wrap."""
-    return _session(pytestconfig).run.client
+    return _fly_run.client

@@ -35,8 +35,9 @@ from pytest_flymachines.sandbox.channel import Channel
 from pytest_flymachines.sharing import Launched
 from pytest_flymachines.spec import SandboxSpec
 
-__all__ = ["attach", "existing", "launch"]
+__all__ = ["PRISTINE", "attach", "existing", "launch"]
 
+PRISTINE = "pytest-flymachines-pristine"
 START_TIMEOUT_S = 300.0
 PREPARE_TIMEOUT_S = 1800.0
 _PACK = b".pytest-flymachines.pack"
@@ -200,8 +201,9 @@ def _started(backend: Backend, spec: SandboxSpec, machine: Machine) -> Machine:
 
 
 def _make_reachable(backend: Backend, spec: SandboxSpec) -> None:
-    """An app made by the API has no public address until one is allocated, and its machines'
-    services cannot be reached (https://fly.io/docs/networking/services/).
+    """Give the app public addresses where it has none; the API makes apps without.
+
+    Source: https://fly.io/docs/networking/services/.
     """
     if backend.mode != "live" or backend.proxy_url or (spec.agent == "off" and not spec.ports):
         return
@@ -265,6 +267,8 @@ def _fill(
     argv = ["/bin/sh", "-c", run, "prepare.sh", mode, *script, *spec.setup]
     with _told(spec, launched):
         printed = sandbox.exec(argv, env=env, timeout=PREPARE_TIMEOUT_S).stdout
+        if not wait:
+            sandbox.attachment.channel.save_checkpoint(PRISTINE)
     return structs.replace(launched, workdir=printed.rstrip("\n"))
 
 

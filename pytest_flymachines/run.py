@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from pytest_flymachines import backend, provision
@@ -102,6 +104,22 @@ class Run:
             sandbox = self._attach(spec, launched)
             self._fresh.append(sandbox)
             return sandbox
+
+    def workspace(self, spec: SandboxSpec, failed: Callable[[], bool]) -> Iterator[Sandbox]:
+        """A sandbox whose workspace is a private copy, as it was after the clone.
+
+        Args:
+            spec: Whose machine.
+            failed: Asked at the end: whether the test failed, and `--fly-keep` may keep it.
+        """
+        shared = self.sandbox(spec)
+        at = shared.attachment
+        path = at.channel.make_workspace(provision.PRISTINE)
+        private = replace(at, channel=at.channel.with_base(path), workdir=os.fsdecode(path))
+        yield Sandbox(private)
+        keep = self.settings.keep
+        if keep == "never" or (keep == "failed" and not failed()):
+            at.channel.drop_workspace(path)
 
     def check_alive(self) -> None:
         """Notice a shared machine that died since the last test.

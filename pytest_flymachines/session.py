@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,15 @@ from pytest_flymachines.sharing import RunInfo
 
 if TYPE_CHECKING:
     from pytest_flymachines.cassettes import Recorder
+    from pytest_flymachines.cassettes.recorder import Mode
     from pytest_flymachines.controller import Controller, Outcome
     from pytest_flymachines.run import Run
     from pytest_flymachines.sandbox import Sandbox
     from pytest_flymachines.spec import SandboxSpec
 
-__all__ = ["Session"]
+__all__ = ["REPORTS", "Session"]
+
+REPORTS = pytest.StashKey[list[pytest.TestReport]]()
 
 
 class Session:
@@ -40,6 +44,7 @@ class Session:
         self._worker_input: dict[str, Any] | None = getattr(config, "workerinput", None)
         self._controller: Controller | None = None
         self._run: Run | None = None
+        self._recorder: Recorder | None = None
         self._outcome: Outcome | None = None
         self._signals: list[int] = []
 
@@ -126,22 +131,58 @@ class Session:
     def _make_run(self) -> Run:
         from pytest_flymachines.run import build
 
-        info = self._info()
-        return build(self._settings, info, self._worker_name(), self._recorder(info))
+        return build(self._settings, self._info(), self._worker_name(), self.recorder)
 
-    def _recorder(self, info: RunInfo | None) -> Recorder:
-        from pytest_flymachines.cassettes import Recorder
+    @property
+    def recorder(self) -> Recorder:
+        """This process's recorder."""
+        if self._recorder is None:
+            self._recorder = self._make_recorder(self._info())
+        return self._recorder
 
-        record = self._settings.record
-        mode = "replay" if info is None else "off" if record == "none" else record
+    def _make_recorder(self, info: RunInfo | None) -> Recorder:
+        from pytest_flymachines.cassettes import Recorder, Scrubber
+        from pytest_flymachines.cassettes.pytest_glue import record_command
+
+        settings = self._settings
+        scrubber = Scrubber(settings.scrub)
+        if info is not None and info.emulator is not None:
+            scrubber.add_token("FLY_API_TOKEN", info.emulator.token)
+        mode: Mode = "off"
+        if info is None:
+            mode = "replay"
+        elif settings.record != "none":
+            mode = settings.record
         return Recorder(
-            self._settings.cassettes,
+            settings.cassettes,
             mode=mode,
-            source=self._settings.chosen,
+            source=settings.chosen,
             run_id=info.run_id if info else "",
-            rootdir=self._settings.rootdir,
+            scrubber=scrubber,
+            rootdir=settings.rootdir,
             shared=Path(info.directory) / "cassettes" if info else None,
+            command=partial(record_command, self._config),
         )
+
+    def collected(self) -> None:
+        """Sandbox tests are there: from now on, know whose requests are made."""
+        if self._settings.chosen != "replay" and self._settings.record == "none":
+            return
+        if self._config.getoption("collectonly"):
+            return
+        from pytest_flymachines.cassettes.pytest_glue import CassettePlugin
+
+        plugin = CassettePlugin(
+            self.recorder,
+            missing=self._settings.missing_cassette,
+            unused=self._settings.unused,
+        )
+        self._config.pluginmanager.register(plugin, "flymachines-cassettes")
+
+    def scrub(self, values: Iterable[str]) -> None:
+        """Keep these out of every cassette."""
+        for value in values:
+            self.recorder.scrubber.add("fly_scrub", value, shortest=1)
 
     def _worker_name(self) -> str:
         return str(self._worker_input["workerid"]) if self._worker_input else "main"
@@ -160,7 +201,11 @@ class Session:
         """A private workspace for one test, on the machine that its marker asks for."""
         for marker in item.iter_markers("fly_sandbox"):
             spec = spec.replace(**marker.kwargs)
-        yield from self.run.workspace(spec)
+        yield from self.run.workspace(spec, failed=lambda: _failed(item))
+
+    def reported(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        """Keep the reports of a test for its fixtures' teardown."""
+        item.stash.setdefault(REPORTS, []).append(report)
 
     def close(self) -> None:
         """Give back connections and signal handlers."""
@@ -168,3 +213,8 @@ class Session:
             signal.signal(number, signal.SIG_DFL)
         if self._run is not None:
             self._run.close()
+
+
+def _failed(item: pytest.Item) -> bool:
+    """Whether the test has failed so far; `plugin.py` keeps its reports."""
+    return any(report.failed for report in item.stash.get(REPORTS, ()))
