@@ -11,7 +11,7 @@ from pytest_flymachines.emulator import ids
 from pytest_flymachines.emulator.answers import Problem, answer, empty
 from pytest_flymachines.emulator.call import APP, Call, Routes
 from pytest_flymachines.emulator.emulator import Emulator
-from pytest_flymachines.emulator.model import App
+from pytest_flymachines.emulator.model import App, Machine, Volume
 from pytest_flymachines.emulator.render import app_json
 from pytest_flymachines.emulator.wiretime import now_ms
 
@@ -66,17 +66,21 @@ def create_app(emulator: Emulator, name: str, org: str, network: str = "", role:
 
 
 def delete_app(emulator: Emulator, app: App) -> None:
-    """Delete an app with its machines and volumes."""
-    for machine in list(emulator.store.machines_of(app.name)):
+    """Delete an app with its machines and volumes, which nobody finds from now on."""
+    machines = list(emulator.store.machines_of(app.name))
+    volumes = list(emulator.store.volumes_of(app.name))
+    for volume in volumes:
+        volume.app = ""
+    for machine in machines:
+        machine.app = ""
         emulator.flyd.lives[machine.id].destroy(force=True)
-    emulator.flyd.spawn(_remove_when_empty(emulator, app.name), f"delete app {app.name}")
+    work = _remove(emulator, machines, volumes)
+    emulator.flyd.spawn(work, f"delete app {app.name}")
     emulator.store.drop(app)
 
 
-async def _remove_when_empty(emulator: Emulator, name: str) -> None:
+async def _remove(emulator: Emulator, machines: list[Machine], volumes: list[Volume]) -> None:
     """Wait for the machines to be gone, then forget them and remove the volumes."""
-    machines = list(emulator.store.machines_of(name))
-    volumes = list(emulator.store.volumes_of(name))
     for machine in machines:
         await emulator.flyd.lives[machine.id].over()
         emulator.flyd.forget(machine)

@@ -6,6 +6,7 @@ Example of a live text: superfly/docs issue 2187.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, TypeVar
 
@@ -20,7 +21,15 @@ T = TypeVar("T")
 
 MISMATCH = re.compile(r"^Expected `(?P<want>[^`]+)`, got `(?P<got>[^`]+)`")
 PATH = re.compile(r" - at `(?:key in )?\$?\.?(?P<path>[^`]*)`$")
-BAD_BYTE = re.compile(r"\(byte (\d+)\)")
+
+#: Where a character does not belong, as Python's decoder says it, and as Go's does.
+SYNTAX = (
+    ("Expecting value", "looking for beginning of value"),
+    ("Expecting property name", "looking for beginning of object key string"),
+    ("Expecting ':'", "after object key"),
+    ("Expecting ','", "after object key:value pair"),
+    ("Extra data", "after top-level value"),
+)
 
 GO_KINDS = {"str": "string", "int": "number", "float": "number", "bool": "bool"}
 GO_TYPES = {"str": "string", "int": "int", "float": "float64", "bool": "bool", "array": "[]string"}
@@ -40,8 +49,8 @@ def decode(raw: bytes, kind: type[T], go_type: str, *, keep_nulls: bool = False)
     """
     try:
         value: Any = msgspec.json.decode(raw) if raw.strip() else {}
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Problem(400, _syntax_error(raw, str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Problem(400, _syntax_error(raw)) from None
     try:
         return msgspec.convert(
             value if keep_nulls else _without_nulls(value), kind, dec_hook=decode_hook
@@ -58,14 +67,14 @@ def _without_nulls(value: object) -> object:
     return value
 
 
-def _syntax_error(raw: bytes, text: str) -> str:
-    byte = BAD_BYTE.search(text)
-    if byte is None:
-        return "unexpected EOF"
-    at = int(byte[1])
-    char = raw[at : at + 4].decode("utf-8", "replace")[:1]
-    where = "after top-level value" if "trailing char" in text else "looking for beginning of value"
-    return f"invalid character '{char}' {where}"
+def _syntax_error(raw: bytes) -> str:
+    try:
+        json.loads(raw.decode("utf-8", "replace"))
+    except json.JSONDecodeError as error:
+        where = next((go for python, go in SYNTAX if error.msg.startswith(python)), SYNTAX[0][1])
+        rest = error.doc[error.pos :]
+        return f"invalid character '{rest[0]}' {where}" if rest else "unexpected EOF"
+    return "invalid UTF-8 in string"
 
 
 def _type_error(text: str, go_type: str) -> str:

@@ -46,7 +46,7 @@ class Timings:
     destroyed_readable_s: float = 10.0
     volume_bond_s: float = 1.0
     restart_backoff_s: float = 0.1
-    restart_backoff_max_s: float = 30.0
+    restart_backoff_max_s: float = 2.0
     list_delay_s: float = 0.0
     hour_s: float = 3600.0
 
@@ -83,8 +83,16 @@ class Flyd:
     def recover(self) -> None:
         """Bring the records of an emulator that ended into a state at rest."""
         for life in list(self.lives.values()):
-            life.recover()
-            self.schedules.arm(life)
+            if life.machine.app in self.store.apps:
+                life.recover()
+                self.schedules.arm(life)
+            else:
+                self.forget(life.machine)
+                self.spawn(self.discard(life.machine), f"discard {life.machine.id}")
+        for volume in list(self.store.volumes.values()):
+            if volume.app not in self.store.apps:
+                self.store.drop(volume)
+                self.spawn(self.remove_volume(volume), f"remove {volume.id}")
 
     def adopt(self, machine: Machine) -> Life:
         """Take in a machine that was just created."""

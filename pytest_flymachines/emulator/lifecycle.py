@@ -206,7 +206,8 @@ class Life:
                 self._journal.enter("started", ("start", "started", "flyd"))
                 self._flyd.checks.start(self)
             return
-        await self._boot(mine, keep_root=previous == "suspended")
+        kept = previous == "suspended" or self._keeps_root(restart=False)
+        await self._boot(mine, keep_root=kept)
 
     async def _boot(self, mine: asyncio.Event, *, keep_root: bool = False) -> None:
         machine = self.machine

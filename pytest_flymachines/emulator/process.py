@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pytest_flymachines.emulator.api import api
@@ -21,7 +23,7 @@ from pytest_flymachines.emulator.auth import Tokens
 from pytest_flymachines.emulator.config import encode
 from pytest_flymachines.emulator.control import Control
 from pytest_flymachines.emulator.emulator import Emulator
-from pytest_flymachines.emulator.engines.base import Engine, Probe
+from pytest_flymachines.emulator.engines.base import Engine, EngineError, Probe
 from pytest_flymachines.emulator.faults import Faults
 from pytest_flymachines.emulator.flyd import Flyd, Timings
 from pytest_flymachines.emulator.forwards import Forwards
@@ -91,7 +93,11 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
             except StateLocked as error:
                 raise CannotServe(str(error)) from None
         run = RunDirectory()
-        engine, probe, why_others_failed = await choose(options.engine, run.path)
+        try:
+            engine, probe, why_others_failed = await choose(options.engine, run.path)
+        except EngineError as error:
+            await run.remove(_remove_tree)
+            raise CannotServe(str(error)) from None
         stack.push_async_callback(run.remove, engine.discard)
         emulator = _emulator(options, engine, run.path, timings or Timings())
         stack.callback(emulator.requests.close)
@@ -108,8 +114,8 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
             "notes": [*probe.notes, *why_others_failed],
         }
         control = Control(emulator, forwards, about, stop.set)
-        for name, app in (("api", api(emulator)), ("control", control)):
-            await stack.enter_async_context(_serving(app, sockets[name]))
+        apps = {sockets["api"]: api(emulator), sockets["control"]: control}
+        await stack.enter_async_context(_serving(apps))
         _say_ready(options, about)
         emulator.flyd.spawn(_sweep(engine), "sweep")
         await stop.wait()
@@ -141,8 +147,26 @@ def _emulator(options: Options, engine: Engine, directory: Path, timings: Timing
 
 
 @contextlib.asynccontextmanager
-async def _serving(app: Any, listener: socket.socket):  # type: ignore[no-untyped-def]
-    config = uvicorn.Config(
+async def _serving(apps: Mapping[socket.socket, ASGIApp]) -> AsyncIterator[None]:
+    """Serve each application on its socket."""
+    servers = [_Server(_config(app)) for app in apps.values()]
+    tasks = [
+        asyncio.create_task(server.serve(sockets=[listener]))
+        for server, listener in zip(servers, apps, strict=True)
+    ]
+    while not all(server.started for server in servers):
+        await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        for server in servers:
+            # Waits that are still open have no answer to come.
+            server.should_exit = server.force_exit = True
+        await asyncio.gather(*tasks)
+
+
+def _config(app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         http=_Protocol,
         ws="none",
@@ -151,19 +175,8 @@ async def _serving(app: Any, listener: socket.socket):  # type: ignore[no-untype
         access_log=False,
         server_header=False,
         timeout_keep_alive=75,
-        h11_max_incomplete_event_size=64 * 1024,
         limit_concurrency=1000,
     )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:
-        await asyncio.sleep(0)
-    try:
-        yield
-    finally:
-        # Waits that are still open have no answer to come.
-        server.should_exit = server.force_exit = True
-        await task
 
 
 def _bind(port: int) -> socket.socket:
@@ -186,6 +199,10 @@ def _say_ready(options: Options, about: dict[str, Any]) -> None:
     else:
         os.write(options.ready_fd, line)
         os.close(options.ready_fd)
+
+
+async def _remove_tree(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 async def _sweep(engine: Engine) -> None:

@@ -81,7 +81,6 @@ def app_json(app: App, store: Store) -> dict[str, Any]:
             "slug": app.org,
             "internal_numeric_id": org_number(app.org),
         },
-        "created_at": app.created_ms,
         "cname_target": f"{app.id}.{app.name}.fly.dev",
         "app_role": app.role,
     }
