@@ -1,0 +1,67 @@
+"""A stand-in for the Machines API's exec, for tests of what goes through it.
+
+It runs commands on this computer with all that makes Fly's exec narrow: a small body, one at a
+time, text for output, no stdin, cwd `/`, and a process that goes on after 408.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_flymachines.errors import ApiError
+
+
+@dataclass
+class Answer:
+    exit_code: int
+    stdout: str
+    stderr: str
+    exit_signal: int = 0
+
+
+@dataclass
+class StandIn:
+    """What ApiChannel asks of a `MachinesClient`.
+
+    Attributes:
+        root: Directory that stands for the machine's `/`.
+        prefix: Put before each command, to run it elsewhere.
+        requests: Every command that was asked for.
+    """
+
+    root: Path
+    prefix: Sequence[str] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    requests: list[list[str]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def exec(
+        self, app: str, machine_id: str, command: Sequence[str], *, timeout_s: float | None = None
+    ) -> Answer:
+        body = json.dumps({"command": list(command), "timeout": timeout_s}, ensure_ascii=False)
+        assert len(body.encode()) < 16 * 1024
+        assert timeout_s is not None
+        assert timeout_s <= 60
+        with self.lock, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            self.requests.append(list(command))
+            process = subprocess.Popen(
+                [*self.prefix, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd="/",
+                env={"PATH": os.environ["PATH"], "HOME": "/", **self.env},
+            )
+            try:
+                stdout, stderr = process.communicate(timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                raise ApiError("POST", "/exec", 408, "", message="deadline_exceeded") from None
+        code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+        return Answer(code, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"))
