@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pytest_flymachines.spec import SandboxSpec
 
-__all__ = ["BLOBS", "CassetteKey", "Kind", "spec_facts"]
+__all__ = ["BLOBS", "CassetteKey", "Kind", "param_text", "safe_name", "spec_facts"]
 
 Kind = Literal["test", "fixture", "sandbox"]
 
@@ -66,7 +66,7 @@ class CassetteKey:
 
     @classmethod
     def fixture(
-        cls, scope: str, name: str, *, node: str = "", base: str = "", param: object = ...
+        cls, scope: str, name: str, *, node: str = "", base: str = "", param: str = ""
     ) -> CassetteKey:
         """A fixture of wider scope: `<scope>/<node>/<fixture>.yaml`.
 
@@ -75,9 +75,9 @@ class CassetteKey:
             name: Name of the fixture.
             node: Node id of what it is set up for; empty for the session.
             base: Where it is defined, when that is not the rootdir's conftest.py.
-            param: Its parameter, if it has one.
+            param: Its parameter as text (see `param_text`), if it has one.
         """
-        stem = name if param is ... else f"{name}[{_param(param)}]"
+        stem = f"{name}[{param}]" if param else name
         if base:
             stem += "@here" if base == node else f"@{base}"
         label = f"fixture {stem} ({scope} of {node})" if node else f"fixture {stem} ({scope})"
@@ -123,15 +123,23 @@ def _repo(repo: str, rootdir: Path | None) -> str:
     return PurePosixPath(os.path.relpath(base / Path(repo).expanduser(), base)).as_posix()
 
 
-def _param(param: object) -> str:
-    """A parameter as text; different ones differ, also `1` and `"1"`."""
+def param_text(param: object, index: int) -> str:
+    """A parameter as text: itself where that is always the same, else its position.
+
+    Different ones differ, also `1` and `"1"`.
+    """
+    text = repr(param)
     if not isinstance(param, str):
-        return repr(param)
+        return text if _is_literal(text) else f"#{index}"
+    return text if _is_literal(param) else param
+
+
+def _is_literal(text: str) -> bool:
     try:
-        ast.literal_eval(param)
+        ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return param
-    return repr(param)
+        return False
+    return True
 
 
 def _directory(path: str) -> PurePosixPath:
@@ -144,7 +152,7 @@ def _directory(path: str) -> PurePosixPath:
 def _folder(part: str) -> str:
     """A directory; its case is that of a directory of the user's own, so it may stay."""
     safe = "up" if part == ".." else _UNSAFE.sub("-", part)[:_LONGEST]
-    return safe if safe == part and not _DEVICE.fullmatch(part) else f"{safe}-{_digest(part)}"
+    return safe if safe == part and not _DEVICE.fullmatch(part) else _marked(safe, part)
 
 
 def safe_name(name: str, whole: str = "") -> str:
@@ -158,7 +166,14 @@ def safe_name(name: str, whole: str = "") -> str:
     plain = safe == name and name == name.lower() and 0 < len(name) <= _LONGEST
     if plain and not _DEVICE.fullmatch(name):
         return name
-    return f"{safe[:_LONGEST].rstrip('. ')}-{_digest(whole or name)}"
+    return _marked(safe[:_LONGEST], whole or name)
+
+
+def _marked(name: str, whole: str) -> str:
+    """A name with a digest; what Windows takes for a device is none without its dot."""
+    if _DEVICE.fullmatch(name):
+        name = name.replace(".", "-")
+    return f"{name.rstrip('. ')}-{_digest(whole)}"
 
 
 def _digest(text: str) -> str:

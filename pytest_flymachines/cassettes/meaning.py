@@ -62,17 +62,17 @@ def meaning(
 
     Args:
         method: HTTP method.
-        uri: Absolute URL, or path and query alone.
-        body: Without content-encoding.
+        uri: Absolute URL, or path and query alone, without secrets.
+        body: Without content-encoding and without secrets.
         service: What is asked, when it is neither the Machines API nor the agent.
-        rename: Takes the known ids of machines, and the secrets, out of text.
+        rename: Takes the known ids of machines out of text.
     """
     path, _, query = target(uri).partition("?")
     if not service:
         for pattern, replacement, _ in PATHS:
             path = pattern.sub(replacement, path)
     where = f"{method} {path}"
-    line = rename(f"{where}{_query(where, query)}")
+    line = without_padding(rename(f"{where}{_query(where, query)}"))
     if service:
         line = f"[{service}] {line}"
     if not body or BODIES.fullmatch(f"{method} {target(uri)}"):

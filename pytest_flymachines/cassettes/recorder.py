@@ -147,10 +147,10 @@ class Recorder:
         """
         request.meaning = meaning(
             request.method,
-            request.uri,
-            request.body or b"",
+            self.scrubber.text(request.uri),
+            self.scrubber.data(request.body or b""),
             service=service,
-            rename=self._rename,
+            rename=self.identities.rename,
         )
         scope = self.scopes.current()
         if scope is None:
@@ -178,7 +178,10 @@ class Recorder:
             response = self.replay(request, WEBSOCKET)
             assert scope is not None
             return ReplayedSocket(
-                response["body"], self.clock, self._frame_miss(scope), self._rename
+                response["body"],
+                self.clock,
+                self._frame_miss(scope),
+                lambda text: self.identities.rename(self.scrubber.text(text)),
             )
         socket = connect()
         if scope is None or scope.blank is None:
@@ -246,9 +249,6 @@ class Recorder:
                     scope.path, self._persister, self.identities, in_order=in_order
                 )
             return scope.tape
-
-    def _rename(self, text: str) -> str:
-        return self.identities.rename(self.scrubber.text(text))
 
     def _missed(self, scope: Scope, request: VcrRequest) -> CassetteMiss:
         asker = self._asker(scope)

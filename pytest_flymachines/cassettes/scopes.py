@@ -29,6 +29,8 @@ class Scope:
         misses: What replay had no answer for.
         machines: How many machines it made.
         written: How many exchanges the file on the disk has from this run.
+        origin: The test in which it began, if it is none itself.
+        broken: It ended in an error, so it is good for no other test than its origin.
     """
 
     key: CassetteKey
@@ -39,6 +41,8 @@ class Scope:
     misses: list[CassetteMiss] = field(default_factory=list)
     machines: int = 0
     written: int = 0
+    origin: CassetteKey | None = None
+    broken: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -66,24 +70,34 @@ class Scopes:
         scope = self.enter(key, **header)
         try:
             yield scope
+        except BaseException:
+            scope.broken = True
+            raise
         finally:
             self.leave(key)
 
     def enter(self, key: CassetteKey, *, fresh: bool = False, **header: Any) -> Scope:
         """Make `key` the owner of what is requested from now on.
 
-        An owner that was entered before goes on where it was, unless it is to begin `fresh`.
+        An owner that was entered before goes on where it was, unless it is to begin `fresh`,
+        or ended in an error before.
         """
         with self._lock:
-            if fresh:
-                self._known.pop(key, None)
             scope = self._known.get(key)
-            if scope is None:
+            if scope is None or fresh or scope.broken:
                 scope = self._known[key] = self._make(key, header)
+                scope.origin = None if key.kind == "test" else self.test()
             if key.kind != "sandbox":
                 self._everywhere.append(scope)
         self._here.scopes.append(scope)
         return scope
+
+    def resume(self, scope: Scope) -> None:
+        """Make a scope that was left the owner again, unless its end was noted meanwhile."""
+        with self._lock:
+            self._known.setdefault(scope.key, scope)
+            self._everywhere.append(scope)
+        self._here.scopes.append(scope)
 
     def leave(self, key: CassetteKey) -> None:
         """Give back to whoever was the owner before."""

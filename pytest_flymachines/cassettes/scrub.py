@@ -15,7 +15,6 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from urllib.parse import quote, quote_plus
 
 from pytest_flymachines.cassettes.volatile import SECRET_NAME, TOKEN_VARIABLES
 
@@ -57,7 +56,7 @@ class Scrubber:
         """
         self._names: dict[bytes, str] = {}
         self._pattern: re.Pattern[bytes] | None = None
-        self._spellings: dict[bytes, tuple[str, int]] = {}
+        self._groups: list[tuple[str, int]] = []
         environ = os.environ if environ is None else environ
         for name in TOKEN_VARIABLES:
             self.add_token(name, environ.get(name, ""))
@@ -108,7 +107,8 @@ class Scrubber:
 
     def find(self, data: bytes, depth: int = _DEPTH) -> set[str]:
         """Names of the secrets that stand in `data`, plain or encoded."""
-        found = {self._spellings[m[0]][0] for m in self._compiled().finditer(data)}
+        pattern = self._compiled()
+        found = {self._groups[(m.lastindex or 0) - 1][0] for m in pattern.finditer(data)}
         if _HEADER.search(data):
             found.add("Authorization")
         if any(_is_credential(m[0]) for m in _URL.finditer(data)):
@@ -123,21 +123,22 @@ class Scrubber:
 
     def _compiled(self) -> re.Pattern[bytes]:
         if self._pattern is None:
-            self._spellings = {
-                spelling: (name, shift)
-                for value, name in self._names.items()
+            spellings = [
+                (spelling, name, shift)
+                for value, name in sorted(self._names.items(), key=lambda item: -len(item[0]))
                 for spelling, shift in _spellings(value)
-            }
-            longest_first = sorted(self._spellings, key=len, reverse=True)
-            self._pattern = re.compile(b"|".join(map(re.escape, longest_first)) or rb"(?!)")
+            ]
+            self._groups = [(name, shift) for _, name, shift in spellings]
+            alternatives = b"|".join(b"(%b)" % spelling for spelling, _, _ in spellings)
+            self._pattern = re.compile(alternatives or rb"(?!)")
         return self._pattern
 
     def _replace(self, match: re.Match[bytes]) -> bytes:
-        name, shift = self._spellings[match[0]]
+        assert match.lastindex
+        name, shift = self._groups[match.lastindex - 1]
         if shift < 0:
             return _placeholder(name, len(match[0]))
-        size = len(match[0]) * 6 // 8
-        return _core(_placeholder(name, size + 3), shift)[: len(match[0])]
+        return _core(_placeholder(name, len(match[0])), shift)[: len(match[0])]
 
     @staticmethod
     def _credentials(match: re.Match[bytes]) -> bytes:
@@ -186,30 +187,33 @@ def _is_credential(userinfo: bytes) -> bool:
 
 
 def _spellings(value: bytes) -> Iterator[tuple[bytes, int]]:
-    """A value as it may be written, with the shift of a base64 core, else -1."""
+    """Patterns for a value as it may be written, with the shift of a base64 core, else -1."""
     text = value.decode("utf-8", "surrogateescape")
-    plain = {
-        text,
-        quote(value, safe=""),
-        quote(value),
-        quote_plus(value),
-        json.dumps(text)[1:-1],
-        json.dumps(text, ensure_ascii=False)[1:-1],
-        html.escape(text),
-        text.replace("'", "'\\''"),
-        text.replace("'", "'\"'\"'"),
-        text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"),
-        value.hex(),
-        value.hex().upper(),
-    }
-    plain |= {re.sub("%[0-9A-F]{2}", lambda m: m[0].lower(), form) for form in plain}
-    for form in plain:
-        yield form.encode("utf-8", "surrogateescape"), -1
+    yield b"".join(_character(character) for character in text), -1
+    yield b"(?i:%b)" % value.hex().encode(), -1
     for shift in range(3):
         core = _core(value, shift)
         if len(core) >= _SHORTEST_CORE:
-            yield core, shift
-            yield core.translate(_TO_URLSAFE), shift
+            yield b"[+-]".join(re.escape(c).replace(b"/", b"[/_]") for c in core.split(b"+")), shift
+
+
+def _character(character: str) -> bytes:
+    """A pattern for one character, plain or as URLs, JSON, HTML and shells write it."""
+    data = character.encode("utf-8", "surrogateescape")
+    if data.isalnum() and data.isascii():
+        return data
+    units = character.encode("utf-16-be", "surrogatepass")
+    escaped = "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
+    forms = [
+        re.escape(data),
+        b"(?i:%b)" % "".join(f"%{byte:02x}" for byte in data).encode(),
+        b"(?i:%b)" % re.escape(escaped.encode()),
+        re.escape(json.dumps(character)[1:-1].encode()),
+        re.escape(html.escape(character).encode("utf-8", "surrogateescape")),
+        *([rb"\+"] if character == " " else []),
+        *([rb"'\\''", rb"'\"'\"'"] if character == "'" else []),
+    ]
+    return b"(?:%b)" % b"|".join(dict.fromkeys(forms))
 
 
 _TO_URLSAFE = bytes.maketrans(b"+/", b"-_")

@@ -1,0 +1,251 @@
+"""pytest's hooks for cassettes: whose requests are made, who passed, what was missed.
+
+`plugin.py` registers one `CassettePlugin` in each process that runs tests. A test's cassette
+is written when its teardown has passed. That of a wider fixture or of a provisioning is
+written with the first test that passes while it is there (so that a run which is killed
+leaves what its tests need), and again at its end if it made more requests. It needs no more
+than one such test: what other tests do with it is in their cassettes.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import warnings
+from collections.abc import Generator
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from pytest_flymachines.cassettes.keys import CassetteKey, param_text
+from pytest_flymachines.cassettes.misses import CassetteMissing
+from pytest_flymachines.cassettes.recorder import Recorder
+from pytest_flymachines.cassettes.scopes import Scope
+from pytest_flymachines.errors import CassetteError, CassetteMiss
+
+__all__ = ["CassettePlugin", "UnusedRecording", "fixture_key", "record_command", "test_key"]
+
+Wrapper = Generator[None, Any, Any]
+
+
+class UnusedRecording(pytest.PytestWarning):
+    """A cassette holds requests that nobody made."""
+
+
+class CassettePlugin:
+    """The hooks of one process that runs tests.
+
+    Args:
+        recorder: What the transports of this process go through.
+        missing: What becomes of a test that was never recorded.
+        unused: What becomes of a test that passes without making a recorded request.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        *,
+        missing: Literal["skip", "fail"] = "skip",
+        unused: Literal["ignore", "warn", "fail"] = "ignore",
+    ) -> None:
+        self._recorder = recorder
+        self._missing = missing
+        self._unused = unused
+        self._test: CassetteKey | None = None
+        self._good = True
+        self._skipped = False
+        self._told: list[CassetteMiss] = []
+        self._ended: list[CassetteKey] = []
+        self._wide_passed: set[CassetteKey] = set()
+
+    # whose requests they are
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Wrapper:
+        """Begin a test, or the next attempt at it."""
+        if self._test is not None:
+            self._recorder.scopes.leave(self._test)
+        self._test = test_key(item)
+        self._good, self._skipped, self._told = True, False, []
+        self._recorder.scopes.enter(self._test, fresh=True)
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+    ) -> Wrapper:
+        """Give requests in the setup and the teardown of a wider fixture to that fixture."""
+        if fixturedef.scope == "function":
+            return (yield)
+        key = fixture_key(fixturedef, request)
+        if key in self._ended:
+            self._end_wider(key, passed=True)
+        scopes = self._recorder.scopes
+        scope = scopes.enter(key, fresh=True)
+        fixturedef.addfinalizer(partial(self._torn_down, key))  # runs after the fixture's own
+        try:
+            return (yield)
+        except BaseException:
+            scope.broken = True
+            raise
+        finally:
+            scopes.leave(key)
+            fixturedef.addfinalizer(partial(scopes.resume, scope))  # runs before them
+
+    def _torn_down(self, key: CassetteKey) -> None:
+        self._recorder.scopes.leave(key)
+        self._ended.append(key)
+
+    # who passed
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Wrapper:
+        """Tell what was missed, and after the teardown write what passed."""
+        report: pytest.TestReport = yield
+        if self._test is None:
+            return report
+        if self._recorder.mode == "replay":
+            self._tell_misses(report, call, item)
+        self._good = self._good and (report.passed or hasattr(report, "wasxfail"))
+        if call.when == "teardown":
+            try:
+                self._finish(item, report)
+            except CassetteError as error:
+                _fail(report, str(error))
+        return report
+
+    def _finish(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        assert self._test is not None
+        key, self._test = self._test, None
+        recorder = self._recorder
+        recorder.scopes.leave(key)
+        scope = recorder.finish(key, self._good)
+        if self._good and scope is not None:
+            self._tell_unused(item, report, scope)
+            self._save_wider(key)
+        for wide in list(self._ended):
+            finished = self._end_wider(wide, passed=report.passed)
+            if finished is not None and self._good and not finished.broken:
+                self._tell_unused(item, report, finished)
+
+    def _end_wider(self, key: CassetteKey, *, passed: bool) -> Scope | None:
+        """Write what a fixture's teardown asked, if the teardown passed."""
+        self._ended.remove(key)
+        good = key in self._wide_passed
+        self._wide_passed.discard(key)
+        return self._recorder.finish(key, good and passed)
+
+    def _save_wider(self, test: CassetteKey) -> None:
+        """Write what a test that passed may have needed."""
+        for scope in self._recorder.scopes.all():
+            if scope.key.kind != "test" and (not scope.broken or scope.origin == test):
+                self._wide_passed.add(scope.key)
+                self._recorder.save(scope)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Wrapper:
+        """Write what provisionings and fixtures asked since they were written."""
+        for scope in self._recorder.scopes.all():
+            try:
+                self._recorder.finish(scope.key, scope.key in self._wide_passed)
+            except CassetteError as error:
+                warnings.warn(str(error), UnusedRecording, stacklevel=1)
+        return (yield)
+
+    # what was missed
+
+    def _tell_misses(
+        self, report: pytest.TestReport, call: pytest.CallInfo[None], item: pytest.Item
+    ) -> None:
+        """See to it that a miss is neither caught by the test nor told as something else."""
+        misses = self._misses(call)
+        new = [miss for miss in misses if miss not in self._told]
+        self._told += new
+        if not new:
+            return
+        if self._missing == "skip" and all(isinstance(miss, CassetteMissing) for miss in misses):
+            self._skip(report, item, str(new[0]))
+        elif report.failed and call.excinfo is not None:
+            told = str(call.excinfo.value)
+            report.sections += [("cassette miss", str(miss)) for miss in new if str(miss) != told]
+        else:
+            _fail(report, "\n\n".join(map(str, new)))
+
+    def _misses(self, call: pytest.CallInfo[None]) -> list[CassetteMiss]:
+        """What this test, and what it builds on, was not answered."""
+        assert self._test is not None
+        scopes = self._recorder.scopes.all()
+        misses = [
+            miss
+            for scope in scopes
+            if self._test in (scope.key, scope.origin) or scope.key in self._ended
+            for miss in scope.misses
+        ]
+        error = call.excinfo.value if call.excinfo is not None else None
+        while error is not None:
+            # a wider fixture that failed before fails every test with the same error
+            if isinstance(error, CassetteMiss) and error not in misses:
+                misses.append(error)
+            error = error.__cause__ or error.__context__
+        return misses
+
+    def _skip(self, report: pytest.TestReport, item: pytest.Item, reason: str) -> None:
+        report.__dict__.pop("wasxfail", None)
+        if self._skipped:
+            report.outcome, report.longrepr = "passed", None
+            return
+        self._skipped = True
+        path, line, _ = item.location
+        report.outcome = "skipped"
+        report.longrepr = (path, (line or 0) + 1, f"Skipped: {reason}")
+
+    def _tell_unused(self, item: pytest.Item, report: pytest.TestReport, scope: Scope) -> None:
+        if self._unused == "ignore" or self._skipped or scope.key.kind == "sandbox":
+            return
+        unused = self._recorder.unused(scope)
+        if not unused:
+            return
+        text = f"{scope.key.label}: {len(unused)} recorded request(s) were not made:\n" + "\n".join(
+            f"    {line}" for line in unused
+        )
+        if self._unused == "fail":
+            _fail(report, text)
+        else:
+            item.warn(UnusedRecording(text))
+
+
+def test_key(item: pytest.Item) -> CassetteKey:
+    """The key of a test; xdist's groups, which it writes into node ids, are not part of it."""
+    plain = f"{item.parent.nodeid}::{item.name}" if item.parent is not None else item.nodeid
+    return CassetteKey.test(plain if item.nodeid.startswith(plain) else item.nodeid)
+
+
+def fixture_key(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> CassetteKey:
+    """The key of a wider fixture: by scope, what it is set up for, name and parameter."""
+    node = "" if fixturedef.scope == "session" else request.node.nodeid
+    base = fixturedef.baseid
+    if not base:
+        module = getattr(fixturedef.func, "__module__", "") or ""
+        base = "" if module.rpartition(".")[2] == "conftest" else module
+    param = ""
+    if hasattr(request, "param"):
+        param = param_text(request.param, getattr(request, "param_index", 0))
+    return CassetteKey.fixture(
+        fixturedef.scope, fixturedef.argname, node=node, base=base, param=param
+    )
+
+
+def record_command(config: pytest.Config, nodeid: str) -> str:
+    """What to type, in the directory where pytest was started, to record a test again."""
+    file, separator, name = nodeid.partition("::")
+    path = Path(os.path.relpath(config.rootpath / file, config.invocation_params.dir))
+    target = shlex.quote(f"{path.as_posix()}{separator}{name}") if nodeid else ""
+    return " ".join(["pytest", *([target] if target else []), "--fly-record=all"])
+
+
+def _fail(report: pytest.TestReport, text: str) -> None:
+    report.outcome = "failed"
+    report.__dict__.pop("wasxfail", None)
+    report.longrepr = text

@@ -1,0 +1,26 @@
+"""A server to record from."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cassettes.machine import Server
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Server]:
+    """A server whose commands run in a directory of their own."""
+    directory = tmp_path / "machine"
+    directory.mkdir()
+    with Server(directory) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,156 @@
+"""What makes two requests the same."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+
+import pytest
+
+from pytest_flymachines.cassettes.meaning import Meaning, meaning
+
+M = "/v1/apps/{app}/machines/d5683210c7968e"
+
+
+def of(method: str, path: str, body: object = None, service: str = "") -> Meaning:
+    data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+    return meaning(method, path, data, service=service)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (
+            ("GET", "https://api.machines.dev/v1/apps/one/machines"),
+            ("GET", "http://127.0.0.1:4280/v1/apps/two/machines"),
+        ),
+        (("GET", "/v1/orgs/me/machines"), ("GET", "/v1/orgs/you/machines")),
+        (("GET", "/x?a=1&b=2"), ("GET", "/x?b=2&a=1")),
+        (
+            ("GET", "/v1/apps/a/machines/m/wait?state=started&timeout=60&version=01A"),
+            ("GET", "/v1/apps/a/machines/m/wait?timeout=7&state=started"),
+        ),
+        (
+            ("POST", "/v1/apps/a/machines/m/exec", {"command": ["ls"], "timeout": 10}),
+            ("POST", "/v1/apps/a/machines/m/exec", {"timeout": 3, "command": ["ls"]}),
+        ),
+        (
+            ("POST", "/v1/apps/a/machines/m/agent/processes/p1/poll", {"stdout": 4, "wait_s": 1}),
+            ("POST", "/v1/apps/a/machines/m/agent/processes/p1/poll", {"stdout": 4, "wait_s": 0}),
+        ),
+        (
+            ("POST", "/v1/apps/a/machines", {"name": "x", "region": "ord", "config": {"a": 1}}),
+            ("POST", "/v1/apps/a/machines", {"name": "y", "region": "fra", "config": {"a": 1}}),
+        ),
+        (
+            (
+                "POST",
+                "/v1/apps/a/machines",
+                {
+                    "config": {
+                        "metadata": {"pytest_flymachines_run": "1", "k": "v"},
+                        "files": [
+                            {"guest_path": "/etc/x", "raw_value": "eA=="},
+                            {"guest_path": "/opt/pytest-flymachines/a.pyz", "raw_value": "eA=="},
+                        ],
+                    }
+                },
+            ),
+            (
+                "POST",
+                "/v1/apps/a/machines",
+                {
+                    "config": {
+                        "metadata": {"k": "v", "pytest_flymachines_owner": "me"},
+                        "files": [{"raw_value": "eA==", "guest_path": "/etc/x"}],
+                    }
+                },
+            ),
+        ),
+        (
+            ("POST", "/exec", {"command": ["x"], "env": {"API_TOKEN": "one", "A": "1"}}),
+            ("POST", "/exec", {"command": ["x"], "env": {"A": "1", "API_TOKEN": "two"}}),
+        ),
+        (
+            ("PUT", "/v1/apps/a/machines/m/agent/file?path=.pytest-flymachines.pack", b"\x00one"),
+            ("PUT", "/v1/apps/a/machines/m/agent/file?path=.pytest-flymachines.pack", b""),
+        ),
+    ],
+)
+def test_requests_that_mean_the_same_are_equal(
+    one: tuple[str, str], other: tuple[str, str]
+) -> None:
+    assert of(*one) == of(*other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("GET", "/v1/apps/a/machines"), ("POST", "/v1/apps/a/machines")),
+        (("GET", "/v1/apps/a/machines/m1"), ("GET", "/v1/apps/a/machines/m2")),
+        (("GET", "/x?a=1"), ("GET", "/x?a=2")),
+        (("GET", "/x?a="), ("GET", "/x")),
+        (
+            ("GET", "/v1/apps/a/machines/m/wait?state=started"),
+            ("GET", "/v1/apps/a/machines/m/wait?state=stopped"),
+        ),
+        (
+            ("POST", "/v1/apps/a/machines/m/exec", {"command": ["ls", "a"]}),
+            ("POST", "/v1/apps/a/machines/m/exec", {"command": ["ls", "b"]}),
+        ),
+        (
+            ("POST", "/v1/apps/a/machines", {"config": {"image": "a"}}),
+            ("POST", "/v1/apps/a/machines", {"config": {"image": "b"}}),
+        ),
+        (("POST", "/x", {"name": "a"}), ("POST", "/x", {"name": "b"})),
+        (("POST", "/exec", {"env": {"A": "1"}}), ("POST", "/exec", {"env": {"A": "2"}})),
+        (("PUT", "/file", b"one"), ("PUT", "/file", b"two")),
+        (("PUT", "/file", b"\xff" * 9), ("PUT", "/file", b"\xfe" * 9)),
+        (("PUT", "/file", b"a" * 9000), ("PUT", "/file", b"b" * 9000)),
+    ],
+)
+def test_requests_that_mean_something_else_differ(
+    one: tuple[str, str], other: tuple[str, str]
+) -> None:
+    assert of(*one) != of(*other)
+
+
+def test_a_service_is_told_from_the_api_and_keeps_its_own_fields() -> None:
+    api = of("POST", "/v1/apps/a/machines", {"name": "x"})
+    web = of("POST", "/v1/apps/a/machines", {"name": "x"}, service="port 8000")
+    assert api != web
+    assert web != of("POST", "/v1/apps/a/machines", {"name": "x"}, service="port 9000")
+    assert web != of("POST", "/v1/apps/a/machines", {"name": "y"}, service="port 8000")
+
+
+def archive(content: bytes, *, mtime: int, uid: int, mode: int, reverse: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name in sorted(("a.txt", "dir/b.sh"), reverse=reverse):
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime, info.uid, info.mode = len(content), mtime, uid, mode
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def test_an_archive_means_its_members_not_who_packed_it_and_when() -> None:
+    one = archive(b"x", mtime=1, uid=1000, mode=0o644)
+    other = archive(b"x", mtime=2**31, uid=0, mode=0o664, reverse=True)
+    assert of("PUT", "/tree", one) == of("PUT", "/tree", other)
+    assert of("PUT", "/tree", one) == of("PUT", "/tree", gzip.compress(other))
+    assert of("PUT", "/tree", one) != of("PUT", "/tree", archive(b"y", mtime=1, uid=1, mode=0o644))
+    assert of("PUT", "/tree", one) != of("PUT", "/tree", archive(b"x", mtime=1, uid=1, mode=0o755))
+
+
+def test_lines_show_json_over_several_lines() -> None:
+    assert of("POST", "/x", {"b": 1, "a": [2]}).lines() == [
+        "POST /x",
+        "{",
+        '  "a": [',
+        "    2",
+        "  ],",
+        '  "b": 1',
+        "}",
+    ]

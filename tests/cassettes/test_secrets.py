@@ -1,0 +1,244 @@
+"""A planted secret never reaches the disk, wherever a test puts it."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_flymachines._http import Http, Request, Response, Transport
+from pytest_flymachines.cassettes import CassetteKey, Recorder, Scrubber
+from pytest_flymachines.cassettes.scrub import unpacked
+from pytest_flymachines.errors import CassetteError
+from pytest_flymachines.spec import SandboxSpec
+
+TEST = CassetteKey.test("test_a.py::test_x")
+SECRET = "fo1_pl4nted/s3cret+value=="
+PLACEHOLDER = "<FLY_API_TOKEN***********>"
+M = "/v1/apps/app/machines/m"
+
+Talk = Callable[[Http], list[Any]]
+
+
+class Echo(Transport):
+    """Answers with what the request's `x-answer` extension says, or with the request's body."""
+
+    def __init__(self, answers: list[bytes] | None = None) -> None:
+        self.answers = answers or []
+
+    def handle_request(self, request: Request) -> Response:
+        body = self.answers.pop(0) if self.answers else request.read()
+        kind = "application/json" if body[:1] in (b"{", b"[") else "application/octet-stream"
+        return Response(200, headers={"content-type": kind}, content=body)
+
+
+def everything_below(directory: Path) -> bytes:
+    """All bytes of all files, and what is compressed in them."""
+    found = [path.read_bytes() for path in directory.rglob("*") if path.is_file()]
+    return b"\n".join([*found, *(unpacked(data) or b"" for data in found)])
+
+
+def record(directory: Path, talk: Talk, *, answers: list[bytes] | None = None) -> list[Any]:
+    scrubber = Scrubber(environ={"FLY_API_TOKEN": SECRET})
+    recorder = Recorder(directory, mode="all", source="live", scrubber=scrubber)
+    transport = recorder.transport(Echo(list(answers or [])))
+    with recorder.use(TEST):
+        got = talk(Http(transport, "https://api.machines.dev", {"Authorization": SECRET}))
+    recorder.finish(TEST, passed=True)
+    return got
+
+
+def replay(directory: Path, talk: Talk, **environ: str) -> list[Any]:
+    recorder = Recorder(directory, mode="replay", scrubber=Scrubber(environ=environ))
+    with recorder.use(TEST):
+        return talk(Http(recorder.transport(None), "https://api.machines.dev"))
+
+
+def put(body: bytes) -> Talk:
+    return lambda http: [http.request("PUT", f"{M}/agent/file?path=a", content=body).content]
+
+
+def run(**body: Any) -> Talk:
+    return lambda http: [http.request("POST", f"{M}/exec", json=body).json()]
+
+
+def b64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+PLACES: dict[str, Talk] = {
+    "command": run(command=["echo", SECRET]),
+    "command in base64": run(command=["sh", "-c", f"echo {b64('x' + SECRET)} | base64 -d"]),
+    "env": run(command=["env"], env={"DEPLOY_TOKEN": SECRET, "LEVEL": SECRET}),
+    "file": put(f"token={SECRET}\n".encode()),
+    "binary file": put(b"\x00\xff" + SECRET.encode() + b"\xfe" * 50),
+    "gzip file": put(gzip.compress(SECRET.encode() * 3)),
+    "large file": put(b"fill\n" * 70_000 + SECRET.encode()),
+    "config file": run(config={"files": [{"guest_path": "/x", "raw_value": b64(SECRET)}]}),
+    "query": lambda http: [
+        http.request("GET", f"{M}/agent/file", params={"path": SECRET}).status_code
+    ],
+    "path": lambda http: [
+        http.request("GET", f"{M}/metadata/{SECRET.replace('/', '%2F')}").status_code
+    ],
+    "text lines": put(json.dumps({"a": SECRET}).encode() + b"\n" + json.dumps([SECRET]).encode()),
+    "packed bytes": run(stdin={"base64": b64("\x7f" + SECRET)}),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_planted_token_is_nowhere_on_the_disk_and_the_test_still_replays(
+    tmp_path: Path, place: str
+) -> None:
+    live = record(tmp_path, PLACES[place])
+    found = everything_below(tmp_path)
+    assert not Scrubber(environ={"FLY_API_TOKEN": SECRET}).find(found)
+    for spelling in (SECRET, SECRET.replace("/", "%2F"), b64(SECRET), b64("x" + SECRET)[2:-4]):
+        assert spelling.encode() not in found
+    again = replay(tmp_path, PLACES[place], FLY_API_TOKEN=SECRET)
+    assert len(again) == len(live)
+
+
+def test_a_test_replays_with_another_token_of_another_length(tmp_path: Path) -> None:
+    record(tmp_path, run(command=["curl", "-H", f"X-Key: {SECRET}"]))
+    other = "another-and-longer-token-than-the-one-that-was-recorded"
+    [answer] = replay(tmp_path, run(command=["curl", "-H", f"X-Key: {other}"]), FLY_API_TOKEN=other)
+    assert answer["command"][2].startswith("X-Key: <FLY_API_TOKEN")
+
+
+def test_secret_variables_replay_whatever_their_value_is_now(tmp_path: Path) -> None:
+    record(tmp_path, run(command=["x"], env={"DB_PASSWORD": "one-of-the-recording"}))
+    replay(tmp_path, run(command=["x"], env={"DB_PASSWORD": "two"}))
+    assert b"one-of-the-recording" not in everything_below(tmp_path)
+
+
+def test_a_secret_variable_is_a_secret_in_the_output_too(tmp_path: Path) -> None:
+    answer = json.dumps({"stdout": "DB_PASSWORD=correcthorse\n"}).encode()
+    record(tmp_path, run(command=["env"], env={"DB_PASSWORD": "correcthorse"}), answers=[answer])
+    assert b"correcthorse" not in everything_below(tmp_path)
+
+
+@pytest.mark.parametrize("cut", range(1, len(SECRET)))
+def test_a_secret_that_two_answers_share_is_taken_out_of_both(tmp_path: Path, cut: int) -> None:
+    pieces = [f"before {SECRET[:cut]}", f"{SECRET[cut:]} after"]
+    answers = [json.dumps({"id": "p1", "stdout": piece}).encode() for piece in pieces]
+
+    def talk(http: Http) -> list[Any]:
+        offset, out = 0, []
+        for _ in pieces:
+            body = {"stdout": offset}
+            out.append(http.request("POST", f"{M}/agent/processes/p1/poll", json=body).json())
+            offset += len(out[-1]["stdout"])
+        return out
+
+    record(tmp_path, talk, answers=answers)
+    found = everything_below(tmp_path)
+    assert SECRET[: max(cut, len(SECRET) - cut)].encode() not in found
+    again = replay(tmp_path, talk)
+    assert "".join(a["stdout"] for a in again) == f"before {PLACEHOLDER} after"
+    assert [len(a["stdout"]) for a in again] == [len(piece) for piece in pieces]
+
+
+def test_pieces_in_base64_are_looked_at_together(tmp_path: Path) -> None:
+    raw = b"\xff" + SECRET.encode() + b"\xfe"
+    answers = [
+        json.dumps({"id": "p1", "stdout": {"base64": base64.b64encode(part).decode()}}).encode()
+        for part in (raw[:9], raw[9:])
+    ]
+    talk: Talk = lambda http: [  # noqa: E731
+        http.request("POST", f"{M}/agent/processes/p1/poll", json={"stdout": n}).json()
+        for n in (0, 9)
+    ]
+    record(tmp_path, talk, answers=answers)
+    parts = [base64.b64decode(a["stdout"]["base64"]) for a in replay(tmp_path, talk)]
+    assert b"".join(parts) == b"\xff" + PLACEHOLDER.encode() + b"\xfe"
+
+
+def test_a_digest_follows_the_body_that_it_is_of(tmp_path: Path) -> None:
+    """The client checks what it reads; a scrubbed file must pass."""
+    import hashlib
+
+    content = f"key {SECRET}\n".encode()
+
+    class Files(Transport):
+        def handle_request(self, request: Request) -> Response:
+            digest = hashlib.sha256(content).hexdigest()
+            return Response(200, headers={"x-content-sha256": digest}, content=content)
+
+    scrubber = Scrubber(environ={"FLY_API_TOKEN": SECRET})
+    recorder = Recorder(tmp_path, mode="all", scrubber=scrubber)
+    with recorder.use(TEST):
+        Http(recorder.transport(Files()), "https://x").request("GET", f"{M}/agent/file?path=a")
+    recorder.finish(TEST, passed=True)
+    replayer = Recorder(tmp_path, mode="replay", scrubber=Scrubber(environ={}))
+    with replayer.use(TEST):
+        http = Http(replayer.transport(None), "https://x")
+        answer = http.request("GET", f"{M}/agent/file?path=a")
+    assert b"<FLY_API_TOKEN" in answer.content
+    assert answer.headers["x-content-sha256"] == hashlib.sha256(answer.content).hexdigest()
+
+
+def test_every_authorization_is_a_secret(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, mode="all", scrubber=Scrubber(environ={}))
+    http = Http(recorder.transport(Echo()), "https://x", {"Authorization": "Bearer agent-t0ken-1"})
+    with recorder.use(TEST):
+        http.request("POST", f"{M}/exec", json={"command": ["echo", "agent-t0ken-1"]})
+    recorder.finish(TEST, passed=True)
+    assert b"agent-t0ken-1" not in everything_below(tmp_path)
+    assert b"<Authorizati" not in everything_below(tmp_path), "too short for its name"
+    assert b"*************" in everything_below(tmp_path)
+
+
+def test_specs_in_headers_hold_no_secret(tmp_path: Path) -> None:
+    spec = SandboxSpec(
+        image="debian:12",
+        repo=f"https://me:{SECRET}@example.com/x".replace("/s3", "s3"),
+        env={"A_TOKEN": SECRET, "LEVEL": SECRET},
+        setup=(f"login {SECRET}",),
+    )
+    recorder = Recorder(tmp_path, mode="all", scrubber=Scrubber(environ={"FLY_API_TOKEN": SECRET}))
+    with recorder.provisioning(spec):
+        http = Http(recorder.transport(Echo()), "https://x")
+        http.request("POST", f"{M}/exec", json={"command": ["true"]})
+    recorder.finish(CassetteKey.sandbox(spec), passed=True)
+    found = everything_below(tmp_path)
+    assert b"pl4nted" not in found
+    assert b"login <FLY_API_TOKEN" in found
+
+
+def test_a_secret_that_cannot_be_taken_out_stops_the_save_and_says_where(tmp_path: Path) -> None:
+    record(tmp_path, run(command=["old"]))
+    path = tmp_path / TEST.path
+    old = path.read_bytes()
+    scrubber = Scrubber(environ={"FLY_API_TOKEN": SECRET})
+    recorder = Recorder(tmp_path, mode="all", scrubber=scrubber)
+    with recorder.use(TEST):
+        http = Http(recorder.transport(Echo()), "https://x")
+        http.request("POST", f"{M}/exec", json={"command": ["ok"]})
+        http.request("POST", f"{M}/exec", json={"command": [SECRET]})
+    scrubber.data = lambda data, depth=4: data  # type: ignore[method-assign]
+    with pytest.raises(CassetteError) as refused:
+        recorder.finish(TEST, passed=True)
+    assert "FLY_API_TOKEN in request 2, body; FLY_API_TOKEN in answer 2, body" in str(refused.value)
+    assert SECRET not in str(refused.value)
+    assert path.read_bytes() == old
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [path.name]
+
+
+def test_our_own_files_are_not_kept(tmp_path: Path) -> None:
+    own = {"guest_path": "/opt/pytest-flymachines/agent.pyz", "raw_value": b64("x" * 9000)}
+    user = {"guest_path": "/etc/motd", "raw_value": b64("hello")}
+    body = {"config": {"files": [own, user]}}
+    create: Talk = lambda http: [  # noqa: E731
+        http.request("POST", "/v1/apps/a/machines", json=body).json()
+    ]
+    record(tmp_path, create)
+    found = everything_below(tmp_path)
+    assert len(found) < 3000
+    assert b64("hello").encode() in found
+    replay(tmp_path, create)
