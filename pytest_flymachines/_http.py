@@ -230,8 +230,7 @@ class PoolTransport(Transport):
         """Send a request; the answer's body is read from its stream.
 
         Raises:
-            TransportError: As httpx's own transport; the exception has no cause, because
-                httpcore's frames hold the request's headers.
+            TransportError: As httpx's own transport, but without httpcore's exception as cause.
         """
         url = request.url
         origin = (url.raw_scheme, url.raw_host, url.port or (443 if url.scheme == "https" else 80))

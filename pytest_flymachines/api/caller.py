@@ -78,7 +78,8 @@ class Caller:
                 extensions={EXTENSION: call},
             )
         except TransportError as error:
-            # without a cause: httpcore's frames hold the headers, and tracebacks show locals
+            # without a cause: the text has it all, and httpcore's frames are a page of noise,
+            # in which a tool that shows locals deeply would find the headers
             raise self._unreachable(method, path, error) from None
         if 200 <= response.status_code < 300:
             return response

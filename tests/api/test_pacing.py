@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,9 @@ class Sink(Transport):
 
 transport = PacingTransport(Sink(), directory=Path(sys.argv[1]), clock=Still())
 request = Request("POST", "http://x/", extensions={EXTENSION: Call("exec", "m")})
-for _ in range(10):
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(100):
     transport.handle_request(request)
 """
 
@@ -139,10 +142,16 @@ for _ in range(10):
 def test_processes_share_one_pace(tmp_path: Path) -> None:
     """Workers of a run hit the same limits, so no two of them get the same turn."""
     command = [sys.executable, "-c", PROCESS, str(tmp_path / "run")]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    waits = [float(line) for p in processes for line in p.communicate(timeout=60)[0].split()]
+    pipe = subprocess.PIPE
+    processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(3)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    with ThreadPoolExecutor() as pool:
+        outputs = list(pool.map(lambda p: p.communicate("go\n", timeout=60)[0], processes))
+    waits = [float(line) for output in outputs for line in output.split()]
     assert [p.returncode for p in processes] == [0, 0, 0]
-    later = [second + JITTER_S for second in range(1, 28)]
+    later = [second + JITTER_S for second in range(1, 298)]
     assert sorted(waits) == pytest.approx([0, 0, 0, *later])
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from typing import Any
 
 import pytest
@@ -283,6 +284,15 @@ def test_trouble_that_lasts_is_in_the_error(client: MachinesClient, server: ApiS
     server.on("GET", PATH, Answer(503, b"no healthy upstream"))
     with pytest.raises(WaitTimeout, match=r"unknown; last trouble: .*no healthy upstream"):
         client.wait("app", ID, timeout_s=3)
+
+
+def test_the_answer_may_come_a_little_after_the_poll(
+    client: MachinesClient, server: ApiServer
+) -> None:
+    server.on("GET", WAIT, Answer(200, REACHED, before=lambda: time.sleep(1.2)))
+    server.on("GET", PATH, machine("starting"))
+    assert client.wait("app", ID, timeout_s=1).state == "started"
+    assert polls(server) == [1]
 
 
 def test_a_server_that_answers_at_once_is_asked_once_a_second(
