@@ -112,7 +112,7 @@ class BubblewrapEngine:
                 "newuidmap (Debian: package uidmap) is installed and /etc/subuid has a range"
             )
         groups = computer.groups.of(machine.id)
-        await asyncio.to_thread(_make_directories, machine.directory, computer.tree)
+        _make_directories(machine.directory, len(computer.tree.overlays))
         running = BubblewrapMachine(spawner, machine, groups)
         await running.start(
             bwrap=[str(computer.bwrap), *_options(computer, machine)],
@@ -139,8 +139,9 @@ class BubblewrapEngine:
             await self._spawner.close()
             self._spawner = None
         if self._computer is not None:
+            self._computer.tree.held.close()
             self._computer = None
-            await asyncio.to_thread(remove_tree, self._directory / "layer")
+            await asyncio.to_thread(remove_tree, self._directory / "layers")
 
     async def _prepared(self) -> tuple[_Computer, Spawner]:
         async with self._lock:
@@ -156,7 +157,7 @@ class BubblewrapEngine:
         return _Computer(
             bwrap=bwrap,
             ids=id_maps(),
-            tree=survey(self._made_directory() / "layer"),
+            tree=survey(self._made_directory() / "layers"),
             groups=cgroups.find(),
             python=find_python(_PATH),
         )
@@ -211,22 +212,16 @@ def _options(computer: _Computer, machine: MachineConfigForEngine) -> list[str]:
     ]
     if computer.python.prefix:
         binds.insert(0, ("--ro-bind", computer.python.prefix, str(computer.python.prefix)))
-    links = dict(computer.tree.links)
+    links = {}
     if computer.python.executable:
-        links["usr/local/bin/python3"] = str(computer.python.executable)
+        links["/usr/local/bin/python3"] = str(computer.python.executable)
     return bwrap_options(machine.directory, machine.hostname, computer.tree, binds, links)
 
 
-def _make_directories(directory: Path, tree: SystemTree) -> None:
-    for number in range(len(tree.overlays)):
+def _make_directories(directory: Path, overlays: int) -> None:
+    for number in range(overlays):
         for kind in ("upper", "work"):
             (directory / kind / str(number)).mkdir(parents=True, exist_ok=True)
-    root = directory / "root"
-    root.mkdir(exist_ok=True)
-    for path, mode in tree.directories.items():
-        target = root / path
-        target.mkdir(exist_ok=True, parents=True)
-        target.chmod(mode)
 
 
 def _advice() -> str:

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_flymachines.emulator.engines.base import EngineError
-from pytest_flymachines.emulator.engines.layers import SystemTree
+from pytest_flymachines.emulator.engines.layers import ANCHOR, SystemTree
 
 __all__ = ["IdMaps", "bwrap_options", "find_bwrap", "id_maps"]
-
-ANCHOR = "/.fly/init"
 
 # As Docker has them (moby, oci/defaults.go): files of /proc that a root with our uid 0 could
 # use against this computer, whatever namespaces it is in.
@@ -103,7 +101,7 @@ def bwrap_options(
     """Everything after `bwrap`, with the anchor's command at the end.
 
     Args:
-        directory: The machine's: `root`, `upper/N` and `work/N` for each overlay lie there.
+        directory: The machine's: `upper/N` and `work/N` for each overlay lie there.
         hostname: Of the machine.
         tree: What it sees of this computer.
         binds: `--bind` or `--ro-bind`, source, path inside.
@@ -113,14 +111,13 @@ def bwrap_options(
     options += ["--unshare-pid", "--unshare-ipc", "--unshare-net", "--unshare-uts"]
     # The anchor needs none, and may be traced by root inside.
     options += ["--cap-drop", "ALL", "--hostname", hostname]
-    options += ["--bind", str(directory / "root"), "/"]
     for number, overlay in enumerate(tree.overlays):
         for lower in overlay.lower:
             options += ["--overlay-src", str(lower)]
         own = [str(directory / kind / str(number)) for kind in ("upper", "work")]
         options += ["--overlay", *own, overlay.path]
     for path, target in links.items():
-        options += ["--symlink", target, f"/{path}"]
+        options += ["--symlink", target, path]
     options += ["--proc", "/proc", *_covered_proc()]
     options += ["--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm"]  # noqa: S108
     for kind, source, path in binds:

@@ -1,64 +1,56 @@
 """What of this computer a machine sees, and how it can write on it.
 
-Each system directory is an overlay: this computer's files below, the machine's own on top.
-Between them lies a layer that is made once and shared:
+A machine's `/` is an overlay over a base that is made once for all machines: a copy of what
+anybody may read in /etc, and new, empty directories. On it, more overlays show this computer's
+programs (/usr), what it has installed besides (/opt, /srv), and the data of its package
+managers. Home directories, /run, /tmp, the rest of /var, and whatever else is mounted on this
+computer do not appear.
 
-- Run by an ordinary user, it has the system's directories again, owned by that user. The
-  attributes of a merged directory are those of its topmost layer, so inside they belong to
-  root, who can create, replace and remove in them. Without it they would belong to nobody.
-- Run by root, it has a whiteout for everything that other users of this computer may not read.
-
-/etc is a copy of what anybody may read. /var is new, but for the data of package managers.
-Home directories, /run, /tmp, /srv's neighbours and whatever else is mounted do not appear.
+Between this computer's files and the machine's own lies a thin layer; see `thin`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Overlay", "SystemTree", "survey"]
+from pytest_flymachines.emulator.engines import thin
 
-_PROGRAMS = ("bin", "lib", "lib32", "lib64", "libx32", "sbin", "usr")
-_DATA = ("opt", "srv")
-_PACKAGE_DATA = (
-    "cache/apt",
+__all__ = ["ANCHOR", "Overlay", "SystemTree", "survey"]
+
+ANCHOR = "/.fly/init"
+"""Where the anchor process of a machine is to be found inside."""
+
+_SYSTEM = ("bin", "lib", "lib32", "lib64", "libx32", "sbin", "usr", "opt", "srv")
+_LARGE_PACKAGE_DATA = ("lib/apk", "lib/apt", "lib/dnf", "lib/dpkg", "lib/pacman", "lib/rpm")
+_SMALL_PACKAGE_DATA = (
     "cache/debconf",
-    "cache/dnf",
-    "cache/pacman",
-    "cache/zypp",
     "lib/alternatives",
-    "lib/apk",
-    "lib/apt",
-    "lib/dnf",
-    "lib/dpkg",
     "lib/emacsen-common",
-    "lib/pacman",
     "lib/pam",
-    "lib/rpm",
     "lib/sgml-base",
     "lib/ucf",
     "lib/xml-core",
-    "lib/zypp",
 )
 _NEW_DIRECTORIES = {
+    ".fly": 0o755,
+    "dev": 0o755,
     "home": 0o755,
     "media": 0o755,
     "mnt": 0o755,
+    "proc": 0o555,
     "root": 0o700,
     "run": 0o755,
     "run/lock": 0o1777,
+    "sys": 0o555,
     "tmp": 0o1777,
-    "var": 0o755,
-    "var/cache": 0o755,
+    "var/cache/apt/archives/partial": 0o755,
     "var/lib": 0o755,
     "var/local": 0o755,
-    "var/log": 0o755,
+    "var/log/apt": 0o755,
     "var/mail": 0o2775,
     "var/opt": 0o755,
     "var/spool": 0o755,
@@ -80,126 +72,69 @@ class SystemTree:
     """How a machine's file system is put together.
 
     Attributes:
-        overlays: To be mounted, parents before children.
-        links: Symbolic links at the top level, by path.
-        directories: Empty ones of the machine's own, with their modes, by path.
+        overlays: To be mounted in this order; the first is `/`.
+        held: Keeps what is shared with other processes from being removed, until closed.
     """
 
-    overlays: list[Overlay] = field(default_factory=list)
-    links: dict[str, str] = field(default_factory=dict)
-    directories: dict[str, int] = field(default_factory=dict)
+    overlays: list[Overlay]
+    held: thin.Held = field(default_factory=thin.Held)
 
 
-def survey(layer: Path) -> SystemTree:
-    """Look at this computer and make the shared layer.
+def survey(directory: Path) -> SystemTree:
+    """Look at this computer, and make the base and the thin layers.
 
     Args:
-        layer: Directory to make it in; it must not exist.
+        directory: For what is not shared with other processes; it must not exist.
     """
-    tree = SystemTree(directories=dict(_NEW_DIRECTORIES), links=dict(_NEW_LINKS))
+    base = directory / "base"
+    base.mkdir(parents=True)
+    base.chmod(0o755)
+    for path, mode in _NEW_DIRECTORIES.items():
+        (base / path).mkdir(parents=True)
+        (base / path).chmod(mode)
+    for path, target in _NEW_LINKS.items():
+        (base / path).symlink_to(target)
+    (base / ANCHOR.lstrip("/")).touch()
+    _copy_etc(base / "etc")
+    for name in _SMALL_PACKAGE_DATA:
+        if Path("/var", name).is_dir():
+            (base / "var" / name).parent.mkdir(parents=True, exist_ok=True)
+            _copy_readable(Path("/var", name), base / "var" / name)
+    sources: list[Path] = []
     mounts = _mount_points()
-    layer.mkdir(parents=True)
-    for name in _PROGRAMS + _DATA:
-        path = Path("/", name)
-        if path.is_symlink():
-            tree.links[name] = str(path.readlink())
-        elif path.is_dir():
-            _add_overlays(tree, path, mounts, layer)
-    for name in _PACKAGE_DATA:
-        path = Path("/var", name)
-        if path.is_dir() and not path.is_symlink():
-            _add_overlays(tree, path, mounts, layer)
-    make = _hide_unreadable if os.geteuid() == 0 else _own_directories
-    for overlay in tree.overlays:
-        source = Path(overlay.path)
-        if os.geteuid() == 0 and source == Path("/usr"):
-            # Packages keep nothing secret there, and looking through it takes long.
-            source = source / "local"
-        make(source, layer)
-    _copy_etc(layer)
-    tree.overlays.append(Overlay("/etc", (layer / "etc",)))
-    return tree
+    system = [Path("/", name) for name in _SYSTEM]
+    for source in [*system, *(Path("/var", name) for name in _LARGE_PACKAGE_DATA)]:
+        if source.is_symlink() or source.is_dir():
+            _find_sources(source, base, mounts, sources)
+    layers, held = thin.make(sources, directory / "thin")
+    overlays = [Overlay(str(source), (source, layers[source])) for source in sources]
+    return SystemTree([Overlay("/", (base,)), *overlays], held)
 
 
-def _add_overlays(tree: SystemTree, path: Path, mounts: set[Path], layer: Path) -> None:
-    """An overlay for a directory, or for each of its parts, if something is mounted below it.
+def _find_sources(path: Path, base: Path, mounts: set[Path], sources: list[Path]) -> None:
+    """Find what an overlay can show: a directory, or each of its parts if one has a mount below.
 
     The kernel refuses an ordinary user's overlay over a directory with mounts below it.
     """
-    relative = str(path.relative_to("/"))
-    if not any(path in mount.parents for mount in mounts):
-        own = layer / relative
-        tree.overlays.append(Overlay(str(path), (path, own)))
-        own.mkdir(parents=True)
-        _copy_attributes(path, own)
+    place = base / path.relative_to("/")
+    if path.is_symlink():
+        place.symlink_to(path.readlink())
         return
-    tree.directories[relative] = stat.S_IMODE(path.stat().st_mode)
+    if not path.is_dir() or not os.access(path, os.R_OK | os.X_OK):
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    copy_attributes(path, place)
+    if not any(path in mount.parents for mount in mounts):
+        if any(path.iterdir()):
+            sources.append(path)
+        return
     for child in sorted(path.iterdir()):
-        if child.is_symlink():
-            tree.links[str(child.relative_to("/"))] = str(child.readlink())
-        elif child in mounts:
-            tree.directories[str(child.relative_to("/"))] = 0o755
-        elif child.is_dir() and os.access(child, os.R_OK | os.X_OK):
-            _add_overlays(tree, child, mounts, layer)
+        if child not in mounts:
+            _find_sources(child, base, mounts, sources)
 
 
-def _own_directories(source: Path, layer: Path) -> None:
-    """Make every directory below one again, as the user who runs us."""
-    umask = os.umask(0)
-    try:
-        _mirror(str(source), f"{layer}{source}", locks=source.is_relative_to("/var"))
-    finally:
-        os.umask(umask)
-
-
-def _mirror(source: str, target: str, *, locks: bool) -> None:
-    # Some 15,000 directories on a developer's computer: no pathlib here.
-    with contextlib.suppress(PermissionError), os.scandir(source) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                mode = entry.stat(follow_symlinks=False).st_mode
-                child = f"{target}/{entry.name}"
-                os.mkdir(child, stat.S_IMODE(mode) | stat.S_IRWXU)  # noqa: PTH102
-                _mirror(entry.path, child, locks=locks)
-            elif locks and not os.access(entry.path, os.R_OK) and not entry.stat().st_size:
-                # The locks of package managers: empty, and only root may open them.
-                Path(target, entry.name).touch(mode=0o640)
-
-
-def _hide_unreadable(source: Path, layer: Path) -> None:
-    """Put a whiteout, a character device 0:0, over everything that is not for everybody."""
-    for path in _unreadable(source):
-        target = layer / path.lstrip("/")
-        _make_parents(Path(path).parent, layer)
-        os.mknod(target, stat.S_IFCHR | 0o600, os.makedev(0, 0))
-
-
-def _unreadable(directory: Path | str) -> Iterator[str]:
-    with contextlib.suppress(OSError), os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.is_symlink():
-                continue
-            mode = entry.stat(follow_symlinks=False).st_mode
-            if stat.S_ISDIR(mode):
-                if mode & 0o005 == 0o005:
-                    yield from _unreadable(entry.path)
-                else:
-                    yield entry.path
-            elif not mode & stat.S_IROTH and stat.S_ISREG(mode):
-                yield entry.path
-
-
-def _make_parents(source: Path, layer: Path) -> None:
-    target = layer / source.relative_to("/")
-    if not target.exists():
-        _make_parents(source.parent, layer)
-        target.mkdir()
-        _copy_attributes(source, target)
-
-
-def _copy_etc(layer: Path) -> None:
+def _copy_etc(target: Path) -> None:
     """Copy what anybody may read, and make up the files of passwords."""
-    target = layer / "etc"
     _copy_readable(Path("/etc"), target)
     users = [line.split(":")[0] for line in _lines(target / "passwd")]
     groups = [line.split(":")[0] for line in _lines(target / "group")]
@@ -212,7 +147,6 @@ def _copy_etc(layer: Path) -> None:
 
 def _copy_readable(source: Path, target: Path) -> None:
     target.mkdir()
-    _copy_attributes(source, target)
     with os.scandir(source) as entries:
         for entry in entries:
             copy = target / entry.name
@@ -224,10 +158,12 @@ def _copy_readable(source: Path, target: Path) -> None:
                 _copy_readable(Path(entry.path), copy)
             elif stat.S_ISREG(mode) and mode & stat.S_IROTH:
                 shutil.copyfile(entry.path, copy)
-                _copy_attributes(Path(entry.path), copy)
+                copy_attributes(Path(entry.path), copy)
+    copy_attributes(source, target)
 
 
-def _copy_attributes(source: Path, target: Path) -> None:
+def copy_attributes(source: Path, target: Path) -> None:
+    """Owner (if we are root), mode and times."""
     status = source.stat()
     if os.geteuid() == 0:
         os.chown(target, status.st_uid, status.st_gid)
