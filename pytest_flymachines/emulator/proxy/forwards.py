@@ -59,10 +59,10 @@ class Forwards:
         return len(chosen)
 
     async def _serve(self, visitor: socket.socket, machine_id: str, port: int) -> None:
-        near = await connected(visitor)
+        near = await connected(visitor, half_open=True)
         try:
             inside = await self._directory.connect(machine_id, port)
-            far = await connected(inside)
+            far = await connected(inside, half_open=True)
         except OSError as error:
             app = machine.app if (machine := self._directory.machine(machine_id)) else ""
             self._directory.log(app, machine_id, f"forward into port {port}: {error}")

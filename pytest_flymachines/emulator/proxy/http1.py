@@ -24,16 +24,8 @@ LINGER_S = 2.0
 Handle = Callable[[Request, Responder], Awaitable[None]]
 
 
-class Passthrough(Exception):
-    """The connection is not to be spoken HTTP on; raised by what handles requests.
-
-    Attributes:
-        connect: Takes the connection and all bytes it has received.
-    """
-
-    def __init__(self, connect: Callable[[Wire, bytes], Awaitable[None]]) -> None:
-        super().__init__()
-        self.connect = connect
+# Takes a connection that is not to be spoken HTTP on, with all the bytes it has received.
+Passthrough = Callable[[Wire, bytes], Awaitable[None]]
 
 
 class Http1:
@@ -56,21 +48,33 @@ class Http1:
         self._client = peer[0] if isinstance(peer, tuple) else "127.0.0.1"
         self.begun = False
 
-    async def serve(self, handle: Handle) -> None:
+    async def serve(
+        self, handle: Handle, instead: Callable[[Request], Passthrough | None] | None = None
+    ) -> None:
         """Have each request handled, until either side closes.
 
         The task that runs this is cancelled when the visitor goes away.
+
+        Args:
+            handle: Answers a request.
+            instead: Says of the first request whether the connection goes elsewhere, and how.
         """
         task = asyncio.current_task()
         assert task is not None
         self._wire.on_lost = task.cancel
         try:
-            while (request := await self._request()) is not None:
+            while request := await self._request():
+                if self._first is not None and instead and (way := instead(request)):
+                    self._wire.on_lost = None
+                    await way(self._wire, b"".join(self._first))
+                    return
+                self._first, self._wire.half_open = None, False
+                if self._wire.ended:
+                    return
                 await self._handle(request, handle)
                 if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
                     break
                 self._http.start_next_cycle()
-                self._first = None
             await self._linger()
         except ConnectionError:
             pass
@@ -84,13 +88,6 @@ class Http1:
             await handle(request, self)
         except Problem as problem:
             await self._answer(problem, request.method)
-        except Passthrough as way:
-            if self._first is None:
-                text = "this port does not speak HTTP: open a new connection for it"
-                await self._answer(Problem(421, text), request.method)
-                return
-            self._wire.on_lost = None
-            await way.connect(self._wire, b"".join(self._first))
 
     async def _request(self) -> Request | None:
         """The next request; None if the visitor is done, or has been told of a bad one."""
@@ -104,6 +101,8 @@ class Http1:
             return self._read(event) if isinstance(event, h11.Request) else None
         except h11.RemoteProtocolError as error:
             await self._answer(Problem(error.error_status_hint, f"bad request: {error}"))
+        except Problem as problem:
+            await self._answer(problem)
         except TimeoutError:
             await self._answer(Problem(408, "the head of the request took too long"))
         return None
@@ -115,6 +114,8 @@ class Http1:
         self._http.receive_data(data)
 
     def _read(self, event: h11.Request) -> Request:
+        if event.method == b"CONNECT":
+            raise Problem(405, "there is no CONNECT here: address the app by the Host header")
         headers: Headers = event.headers.raw_items()
         target, host = event.target, first(headers, b"host")
         if not target.startswith(b"/"):
@@ -183,7 +184,8 @@ class Http1:
 
     async def _linger(self) -> None:
         """Let a visitor who still sends read the answer, which a reset would take away."""
-        if self._http.their_state is not h11.SEND_BODY or not self._wire.transport.can_write_eof():
+        done = self._http.their_state not in (h11.SEND_BODY, h11.ERROR)
+        if done or not self._wire.transport.can_write_eof():
             return
         self._wire.transport.write_eof()
         with contextlib.suppress(TimeoutError):

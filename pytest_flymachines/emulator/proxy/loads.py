@@ -40,10 +40,10 @@ class Loads:
         """What is under way in one service of a machine."""
         return self._now[machine_id, port]
 
-    def idle_s(self, machine_id: str) -> float | None:
-        """Seconds since the last end of work in a machine; None if there never was any."""
-        since = self._idle_since.get(machine_id)
-        return None if since is None else asyncio.get_running_loop().time() - since
+    def idle_s(self, machine_id: str) -> float:
+        """Seconds since the last work in a machine ended, or since this was first asked."""
+        now = asyncio.get_running_loop().time()
+        return now - self._idle_since.setdefault(machine_id, now)
 
     def enter(self, machine_id: str, port: int) -> Slot:
         """Count one more, until the slot is closed."""
@@ -53,7 +53,7 @@ class Loads:
         return slot
 
     def forget(self, machine_id: str) -> None:
-        """Drop what is remembered of a machine that is gone."""
+        """Drop what is remembered of a machine that does not run."""
         self._idle_since.pop(machine_id, None)
 
     async def change(self, timeout_s: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pytest_flymachines.emulator.proxy.autostop import Action, excess
 from pytest_flymachines.emulator.proxy.balancer import Balancer
 from pytest_flymachines.emulator.proxy.directory import Directory
 from pytest_flymachines.emulator.proxy.forwards import Forwards
@@ -50,6 +51,7 @@ class Proxy:
     def __init__(
         self, directory: Directory, *, host: str, port: int, edge: str, patience_s: float
     ) -> None:
+        self._directory = directory
         self._loads = Loads()
         self._balancer = Balancer(directory, self._loads, edge=edge, patience_s=patience_s)
         self._upstreams = Upstreams(directory)
@@ -73,6 +75,20 @@ class Proxy:
         """Take note that machines of an app have come, gone or changed."""
         self._services.sync(app)
         self._loads.changed()
+
+    def idle_machines(self, app: str, *, idle_s: float = 60.0) -> dict[str, Action]:
+        """The machines of an app that autostop wants to end now, at most one per region.
+
+        To be called again and again, on Fly every few minutes; the caller does the stopping.
+
+        Args:
+            app: Name of the app.
+            idle_s: How long a machine without work is left alone.
+
+        Returns:
+            `stop` or `suspend`, by machine id.
+        """
+        return excess(self._directory.machines(app), self._loads, idle_s=idle_s)
 
     async def ca_pem(self) -> bytes:
         """The CA behind the certificates of the services with TLS."""

@@ -18,8 +18,8 @@ async def tunnel(
     are closed in the end, also when this is cancelled.
 
     Args:
-        left: One connection; what it has received and nobody has read goes first.
-        right: The other.
+        left: One connection, `half_open`; what it has received and nobody has read goes first.
+        right: The other, likewise.
         greeting: Sent to the right one before anything else.
         idle_timeout_s: Close after this time without a byte either way; None never does.
     """
@@ -79,6 +79,8 @@ class _End(asyncio.Protocol):
             self.other.transport.write(data)
 
     def eof_received(self) -> bool:
+        if self.ended:  # asyncio says it again whenever reading is resumed
+            return True
         self.ended = True
         if self.other.ended:
             self.other.transport.close()

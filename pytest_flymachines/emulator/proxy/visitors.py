@@ -46,8 +46,8 @@ class Visitors:
 
     async def serve_front(self, visitor: socket.socket) -> None:
         """Serve a connection to the front, which goes by the `Host` of each request."""
-        wire = await connected(visitor)
-        await Http1(wire).serve(self._by_host)
+        wire = await connected(visitor, half_open=True)
+        await Http1(wire).serve(self._by_host, self._not_http)
 
     async def serve(self, visitor: socket.socket, app: str, external: int) -> None:
         """Serve a connection to an external port of an app."""
@@ -77,14 +77,25 @@ class Visitors:
         instance = first(request.headers, b"fly-force-instance-id")
         to = by_host(self._directory, request.host, instance)
         if "http" not in to.handlers:
-            raise Passthrough(lambda wire, head: self._pass_through(wire, to, head))
+            text = f"port {to.external} has no http handler: open a new connection for it"
+            raise Problem(421, text)
         await self._gateway.handle(request, responder, to)
+
+    def _not_http(self, request: Request) -> Passthrough | None:
+        """What to do with a connection whose first request is for a port without `http`."""
+        try:
+            to = by_host(self._directory, request.host)
+        except Problem:
+            return None
+        if "http" in to.handlers:
+            return None
+        return lambda wire, head: self._pass_through(wire, to, head)
 
     async def _unwrapped(self, visitor: socket.socket, to: Destination) -> Wire:
         """The connection with TLS taken off, if its port has a handler for that."""
         handlers = to.handlers
         if "tls" not in handlers and "pg_tls" not in handlers:
-            return await connected(visitor)
+            return await connected(visitor, half_open="http" not in handlers)
         alpn = () if "pg_tls" in handlers else ("http/1.1",) if "http" in handlers else TLS_ALPN
         context = await self._tls.context(to.port.tls_options, alpn)
         loop = asyncio.get_running_loop()
@@ -121,4 +132,4 @@ class Visitors:
 
     async def _connect(self, target: Target) -> Wire:
         machine_id, port = target.machine.id, target.service.internal_port
-        return await connected(await self._directory.connect(machine_id, port))
+        return await connected(await self._directory.connect(machine_id, port), half_open=True)

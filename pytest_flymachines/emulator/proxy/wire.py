@@ -14,10 +14,10 @@ MAX_BUFFERED = 256 * 1024
 class Wire(asyncio.Protocol):
     """A connection, as a protocol of asyncio.
 
-    The end of the other side's stream closes the connection, as it does in Fly Proxy: an HTTP
-    peer that has closed its half is taken for gone.
-
     Attributes:
+        half_open: Whether the end of the other side's stream leaves the connection open. Else
+            it closes it: an HTTP peer that has closed its half is taken for gone.
+        ended: The other side's stream has ended.
         touched: When bytes last went either way, in the event loop's time.
         error: What broke the connection, if it did not just end.
         on_lost: Called once when the connection is gone.
@@ -25,7 +25,9 @@ class Wire(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, sock: socket.socket | None = None) -> None:
+    def __init__(self, sock: socket.socket | None = None, *, half_open: bool = False) -> None:
+        self.half_open = half_open
+        self.ended = False
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._received: list[bytes] = []
@@ -54,12 +56,14 @@ class Wire(asyncio.Protocol):
         self._wake()
 
     def eof_received(self) -> bool:
-        """Close; called by asyncio."""
-        return False
+        """Close, or not; called by asyncio."""
+        self.ended = True
+        self._wake()
+        return self.half_open
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End whatever waits; called by asyncio."""
-        self._lost = True
+        self._lost = self.ended = True
         self.error = exc
         self._stop_timer()
         self._wake()
@@ -80,7 +84,7 @@ class Wire(asyncio.Protocol):
     @property
     def quiet(self) -> bool:
         """Whether the connection stands and the other side has said nothing unasked."""
-        if self._sock is None or self._lost or self._received or self.transport.is_closing():
+        if self._sock is None or self.ended or self._received or self.transport.is_closing():
             return False
         try:  # what has arrived may not have reached the event loop yet
             self._sock.recv(1, socket.MSG_PEEK)
@@ -92,7 +96,7 @@ class Wire(asyncio.Protocol):
 
     async def receive(self) -> bytes:
         """What has come since the last time, waiting for it; empty once the other side ended."""
-        if not self._received and not self._lost:
+        if not self._received and not self.ended:
             self._reader = self._loop.create_future()
             await self._reader
         return self.taken()
@@ -156,11 +160,11 @@ class Wire(asyncio.Protocol):
             self._reader.set_result(None)
 
 
-async def connected(sock: socket.socket) -> Wire:
+async def connected(sock: socket.socket, *, half_open: bool = False) -> Wire:
     """A wire over a socket that is connected; the socket is closed if that fails."""
     loop = asyncio.get_running_loop()
     try:
-        _, wire = await loop.create_connection(lambda: Wire(sock), sock=sock)
+        _, wire = await loop.create_connection(lambda: Wire(sock, half_open=half_open), sock=sock)
     except BaseException:
         sock.close()
         raise
