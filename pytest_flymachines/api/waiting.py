@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,11 @@ _SETTLED = frozenset({"started", "stopped", "suspended", "destroyed", "failed"})
 _POLL_S = 60
 # No way leads back from these (https://fly.io/docs/machines/machine-states/).
 _GONE = frozenset({"destroyed", "destroying", "launch_failed", "migrated", "replaced"})
+
+# Refusals to wait, at once, that say nothing about the machine: reading it once a second does.
+# One says that nothing leads to the state, one was asked of every wait for `stopped` for years
+# (https://github.com/superfly/flyctl/issues/1751).
+_NO_POLL = re.compile("not transitioning|instance_id required")
 
 _MARGIN_S = 10.0  # the answer may come a little after the time that was asked for
 _PAUSE_S = 1.0  # Fly's limit is one wait a second for each machine
@@ -162,9 +168,7 @@ class WaitCalls(MachineCalls):
         except ApiUnreachable as error:
             return "", error
         except ApiError as error:
-            # some servers say at once that nothing leads to the state
-            idle = error.status == 400 and "transition" in error.message
-            if error.status == 408 or idle:
+            if error.status == 408 or (error.status == 400 and _NO_POLL.search(error.message)):
                 return "", None
             if error.status in (404, 429) or error.status >= 500:
                 return "", error

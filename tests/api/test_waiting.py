@@ -307,6 +307,15 @@ def test_a_server_that_answers_at_once_is_asked_once_a_second(
     assert clock.slept == [1.0] * 5
 
 
+def test_a_server_that_wants_more_to_wait_for_a_stop_is_read_instead(
+    client: MachinesClient, server: ApiServer
+) -> None:
+    text = "instance_id required when waiting for stopped machine"
+    server.on("GET", WAIT, Answer(400, {"error": text}))
+    server.on("GET", PATH, machine("stopping"), machine("stopping"), machine("stopped"))
+    assert client.wait("app", ID, "stopped").state == "stopped"
+
+
 @pytest.mark.parametrize(
     ("status", "kind"), [(400, ApiError), (401, Unauthorized), (403, Unauthorized)]
 )
