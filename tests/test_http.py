@@ -195,6 +195,7 @@ def test_closing_closes_idle_connections_and_those_in_use_when_they_end(
     assert not pool._idle
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_process_does_not_share_sockets(server: ApiServer, http: Http) -> None:
     """As with pytest-forked: two processes on one socket would read each other's answers."""
     http.request("GET", "/x")
