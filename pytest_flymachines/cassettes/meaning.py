@@ -6,6 +6,7 @@ and app, on whichever computer. What is left out is listed in `volatile`.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import hashlib
 import io
@@ -28,7 +29,7 @@ from pytest_flymachines.cassettes.volatile import (
     Volatile,
 )
 
-__all__ = ["Meaning", "answer_meaning", "json_value", "meaning", "target"]
+__all__ = ["Meaning", "answer_meaning", "json_value", "likeness", "meaning", "target"]
 
 _ORIGIN = re.compile(r"^[a-z][a-z0-9+.-]*://[^/?#]*")
 
@@ -101,6 +102,13 @@ def answer_meaning(body: bytes) -> str:
     if value is None:
         return _opaque(body)
     return _encode(_without(value, "", ANSWER_FIELDS))
+
+
+def likeness(one: Meaning, other: Meaning) -> float:
+    """How much two requests have in common, from 0 to 3; the address counts most."""
+    body = difflib.SequenceMatcher(None, one.body[:4000], other.body[:4000], False)
+    line = difflib.SequenceMatcher(None, one.line, other.line, False)
+    return 2 * line.ratio() + body.ratio()
 
 
 def _query(where: str, query: str) -> str:

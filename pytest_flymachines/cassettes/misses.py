@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_flymachines.cassettes.meaning import Meaning
+from pytest_flymachines.cassettes.meaning import Meaning, likeness
 from pytest_flymachines.errors import CassetteMiss
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _nearest(wanted: Meaning, tape: Playback) -> list[str]:
     left = {id(request) for request in tape.unused()}
     best: tuple[float, Meaning, bool] | None = None
     for request, _ in tape.data:
-        score = _likeness(wanted, request.meaning) + 0.05 * (id(request) in left)
+        score = likeness(wanted, request.meaning) + 0.05 * (id(request) in left)
         if best is None or score > best[0]:
             best = (score, request.meaning, id(request) in left)
     if best is None:
@@ -98,10 +98,3 @@ def _diff(recorded: Meaning, wanted: Meaning, name: str) -> list[str]:
     if len(shown) > _MOST_LINES:
         shown = [*shown[:_MOST_LINES], f"... ({len(shown) - _MOST_LINES} more lines)"]
     return [f"    {line}" for line in shown]
-
-
-def _likeness(wanted: Meaning, recorded: Meaning) -> float:
-    """From 0 to 3: the same address counts more than a like body."""
-    matcher = difflib.SequenceMatcher(None, wanted.body[:2000], recorded.body[:2000], False)
-    line = difflib.SequenceMatcher(None, wanted.line, recorded.line, False).ratio()
-    return 2 * line + matcher.ratio()

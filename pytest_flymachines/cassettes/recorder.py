@@ -244,10 +244,8 @@ class Recorder:
     def _tape(self, scope: Scope) -> Playback | None:
         with scope.lock:
             if scope.tape is None and scope.path.exists():
-                in_order = scope.key.kind == "sandbox"
-                scope.tape = Playback(
-                    scope.path, self._persister, self.identities, in_order=in_order
-                )
+                loosely = scope.key.kind == "sandbox"
+                scope.tape = Playback(scope.path, self._persister, self.identities, loosely=loosely)
             return scope.tape
 
     def _missed(self, scope: Scope, request: VcrRequest) -> CassetteMiss:

@@ -18,7 +18,7 @@ from vcr.request import Request as VcrRequest
 from pytest_flymachines._clock import Clock, ReplayClock
 from pytest_flymachines.cassettes.files import Persister, Serializer
 from pytest_flymachines.cassettes.identities import Identities
-from pytest_flymachines.cassettes.meaning import Meaning, meaning
+from pytest_flymachines.cassettes.meaning import Meaning, likeness, meaning
 from pytest_flymachines.cassettes.volatile import REPEATABLE
 
 __all__ = ["WEBSOCKET", "Blank", "Pending", "Playback"]
@@ -109,8 +109,8 @@ class Playback:
         path: The file.
         persister: Reads it.
         live: The machines of this run.
-        in_order: Take the next request with the same method and path when none has the same
-            body: for provisioning, whose body is that of whoever provisions.
+        loosely: Take a request with the same method and path and the likest body when none
+            has the same: for provisioning, which sends what whoever provisions has.
 
     Attributes:
         header: What the file says of itself.
@@ -121,7 +121,7 @@ class Playback:
     """
 
     def __init__(
-        self, path: Path, persister: Persister, live: Identities, *, in_order: bool = False
+        self, path: Path, persister: Persister, live: Identities, *, loosely: bool = False
     ) -> None:
         serializer = Serializer()
         self._tape = _Indexed.load(
@@ -135,7 +135,7 @@ class Playback:
         self.data: list[tuple[VcrRequest, dict[str, Any]]] = self._tape.data
         self._live = live
         self._then = Identities(self.header.get("machines"))
-        self._in_order = in_order
+        self._loosely = loosely
         self._lock = threading.Lock()
         self._last: dict[Meaning, dict[str, Any]] = {}
         self._times: dict[int, tuple[float, float]] = {}
@@ -180,14 +180,20 @@ class Playback:
         ]
 
     def _next_alike(self, wanted: Meaning) -> dict[str, Any] | None:
-        """The next answer to a request of the same method and path, where order is enough."""
-        if not self._in_order:
+        """The answer to the request of the same address that is most alike, the earlier first."""
+        if not self._loosely:
             return None
-        for position, (request, response) in enumerate(self.data):
-            if request.meaning.line == wanted.line and not self._tape.play_counts[position]:
-                self._tape.play_counts[position] += 1
-                return response
-        return None
+        left = [
+            position
+            for position, (request, _) in enumerate(self.data)
+            if request.meaning.line == wanted.line and not self._tape.play_counts[position]
+        ]
+        if not left:
+            return None
+        best = max(left, key=lambda position: likeness(wanted, self.data[position][0].meaning))
+        self._tape.play_counts[best] += 1
+        response: dict[str, Any] = self.data[best][1]
+        return response
 
     def _of_today(self, body: bytes) -> bytes:
         """A body with the ids of this run's machines; sizes and offsets in it stay true."""

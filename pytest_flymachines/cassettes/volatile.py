@@ -104,8 +104,11 @@ ANSWER_FIELDS = re.compile(
 )
 
 # Asking again what was asked last changes nothing in the machine. When a test asks once more
-# than it did while it was recorded, and asked nothing else since, the last answer still holds.
-REPEATABLE = re.compile(r"(\[[^]]*\] )?(GET|HEAD) .*|POST .*/agent/processes/[^/]+/poll")
+# than it did while it was recorded, and did nothing else since, the last answer still holds.
+REPEATABLE = re.compile(
+    r"(\[[^]]*\] )?(GET|HEAD) .*"
+    r"|POST .*/agent/(processes/[^/]+/poll|files/(read|stat|listdir|walk)|trees/get)"
+)
 
 # Headers that are not kept. A recorded body has no encoding and no length of its own, and the
 # rest says when and by which computer a request was served.
