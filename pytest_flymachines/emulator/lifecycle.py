@@ -146,8 +146,11 @@ class Life:
         self._hurry.set()
         self._supersede()
         async with self._turn:
-            if self.running is not None:
-                status = await self._end(signal.SIGKILL, 0)
+            if self.running is None:
+                return
+            frozen = self._frozen
+            status = await self._end(signal.SIGKILL, 0)
+            if not frozen:
                 self._journal.enter("stopped", exit_happening(self.machine, status, requested=True))
 
     def recover(self) -> None:

@@ -114,7 +114,10 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
             "notes": [*probe.notes, *why_others_failed],
         }
         control = Control(emulator, forwards, about, stop.set)
-        apps = {sockets["api"]: api(emulator), sockets["control"]: control}
+        apps: dict[socket.socket, ASGIApp] = {
+            sockets["api"]: api(emulator),
+            sockets["control"]: control,
+        }
         await stack.enter_async_context(_serving(apps))
         _say_ready(options, about)
         emulator.flyd.spawn(_sweep(engine), "sweep")

@@ -19,6 +19,12 @@ from tests.emulator.schema import check
 REPOSITORY = Path(__file__).parents[2]
 NAMES = (f"app-{number}" for number in itertools.count(1))
 
+#: What stands beside `config` in the body of create.
+REQUEST_FIELDS: tuple[str, ...] = (
+    *("name", "region", "skip_launch", "lease_ttl", "skip_secrets"),
+    *("skip_service_registration", "min_secrets_version"),
+)
+
 Serve = Callable[..., contextlib.AbstractContextManager[EmulatorProcess]]
 
 
@@ -78,19 +84,7 @@ class App:
 
     def create(self, *command: str, wait: str | None = "started", **config: Any) -> Machine:
         """Create a machine that runs a command, and wait for a state."""
-        request = {
-            key: config.pop(key)
-            for key in (
-                "name",
-                "region",
-                "skip_launch",
-                "lease_ttl",
-                "skip_secrets",
-                "skip_service_registration",
-                "min_secrets_version",
-            )
-            if key in config
-        }
+        request = {key: config.pop(key) for key in REQUEST_FIELDS if key in config}
         init: dict[str, Any] = {"init": {"exec": list(command)}} if command else {}
         body: dict[str, Any] = {**request, "config": {"image": "alpine", **init, **config}}
         made = self.fly.ok("POST", self.machines, body)
