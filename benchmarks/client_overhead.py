@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import socket
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -46,16 +47,16 @@ def serve(pipe: Connection) -> None:
 
 
 def cpu_ms(work: Callable[[], object], rounds: int) -> float:
-    """The least of five measurements, per call."""
-    best = float("inf")
+    """The median of nine measurements, per call."""
+    measured = []
     for _ in range(200):
         work()
-    for _ in range(5):
+    for _ in range(9):
         begun = time.process_time()
         for _ in range(rounds):
             work()
-        best = min(best, time.process_time() - begun)
-    return best / rounds * 1000
+        measured.append(time.process_time() - begun)
+    return statistics.median(measured) / rounds * 1000
 
 
 def bare(port: int) -> tuple[Callable[[], object], Callable[[], object]]:

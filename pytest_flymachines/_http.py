@@ -168,10 +168,8 @@ class Http:
             content=content,
             extensions={
                 "timeout": {
+                    **dict.fromkeys(("read", "write", "pool"), timeout_s),
                     "connect": min(timeout_s, CONNECT_TIMEOUT_S),
-                    "read": timeout_s,
-                    "write": timeout_s,
-                    "pool": timeout_s,
                 },
                 **(extensions or {}),
             },
@@ -387,23 +385,9 @@ def _httpx_errors(request: Request) -> Iterator[None]:
 
 
 _ERRORS: dict[type[BaseException], type[TransportError]] = {
-    getattr(httpcore, name): getattr(httpx, name)
-    for name in (
-        "TimeoutException",
-        "ConnectTimeout",
-        "ReadTimeout",
-        "WriteTimeout",
-        "PoolTimeout",
-        "NetworkError",
-        "ConnectError",
-        "ReadError",
-        "WriteError",
-        "ProxyError",
-        "UnsupportedProtocol",
-        "ProtocolError",
-        "LocalProtocolError",
-        "RemoteProtocolError",
-    )
+    kind: getattr(httpx, name)
+    for name, kind in vars(httpcore).items()
+    if isinstance(kind, type) and issubclass(kind, Exception) and hasattr(httpx, name)
 }
 
 
