@@ -8,7 +8,7 @@ import msgspec
 
 from pytest_flymachines.sandbox.channel import FileInfo, FileKind, ProcessUpdate
 
-__all__ = ["Entry", "Listing", "Update", "pack", "unpack"]
+__all__ = ["Entry", "Listing", "Made", "Names", "Update", "pack", "unpack"]
 
 
 class Base64(msgspec.Struct):
@@ -97,6 +97,18 @@ class Listing(msgspec.Struct):
     """The entries of a directory or below it."""
 
     entries: list[Entry]
+
+
+class Names(msgspec.Struct):
+    """The names of checkpoints."""
+
+    checkpoints: list[Packed]
+
+
+class Made(msgspec.Struct):
+    """A new workspace."""
+
+    path: Packed
 
 
 def _text(name: Packed) -> str:

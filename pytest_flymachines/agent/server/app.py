@@ -77,21 +77,21 @@ class App:
     def handle(self, request: Request) -> Response:
         """The answer to a request, whatever happens."""
         try:
-            if not self.allows(request.headers.get(b"authorization", b"")):
-                return Response({"error": "the bearer token is missing or wrong"}, 401)
+            if refusal := self.refusal(request):
+                return refusal
             handler, names = self._route(request)
             return handler(request, *names)
-        except (BadRequest, NotHere, Refused) as error:
-            return Response({"error": str(error)}, error.status)
-        except OSError as error:
-            status, body = os_error(error)
-            return Response(body, status)
-        except Exception:  # noqa: BLE001 - the client is told, the log has it
-            log(f"{request.method} /{'/'.join(request.path)}\n{traceback.format_exc()}")
-            return Response({"error": "the agent failed; its log says more"}, 500)
+        except Exception as error:  # noqa: BLE001 - the client is told, the log has it
+            return failure(request, error)
 
-    def allows(self, authorization: bytes) -> bool:
-        """Whether a value of the Authorization header is good."""
+    def refusal(self, request: Request) -> Response | None:
+        """The answer to a request without the right token."""
+        if self._allows(request.headers.get(b"authorization", b"")):
+            return None
+        error = {"error": "the bearer token is missing or wrong"}
+        return Response(error, 401, {"www-authenticate": "Bearer"})
+
+    def _allows(self, authorization: bytes) -> bool:
         if self._token_sha256 is None:
             return True
         scheme, _, token = authorization.partition(b" ")
@@ -104,11 +104,9 @@ class App:
                 return self._exec, []
             case ["v1", "apps", _, "machines", _, "agent", *rest]:
                 for route, handler in self._routes.items():
-                    wanted = (request.method, *rest)
-                    if len(route) == len(wanted) and all(
-                        a in ("*", b) for a, b in zip(route, wanted, strict=True)
-                    ):
-                        return handler, [b for a, b in zip(route, wanted, strict=True) if a == "*"]
+                    names = _match(route, (request.method, *rest))
+                    if names is not None:
+                        return handler, names
         raise NotHere(f"no {request.method} /{'/'.join(request.path)} here; this is cook-agent")
 
     def health(self, request: Request) -> Response:
@@ -126,3 +124,23 @@ class App:
     def log(self, request: Request) -> Response:
         """`GET .../agent/log`."""
         return Response({"log": tail()})
+
+
+def _match(route: tuple[str, ...], wanted: tuple[str, ...]) -> list[str] | None:
+    """What stands in the places of `*`, if the rest is equal."""
+    if len(route) != len(wanted):
+        return None
+    pairs = list(zip(route, wanted, strict=True))
+    return [b for a, b in pairs if a == "*"] if all(a in ("*", b) for a, b in pairs) else None
+
+
+def failure(request: Request, error: Exception) -> Response:
+    """The answer to a request that failed."""
+    if isinstance(error, BadRequest | NotHere | Refused):
+        return Response({"error": str(error)}, error.status)
+    if isinstance(error, OSError):
+        status, body = os_error(error)
+        return Response(body, status)
+    trace = "".join(traceback.format_exception(error))
+    log(f"{request.method} /{'/'.join(request.path)}\n{trace}")
+    return Response({"error": "the agent failed; its log says more"}, 500)

@@ -23,8 +23,11 @@ LINGER_S = 0.1
 class Output(Protocol):
     """Where the bytes of one stream go."""
 
-    def append(self, data: bytes) -> None:
-        """Take the next bytes; called with the process's lock held."""
+    def append(self, data: bytes) -> bool:
+        """Take the next bytes, with the process's lock held.
+
+        False asks for no more until `resume_output`; the process then waits when its pipe is full.
+        """
         ...
 
 
@@ -54,6 +57,7 @@ class Process:
         self._reactor = reactor
         self._outputs = (stdout, stderr)
         self._streams: dict[int, Output] = {}
+        self._paused: set[int] = set()
         self._started = time.monotonic()
         self._duration_s: float | None = None
         self._timer = 0
@@ -95,13 +99,12 @@ class Process:
         self._streams[fd] = output
         self._reactor.watch(fd, READ, lambda: self._readable(fd))
 
-    def pause_output(self, paused: bool) -> None:
-        """Stop reading, so that the process waits when its pipe is full, or go on."""
+    def resume_output(self) -> None:
+        """Read again, after an output had no room."""
         with self.changed:
-            for fd in self._streams:
-                self._reactor.unwatch(fd)
-                if not paused:
-                    self._reactor.watch(fd, READ, lambda fd=fd: self._readable(fd))  # type: ignore[misc]
+            for fd in self._paused & self._streams.keys():
+                self._watch(fd, self._streams[fd])
+            self._paused.clear()
 
     def _readable(self, fd: int) -> None:
         with self.changed:
@@ -120,7 +123,9 @@ class Process:
         except OSError:  # EIO: nobody has the terminal open any more
             data = b""
         if data:
-            output.append(data)
+            if not output.append(data):
+                self._paused.add(fd)
+                self._reactor.unwatch(fd)
             self.changed.notify_all()
         else:
             self._close_stream(fd)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from .process import Process
+from .process import Output, Process
 from .reactor import Reactor
 from .spawn import Program
 from .spool import Spool
@@ -61,9 +61,16 @@ class Processes:
                 self._drop_oldest_ended()
         return process
 
+    def prepare(self, output: Output) -> Process:
+        """A process without a name, whose output goes elsewhere; `launch` starts it."""
+        return Process(self._reactor, output, output)
+
     def launch(self, process: Process, program: Program, timeout_s: float | None) -> None:
-        """Start a program whose end is watched for, without a name."""
-        process.on_end = lambda: self._alive.discard(process)
+        """Start a program as this process.
+
+        Raises:
+            OSError: The working directory, or a resource of the machine, is not to be had.
+        """
         self._alive.add(process)
         try:
             process.start(program, timeout_s)
@@ -102,6 +109,8 @@ class Processes:
     def _reap(self) -> None:
         for process in list(self._alive):
             process.reap()
+            if process.ended:
+                self._alive.discard(process)
 
     def _drop_oldest_ended(self) -> None:
         for name, process in self._known.items():

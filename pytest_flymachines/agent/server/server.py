@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import traceback
 
 import h11
 
-from .app import App
+from .app import App, failure
 from .exec import ExecApi
 from .files import FileApi
+from .forward import connect, forwarded_port
 from .http import Connection
 from .log import log
 from .messages import Request
 from .paths import Paths
 from .processes import Processes
 from .reactor import Reactor
+from .sessions import Sessions
 from .trees import TreeApi
 from .workspaces import WorkspaceApi
 
@@ -29,6 +32,7 @@ class Server:
     ) -> None:
         paths = Paths(base)
         self._processes = Processes(reactor, os.fsdecode(state))
+        self._sessions = Sessions(self._processes, paths)
         self._app = App(
             base=base,
             token_sha256=token_sha256,
@@ -54,7 +58,29 @@ class Server:
     def _upgrade(
         self, connection: Connection, request: Request, head: h11.Request, trailing: bytes
     ) -> None:
-        raise NotImplementedError
+        """Serve a WebSocket: a forward, or else, on any path, cook-agent's terminals."""
+        # few connections need it, and it would cost every start 30 ms
+        from .relay import relay
+        from .terminals import Terminals
+        from .websocket import accept
+
+        with contextlib.ExitStack() as stack:
+            try:
+                if refusal := self._app.refusal(request):
+                    connection.answer(request, refusal)
+                    return
+                stream = None
+                if port := forwarded_port(request.path):
+                    own_address = connection.sock.getsockname()[0]
+                    stream = stack.enter_context(connect(port, own_address))
+                websocket = accept(connection.sock, head, trailing)
+            except Exception as error:  # noqa: BLE001 - the client is told, the log has it
+                connection.answer(request, failure(request, error))
+                return
+            if stream:
+                relay(websocket, stream)
+            else:
+                Terminals(websocket, self._sessions).run()
 
     def close(self) -> None:
         """Kill all processes."""

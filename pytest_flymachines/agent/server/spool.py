@@ -26,10 +26,10 @@ class Spool:
         self._memory = bytearray()
         self._fd = -1
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes) -> bool:
         """Keep as much of `data` as there is room for; once it was too much, nothing more."""
         if self.truncated:
-            return
+            return True
         if self.size + len(data) > self._limit:
             data = data[: self._limit - self.size]
             self.truncated = True
@@ -38,6 +38,7 @@ class Spool:
             self.size += len(data)
         elif data:
             self._append_to_file(data)
+        return True
 
     def _append_to_file(self, data: bytes) -> None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import binascii
+import base64
 import errno
 import json
 from typing import Any
@@ -38,7 +38,7 @@ def pack(data: bytes) -> str | dict[str, str]:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        return {"base64": binascii.b2a_base64(data, newline=False).decode()}
+        return {"base64": base64.b64encode(data).decode()}
 
 
 def unpack(value: Any, name: str) -> bytes:
@@ -50,8 +50,8 @@ def unpack(value: Any, name: str) -> bytes:
             raise BadRequest(f"{name}: text with a lone surrogate; send it as base64") from error
     if isinstance(value, dict) and isinstance(value.get("base64"), str):
         try:
-            return binascii.a2b_base64(value["base64"])
-        except binascii.Error as error:
+            return base64.b64decode(value["base64"], validate=True)
+        except ValueError as error:  # binascii.Error is one
             raise BadRequest(f"{name}: not base64: {error}") from error
     raise BadRequest(f'{name}={value!r}: expected text or {{"base64": text}}')
 
