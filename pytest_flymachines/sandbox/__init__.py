@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_flymachines.sandbox.path import SandboxPath
     from pytest_flymachines.sandbox.processes import RemoteProcess
     from pytest_flymachines.sandbox.result import ExecResult
+    from pytest_flymachines.sandbox.terminal import Terminal
 
 _HOMES = {
     "Attachment": "attachment",
@@ -25,6 +26,7 @@ _HOMES = {
     "Sandbox": "_handle",
     "SandboxPath": "path",
     "Status": "machine",
+    "Terminal": "terminal",
 }
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "Sandbox",
     "SandboxPath",
     "Status",
+    "Terminal",
 ]
 
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from pytest_flymachines.sandbox.files import FileVerbs
 from pytest_flymachines.sandbox.machine import MachineVerbs
+from pytest_flymachines.sandbox.ports import PortVerbs
+from pytest_flymachines.sandbox.processes import ProcessVerbs
+from pytest_flymachines.sandbox.terminal import TerminalVerbs
+from pytest_flymachines.sandbox.trees import TreeVerbs
+from pytest_flymachines.sandbox.workspace import WorkspaceVerbs
 
 __all__ = ["Sandbox"]
 
 
-class Sandbox(FileVerbs, MachineVerbs):
+class Sandbox(
+    ProcessVerbs, TerminalVerbs, TreeVerbs, FileVerbs, WorkspaceVerbs, PortVerbs, MachineVerbs
+):
     """A machine that is ready for tests: started, workspace in place, agent up.
 
     Made by the `fly_sandbox` fixture and its siblings. All methods may be called from several

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pytest_flymachines._clock import Clock
 from pytest_flymachines.sandbox.channel import Channel
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pytest_flymachines.api import MachinesClient
     from pytest_flymachines.sandbox.ports import PortAccess
 
-__all__ = ["Attached", "Attachment"]
+__all__ = ["Attached", "Attachment", "Started"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +55,30 @@ class Attachment:
     borrowed: bool = False
 
 
+class Started(Protocol):
+    """A process or terminal that was started and may still run."""
+
+    def end(self) -> None:
+        """End it, if it still runs; harmless when repeated."""
+        ...
+
+    def transcript(self) -> str:
+        """What it is, its state and its output, for the report of a failed test."""
+        ...
+
+
 class Attached:
-    """Base of the handle's parts: they share one attachment."""
+    """Base of the handle's parts: they share one attachment.
+
+    Attributes:
+        attachment: What the handle was made of.
+        started: Processes and terminals that were started by this handle, for whoever ends
+            them at the end of a test.
+    """
 
     def __init__(self, attachment: Attachment) -> None:
         self.attachment = attachment
+        self.started: list[Started] = []
 
     @property
     def _channel(self) -> Channel:

@@ -164,8 +164,11 @@ class Output:
 
     def text(self, stream: Stream, errors: str) -> str:
         """All output of a stream so far."""
-        data = self.stdout if stream == "stdout" else self.stderr
-        return data.decode("utf-8", errors)
+        return self.stream(stream).decode("utf-8", errors)
+
+    def stream(self, stream: Stream) -> bytearray:
+        """All bytes of a stream so far."""
+        return self.stdout if stream == "stdout" else self.stderr
 
 
 def _run(

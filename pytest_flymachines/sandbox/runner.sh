@@ -488,10 +488,7 @@ _put() { # FILE DATA MODE PARENTS BYTES SHA256
     _file=$1
     [ -z "$4" ] || _parents "$_file"
     [ ! -d "$_file" ] || _fail 21
-    if [ -L "$_file" ]; then
-        _file=$(readlink -f -- "$_file" && echo .) || exit 1
-        _file=${_file%??}
-    fi
+    [ ! -L "$_file" ] || _resolve
     if [ -e "$_file" ] && [ ! -f "$_file" ]; then # a device, a FIFO
         _data "$2" >"$_file" || exit 1
         return
@@ -517,6 +514,11 @@ _put() { # FILE DATA MODE PARENTS BYTES SHA256
     chmod "${3:-$_mode}" "$_t" || exit 1
     # a mount point cannot be renamed over
     mv -f -- "$_t" "$_file" 2>/dev/null || cat "$_t" >"$_file" || exit 1
+}
+
+_resolve() { # the symlink $_file, to what it leads to
+    _file=$(readlink -f -- "$_file" && echo .) || exit 1
+    _file=${_file%??}
 }
 
 _parents() {
@@ -641,8 +643,9 @@ _pack_tree() { # PATH EXCLUDE...
     _missing "$1"
     _top=$1 _what=.
     if [ ! -d "$1" ]; then
-        _what=./${1##*/}
-        case $1 in */*) _top=${1%/*}/ ;; *) _top=. ;; esac
+        _file=$1
+        [ ! -L "$1" ] || _resolve
+        _what=./${_file##*/} _top=${_file%/*}/
     fi
     shift
     for _x do set -- "$@" --exclude="$_x" && shift; done
@@ -657,7 +660,7 @@ _pack_tree() { # PATH EXCLUDE...
     _size "$_f"
     _x=
     ! _has h || _x=$(sha256sum <"$_f")
-    echo "$_N $_bytes $_zip ${_x%% *}"
+    echo "$_N $_bytes ${_zip%% *} ${_x%% *}"
 }
 
 _spool() { # NAME OFFSET: a piece of a staged file, which is compressed already
@@ -674,6 +677,7 @@ _unpack_tree() { # DIRECTORY NAME BYTES SHA256 KIND
         _d=$(sha256sum <"$_f")
         [ "${_d%% *}" = "$4" ] || _fail digest
     fi
+    [ ! -e "$1" ] || [ -d "$1" ] || _fail 20
     _parents "$1"
     _t=${1%/}/.flymachines-$$
     [ -d "$1" ] || _t=${1%/}.flymachines-$$

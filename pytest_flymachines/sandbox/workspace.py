@@ -1,0 +1,76 @@
+"""Checkpoints of the workspace, and private copies of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from pytest_flymachines.sandbox.attachment import Attached
+from pytest_flymachines.sandbox.text import decode_name
+
+__all__ = ["WorkspaceVerbs"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class WorkspaceVerbs(Attached):
+    """The workspace as a whole."""
+
+    def checkpoint(self, name: str) -> None:
+        """Keep a copy of the workspace in the machine, replacing an older one of this name.
+
+        Args:
+            name: At most 100 of letters, digits, `.`, `_` and `-`, no sign first.
+        """
+        self._channel.save_checkpoint(_checked(name))
+
+    def restore(self, name: str) -> None:
+        """Make the workspace what it was at a checkpoint; what came later is gone.
+
+        Raises:
+            LookupError: There is no checkpoint of this name.
+        """
+        self._channel.restore_checkpoint(_checked(name))
+
+    def checkpoints(self) -> list[str]:
+        """Names of the checkpoints, sorted."""
+        return self._channel.checkpoints()
+
+    def delete_checkpoint(self, name: str) -> None:
+        """Drop a checkpoint.
+
+        Raises:
+            LookupError: There is no checkpoint of this name.
+        """
+        self._channel.delete_checkpoint(_checked(name))
+
+    @contextmanager
+    def workspace(self, checkpoint: str) -> Iterator[Self]:
+        """A handle of the same machine whose workspace is a private copy of a checkpoint.
+
+        The copy is an overlay or a clone where the machine can make one, so that its size does
+        not matter; it is gone after the `with` block.
+
+        Raises:
+            LookupError: There is no checkpoint of this name.
+        """
+        path = self._channel.make_workspace(_checked(checkpoint))
+        copy = dataclasses.replace(
+            self.attachment, channel=self._channel.with_base(path), workdir=decode_name(path)
+        )
+        try:
+            yield type(self)(copy)
+        finally:
+            self._channel.drop_workspace(path)
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is no name of a checkpoint: expected at most 100 of letters, digits, "
+            "'.', '_' and '-', no sign first"
+        )
+    return name
