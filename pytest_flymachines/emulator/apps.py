@@ -77,6 +77,7 @@ def delete_app(emulator: Emulator, app: App) -> None:
     work = _remove(emulator, machines, volumes)
     emulator.flyd.spawn(work, f"delete app {app.name}")
     emulator.store.drop(app)
+    emulator.flyd.announce(app.name)
 
 
 async def _remove(emulator: Emulator, machines: list[Machine], volumes: list[Volume]) -> None:

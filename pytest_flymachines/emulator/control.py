@@ -16,9 +16,9 @@ from pytest_flymachines.emulator.answers import Problem, answer, empty
 from pytest_flymachines.emulator.auth import host_allowed
 from pytest_flymachines.emulator.emulator import Emulator
 from pytest_flymachines.emulator.faults import Fault, FaultError, parse_fault
-from pytest_flymachines.emulator.forwards import Forward, Forwards
 from pytest_flymachines.emulator.front import read_body
 from pytest_flymachines.emulator.page import POLICY, live_page, login_page
+from pytest_flymachines.emulator.proxy import Proxy
 
 __all__ = ["Control"]
 
@@ -35,18 +35,26 @@ class FaultSpec(msgspec.Struct):
     spec: str
 
 
+class Forward(msgspec.Struct, frozen=True):
+    """Where a forward leads."""
+
+    app: str
+    machine: str
+    port: int
+
+
 class Control:
     """The ASGI application of the control port; everything but `/health` needs the token."""
 
     def __init__(
         self,
         emulator: Emulator,
-        forwards: Forwards,
+        proxy: Proxy,
         about: dict[str, Any],
         stop: Callable[[], None],
     ) -> None:
         self._emulator = emulator
-        self._forwards = forwards
+        self._proxy = proxy
         self._about = about
         self._stop = stop
         routes = [
@@ -61,6 +69,8 @@ class Control:
             ("GET", "/forwards", self._list_forwards),
             ("POST", "/forwards", self._open_forward),
             ("DELETE", "/forwards", self._close_forward),
+            ("GET", "/services", self._services),
+            ("GET", "/ca.pem", self._ca),
             ("GET", "/machines/{machine}/log", self._machine_log),
             ("GET", "/", self._page),
         ]
@@ -125,7 +135,7 @@ class Control:
         return empty()
 
     async def _list_forwards(self, _: Request) -> Response:
-        return answer(self._forwards.list())
+        return answer(self._forwards())
 
     async def _open_forward(self, request: Request) -> Response:
         forward = _decode(await read_body(request, MAX_BODY), Forward)
@@ -134,14 +144,31 @@ class Control:
             raise Problem(404, f"app {forward.app} has no machine {forward.machine}")
         if not 1 <= forward.port <= 65535:
             raise Problem(400, f"port {forward.port} is not between 1 and 65535")
-        host, port = await self._forwards.open(forward)
+        host, port = self._proxy.forwards.open(forward.machine, forward.port)
         return answer({"host": host, "port": port}, 201)
 
     async def _close_forward(self, request: Request) -> Response:
+        """End one forward, or without a body all of them."""
         raw = await read_body(request, MAX_BODY)
-        if not self._forwards.close(_decode(raw, Forward) if raw else None):
+        wanted = _decode(raw, Forward) if raw else None
+        machine, port = (wanted.machine, wanted.port) if wanted else (None, None)
+        if not await self._proxy.forwards.close(machine, port) and wanted:
             raise Problem(404, "there is no such forward")
         return empty()
+
+    def _forwards(self) -> list[dict[str, object]]:
+        return [
+            {"machine": machine, "port": port, "host": host, "local_port": local_port}
+            for (machine, port), (host, local_port) in self._proxy.forwards.listing().items()
+        ]
+
+    async def _services(self, _: Request) -> Response:
+        """`host:port` on this computer of each external port of each app."""
+        return answer(self._proxy.listing())
+
+    async def _ca(self, _: Request) -> Response:
+        """The CA behind the certificates of services with TLS."""
+        return Response(await self._proxy.ca_pem(), media_type="application/x-pem-file")
 
     async def _machine_log(self, request: Request) -> Response:
         """The end of what the main process wrote."""
@@ -152,7 +179,7 @@ class Control:
         return Response(_tail(file), media_type="text/plain; charset=utf-8")
 
     async def _page(self, _: Request) -> Response:
-        page = live_page(self._emulator, self._about, self._forwards.list())
+        page = live_page(self._emulator, self._about, self._forwards())
         return HTMLResponse(page, headers={"content-security-policy": POLICY})
 
 

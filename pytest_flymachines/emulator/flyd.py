@@ -40,6 +40,8 @@ class Timings:
         restart_backoff_max_s: The longest such pause.
         list_delay_s: How old the answers of lists are.
         hour_s: Length of the hour that `schedule` counts in.
+        autostop_every_s: How often the proxy looks for machines without work.
+        autostop_idle_s: How long a machine without work is left alone.
     """
 
     stop_timeout_s: float = 5.0
@@ -49,6 +51,8 @@ class Timings:
     restart_backoff_max_s: float = 2.0
     list_delay_s: float = 0.0
     hour_s: float = 3600.0
+    autostop_every_s: float = 60.0
+    autostop_idle_s: float = 60.0
 
 
 class Flyd:
@@ -76,6 +80,7 @@ class Flyd:
         for path in (self.volumes, self._machines, self._logs):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._log = log
+        self._watchers: list[Callable[[str], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._listed: dict[str, Machine] = {}
         self.lives = {machine.id: Life(machine, self) for machine in store.machines.values()}
@@ -108,10 +113,20 @@ class Flyd:
         age_s = (now_ms() - life.machine.destroyed_ms) / 1000
         return life if age_s < self.timings.destroyed_readable_s else None
 
+    def watch(self, watcher: Callable[[str], None]) -> None:
+        """Have somebody told the app of every machine that changes."""
+        self._watchers.append(watcher)
+
+    def announce(self, app: str) -> None:
+        """Tell the watchers that something of this app has changed."""
+        for watcher in self._watchers:
+            watcher(app)
+
     def changed(self, machine: Machine) -> None:
         """Keep what has changed; what a request changed is written before its answer."""
         self.store.put(machine)
         asyncio.get_running_loop().call_soon(self.store.flush)
+        self.announce(machine.app)
 
         delay_s = self.timings.list_delay_s
         if delay_s:

@@ -127,7 +127,7 @@ def live_page(emulator: Emulator, about: dict[str, Any], forwards: list[dict[str
 
 
 def _to(forward: dict[str, object]) -> str:
-    return f"{forward['app']}/{forward['machine']}:{forward['port']}"
+    return f"{forward['machine']}:{forward['port']}"
 
 
 def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

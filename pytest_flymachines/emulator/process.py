@@ -26,9 +26,9 @@ from pytest_flymachines.emulator.emulator import Emulator
 from pytest_flymachines.emulator.engines.base import Engine, EngineError, Probe
 from pytest_flymachines.emulator.faults import Faults
 from pytest_flymachines.emulator.flyd import Flyd, Timings
-from pytest_flymachines.emulator.forwards import Forwards
 from pytest_flymachines.emulator.options import Options
 from pytest_flymachines.emulator.owner import OwnerGone, watch
+from pytest_flymachines.emulator.proxied import serve_proxy
 from pytest_flymachines.emulator.ratelimit import RateLimits
 from pytest_flymachines.emulator.requestlog import RequestLog
 from pytest_flymachines.emulator.rundir import (
@@ -102,18 +102,21 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
         emulator = _emulator(options, engine, run.path, timings or Timings())
         stack.callback(emulator.requests.close)
         stack.push_async_callback(_close, emulator.flyd)
-        forwards = Forwards(emulator.flyd)
-        stack.callback(forwards.close)
+        try:
+            proxy = await serve_proxy(emulator, options.proxy_port)
+        except OSError as error:
+            raise CannotServe(f"cannot listen on port {options.proxy_port}: {error}") from None
+        stack.push_async_callback(proxy.close)
         about = {
             "api_url": _url(sockets["api"]),
-            "proxy_url": "",
+            "proxy_url": proxy.url,
             "control_url": _url(sockets["control"]),
             "token": emulator.tokens.token,
             "pid": os.getpid(),
             "engine": engine.name,
             "notes": [*probe.notes, *why_others_failed],
         }
-        control = Control(emulator, forwards, about, stop.set)
+        control = Control(emulator, proxy, about, stop.set)
         apps: dict[socket.socket, ASGIApp] = {
             sockets["api"]: api(emulator),
             sockets["control"]: control,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterable
 
@@ -10,10 +11,16 @@ from pytest_flymachines.emulator.checks import service_check_name
 from pytest_flymachines.emulator.emulator import Emulator
 from pytest_flymachines.emulator.leases import held_lease
 from pytest_flymachines.emulator.model import Machine
-from pytest_flymachines.emulator.proxy.directory import AppRecord, MachineRecord, StartRefused
+from pytest_flymachines.emulator.proxy import (
+    AppRecord,
+    MachineRecord,
+    Proxy,
+    StartRefused,
+    start_proxy,
+)
 from pytest_flymachines.emulator.wait import until
 
-__all__ = ["ProxyDirectory"]
+__all__ = ["ProxyDirectory", "serve_proxy"]
 
 START_S = 60.0
 
@@ -74,12 +81,12 @@ class ProxyDirectory:
         if reached is None or reached.state != "started":
             raise StartRefused(f"machine is {life.machine.state}")
 
-    async def stop(self, machine_id: str) -> None:
+    def stop(self, machine_id: str) -> None:
         """Stop an idle machine."""
         if life := self._emulator.flyd.life(machine_id):
             life.stop(None, None, source="proxy")
 
-    async def suspend(self, machine_id: str) -> None:
+    def suspend(self, machine_id: str) -> None:
         """Suspend an idle machine, or stop it where suspend is refused."""
         life = self._emulator.flyd.life(machine_id)
         if life is None:
@@ -92,6 +99,35 @@ class ProxyDirectory:
     def log(self, app: str, machine_id: str, text: str) -> None:
         """Take note of what the proxy could not do."""
         self._emulator.requests.say({"proxy": text, "app": app, "machine": machine_id})
+
+
+async def serve_proxy(emulator: Emulator, port: int) -> Proxy:
+    """Start the proxy in front of an emulator's machines, and autostop.
+
+    Raises:
+        OSError: The port is taken.
+    """
+    directory = ProxyDirectory(emulator)
+    proxy = await start_proxy(directory, port=port, edge=emulator.region)
+    emulator.flyd.watch(proxy.sync)
+    for name in emulator.store.apps:
+        proxy.sync(name)
+    emulator.flyd.spawn(_autostop(emulator, directory, proxy), "autostop")
+    return proxy
+
+
+async def _autostop(emulator: Emulator, directory: ProxyDirectory, proxy: Proxy) -> None:
+    """Stop or suspend machines whose services want that when they have no work."""
+    timings = emulator.flyd.timings
+    while True:
+        await asyncio.sleep(timings.autostop_every_s)
+        for name in list(emulator.store.apps):
+            idle = proxy.idle_machines(name, idle_s=timings.autostop_idle_s)
+            for machine_id, action in idle.items():
+                if action == "suspend":
+                    directory.suspend(machine_id)
+                else:
+                    directory.stop(machine_id)
 
 
 def _record(machine: Machine) -> MachineRecord:

@@ -112,6 +112,8 @@ class _Reader:
         while depth:
             lexeme = self.take()
             depth += {"(": 1, "{": 1, "[": 1, ")": -1, "}": -1, "]": -1}.get(lexeme, 0)
+            if depth > 1:
+                name = ""
             if depth == 1 and self.peek() == ":":
                 name = lexeme
             elif depth == 1 and name and lexeme != ":":

@@ -24,7 +24,11 @@ class RunDirectory:
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getuid()}-"))
-        self._lock = _lock(self.path)
+        self._lock = (self.path / LOCK).open("a")
+        # A sweep may hold it for a moment, and lets go of a lock that has no content yet.
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._lock.write(f"{os.getpid()}\n")
+        self._lock.flush()
 
     async def remove(self, discard: Callable[[Path], Awaitable[None]]) -> None:
         """Remove it; `discard` removes what an engine left in it."""
@@ -36,16 +40,19 @@ def lock_state(directory: Path) -> TextIO:
     """Take a state directory for this process, and make it if need be.
 
     Returns:
-        What must be kept alive as long as the directory is in use.
+        What must be kept open as long as the directory is in use.
 
     Raises:
         StateLocked: Another emulator has it.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = (directory / LOCK).open("a")
     try:
-        return _lock(directory)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        lock.close()
         raise StateLocked(f"state directory {directory} is in use by another emulator") from None
+    return lock
 
 
 def dead_directories() -> list[Path]:
@@ -53,19 +60,15 @@ def dead_directories() -> list[Path]:
     dead = []
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}{os.getuid()}-*"):
         try:
-            if path.lstat().st_uid == os.getuid() and not path.is_symlink():
-                _lock(path).close()
+            if path.lstat().st_uid == os.getuid() and not path.is_symlink() and _is_dead(path):
                 dead.append(path)
         except OSError:  # in use, or gone meanwhile
             continue
     return dead
 
 
-def _lock(directory: Path) -> TextIO:
-    file = (directory / LOCK).open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise
-    return file
+def _is_dead(path: Path) -> bool:
+    """Whether nobody holds its lock, and somebody once did."""
+    with (path / LOCK).open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return (path / LOCK).stat().st_size > 0

@@ -125,7 +125,8 @@ def collect() -> list[Behaviour]:
     for module in pkgutil.iter_modules(package.__path__):
         if module.name.startswith("test_"):
             importlib.import_module(f"{package.__name__}.{module.name}")
-    return BEHAVIOURS
+    # The order of import differs from run to run, that within a module does not.
+    return sorted(BEHAVIOURS, key=lambda item: item.test.partition(".")[0])
 
 
 def page() -> str:

@@ -1,0 +1,25 @@
+"""The page about fidelity says what the tests show, and no operation is without a test."""
+
+from __future__ import annotations
+
+from pytest_flymachines.emulator.api import MODULES
+from tests.emulator import fidelity
+from tests.emulator.schema import OPERATIONS
+
+
+def test_every_operation_has_a_shape_and_a_test() -> None:
+    served = {
+        (method, path)
+        for module in MODULES
+        for method, path, _ in module.routes
+        if module.__name__.rpartition(".")[2] != "unsupported"
+    }
+    normalized = {(method, fidelity.short(path)) for method, path in served}
+    assert normalized == {(method, fidelity.short(path)) for method, path in OPERATIONS}
+    shown = {behaviour.area for behaviour in fidelity.collect()}
+    assert set(fidelity.operations()) <= shown
+
+
+def test_the_page_is_up_to_date() -> None:
+    text = fidelity.PAGE.read_text()
+    assert text == fidelity.page(), "run: python -m tests.emulator.fidelity"

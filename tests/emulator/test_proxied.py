@@ -1,0 +1,152 @@
+"""The emulator and its proxy together: routing, autostart, autostop, forwards, leases, checks."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.emulator.conftest import App, Fly, Machine, Serve
+from tests.emulator.fidelity import shows
+
+SERVER = """
+import http.server, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = os.environ["FLY_MACHINE_ID"].encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free: int = probe.getsockname()[1]
+    return free
+
+
+def web(app: App, port: int, **service: Any) -> Machine:
+    """A machine with a web server behind ports 80 and 443."""
+    services = [
+        {
+            "protocol": "tcp",
+            "internal_port": port,
+            "ports": [
+                {"port": 80, "handlers": ["http"]},
+                {"port": 443, "handlers": ["tls", "http"]},
+            ],
+            **service,
+        }
+    ]
+    return app.create(sys.executable, "-c", SERVER, str(port), services=services)
+
+
+def visit(app: App, **headers: str) -> httpx.Response:
+    headers = {"host": f"{app.name}.fly.dev", **headers}
+    return httpx.get(app.fly.emulator.proxy_url, headers=headers, timeout=30, trust_env=False)
+
+
+@shows(
+    "proxy",
+    "`<app>.fly.dev` leads to a started machine; `fly-force-instance-id` to that one",
+    "docs",
+)
+@shows("POST M/cordon", "a cordoned machine gets no traffic", "docs")
+def test_requests_reach_machines(app: App, port: int) -> None:
+    machine = web(app, port)
+    assert visit(app).text == machine.id
+    assert visit(app, **{"fly-force-instance-id": machine.id}).text == machine.id
+    machine.post("cordon")
+    assert visit(app).status_code >= 500
+    machine.post("uncordon")
+    assert visit(app).text == machine.id
+    listing = app.fly.control.get("/services").json()[app.name]
+    assert set(listing) == {"80", "443"}
+    assert httpx.get(f"http://{listing['80']}", trust_env=False).text == machine.id
+    assert "BEGIN CERTIFICATE" in app.fly.control.get("/ca.pem").text
+    app.fly.ok("DELETE", app.path)
+    assert visit(app).status_code >= 400
+    assert app.name not in app.fly.control.get("/services").json()
+
+
+@shows(
+    "proxy",
+    "`autostart` wakes a stopped or suspended machine; a leased one cannot be woken",
+    "docs",
+)
+@pytest.mark.parametrize("how", ["stop", "suspend"])
+def test_autostart(app: App, port: int, how: str) -> None:
+    machine = web(app, port, autostart=True)
+    visit(app)
+    machine.post(how)
+    machine.wait("stopped" if how == "stop" else "suspended")
+    lease = app.fly.ok("POST", f"{machine.path}/lease?ttl=60")["data"]["nonce"]
+    assert visit(app).status_code >= 500
+    app.fly.ok("DELETE", f"{machine.path}/lease", headers={"fly-machine-lease-nonce": lease})
+    assert visit(app).text == machine.id
+    assert machine.state == "started"
+    assert machine.events()[1]["source"] == "proxy"
+
+
+@shows("proxy", "`autostop` stops or suspends a machine without traffic, in exec or not", "docs")
+@pytest.mark.parametrize(("autostop", "state"), [("stop", "stopped"), ("suspend", "suspended")])
+def test_autostop(serve: Serve, port: int, autostop: str, state: str) -> None:
+    with serve("--app", "idle", autostop_every_s=0.2, autostop_idle_s=0.2) as emulator:
+        fly = Fly(emulator)
+        app = App(fly, "idle")
+        machine = web(app, port, autostop=autostop, autostart=True)
+        machine.wait(state)
+        assert visit(app).text == machine.id
+        newest = machine.events()[0]["id"]
+        machine.wait(state, from_event_id=newest)
+        fly.close()
+
+
+@shows("proxy", "a service whose check fails gets no traffic", "docs")
+def test_failing_check_keeps_traffic_away(app: App, port: int) -> None:
+    with socket.socket() as checked:
+        checked.bind(("127.0.0.1", 0))
+        check = {"type": "tcp", "port": checked.getsockname()[1], "interval": "50ms"}
+        machine = web(app, port, checks=[check])
+        assert visit(app).status_code >= 500
+        checked.listen()
+        while machine.get()["checks"][0]["status"] != "passing":
+            pass
+        assert visit(app).text == machine.id
+
+
+def test_forwards(app: App, port: int) -> None:
+    machine = web(app, port)
+    visit(app)
+    control = app.fly.control
+    body = {"app": app.name, "machine": machine.id, "port": port}
+    made = control.post("/forwards", json=body)
+    assert made.status_code == 201
+    url = f"http://{made.json()['host']}:{made.json()['port']}"
+    assert httpx.get(url, trust_env=False).text == machine.id
+    assert control.post("/forwards", json=body).json() == made.json()
+    assert [item["local_port"] for item in control.get("/forwards").json()] == [made.json()["port"]]
+    for wrong, status in (
+        ({**body, "machine": "00000000000000"}, 404),
+        ({**body, "app": "other"}, 404),
+        ({**body, "port": 0}, 400),
+        ({"port": 1}, 400),
+    ):
+        assert control.post("/forwards", json=wrong).status_code == status
+    assert control.request("DELETE", "/forwards", json=body).status_code == 204
+    assert control.request("DELETE", "/forwards", json=body).status_code == 404
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url, trust_env=False)
+    control.post("/forwards", json=body)
+    assert control.delete("/forwards").status_code == 204
+    assert control.get("/forwards").json() == []
