@@ -98,7 +98,11 @@ class WebSocket:
                 if isinstance(event, Ping):
                     self._queue(event.response())
                 elif isinstance(event, CloseConnection):
-                    if self._connection.state is ConnectionState.REMOTE_CLOSING:
+                    # OPEN: the peer broke the protocol, and is told so
+                    if self._connection.state in (
+                        ConnectionState.OPEN,
+                        ConnectionState.REMOTE_CLOSING,
+                    ):
                         self._queue(event.response())
                     self.closed = True
                     return
@@ -106,8 +110,8 @@ class WebSocket:
                     message = self._assemble(event)
                     if message is not None:
                         yield message
-        except (RemoteProtocolError, LocalProtocolError) as error:
-            self.close(CloseReason.PROTOCOL_ERROR, str(error)[:100])
+        except LocalProtocolError:  # bytes after the end
+            self.closed = True
 
     def _assemble(self, event: TextMessage | BytesMessage) -> str | bytes | None:
         self._size += len(event.data)
