@@ -42,6 +42,7 @@ class Backend:
         clock: Virtual in replay.
         aside: Context in which requests are not recorded: for what only Fly itself needs.
         proxy_url: Front of the emulator's proxy; empty: Fly's own, at `<app>.fly.dev`.
+        control_url: The emulator's control interface; empty where there is no emulator of ours.
         token: API token, from which each machine's agent token is derived.
     """
 
@@ -52,6 +53,7 @@ class Backend:
     clock: Clock
     aside: Callable[[], AbstractContextManager[None]]
     proxy_url: str = ""
+    control_url: str = ""
     token: str = field(default="", repr=False)
 
     def agent_address(self, app: str) -> AgentAddress:
@@ -146,6 +148,7 @@ def build(settings: Settings, info: RunInfo | None, recorder: Recorder) -> Backe
         clock=recorder.clock,
         aside=recorder.scopes.paused,
         proxy_url=proxy_url,
+        control_url=info.emulator.control_url if info and info.emulator else "",
         token=token,
     )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from msgspec import structs
 
 from pytest_flymachines import repository
+from pytest_flymachines._http import PoolTransport
 from pytest_flymachines.agent.channel import AgentChannel
 from pytest_flymachines.api import Machine
 from pytest_flymachines.backend import Backend
@@ -32,6 +33,7 @@ from pytest_flymachines.machine_config import GUEST_DIR, Identity
 from pytest_flymachines.sandbox import Attachment, Sandbox
 from pytest_flymachines.sandbox.api_channel import ApiChannel
 from pytest_flymachines.sandbox.channel import Channel
+from pytest_flymachines.sandbox.ports import EmulatorPorts, PortAccess
 from pytest_flymachines.sharing import Launched
 from pytest_flymachines.spec import SandboxSpec
 
@@ -111,7 +113,7 @@ def attach(
     return Sandbox(
         Attachment(
             client=backend.client,
-            channel=_channel(backend, launched),
+            channel=_channel(backend, spec, launched, borrowed=borrowed),
             clock=backend.clock,
             app=launched.app,
             machine_id=launched.machine_id,
@@ -123,6 +125,7 @@ def attach(
             revive=partial(_revive, backend, spec, launched, rootdir),
             extend=partial(renew, backend.client, launched.app, launched.machine_id),
             borrowed=borrowed,
+            ports=_ports(backend, launched),
         )
     )
 
@@ -168,9 +171,34 @@ def _revive(backend: Backend, spec: SandboxSpec, launched: Launched, rootdir: Pa
     return "everything written outside a volume; the workspace was filled anew"
 
 
-def _channel(backend: Backend, launched: Launched) -> Channel:
+def _ports(backend: Backend, launched: Launched) -> PortAccess | None:
+    """The emulator opens ports itself, with or without agent; else the agent's channel does."""
+    if not backend.control_url:
+        return None
+    return EmulatorPorts(
+        PoolTransport(),
+        backend.control_url,
+        backend.token,
+        launched.app,
+        launched.machine_id,
+    )
+
+
+def _channel(
+    backend: Backend, spec: SandboxSpec, launched: Launched, *, borrowed: bool
+) -> Channel:
+    """The way in; paths are relative to the workspace, which a borrowed machine may lack."""
+    base = launched.workdir.encode() if borrowed else b""
     if launched.channel == "api":
-        return ApiChannel(backend.client, launched.app, launched.machine_id, clock=backend.clock)
+        workdir = "/" if borrowed else spec.workdir
+        return ApiChannel(
+            backend.client,
+            launched.app,
+            launched.machine_id,
+            backend.clock,
+            workdir=workdir,
+            base=base,
+        )
     address = backend.agent_address(launched.app)
     return AgentChannel(
         backend.agent_transport,
@@ -180,6 +208,7 @@ def _channel(backend: Backend, launched: Launched) -> Channel:
         machine_id=launched.machine_id,
         token=backend.agent_token(launched.name),
         clock=backend.clock,
+        base=base,
     )
 
 

@@ -194,7 +194,13 @@ class Run:
             )
 
     def _attach(self, spec: SandboxSpec, launched: Launched) -> Sandbox:
-        return provision.attach(self.backend, spec, launched, rootdir=self.settings.rootdir)
+        return provision.attach(
+            self.backend,
+            spec,
+            launched,
+            rootdir=self.settings.rootdir,
+            borrowed=self.settings.machine is not None,
+        )
 
     def _existing(self, machine_id: str, spec: SandboxSpec) -> Launched:
         """A machine that the user named; it is never destroyed by us."""

@@ -27,8 +27,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def main() -> int:
-    """The command line."""
+def main() -> None:
+    """The command line; ends the process."""
+    sys.exit(run())
+
+
+def run() -> int:
+    """Carry out the command; the exit code."""
     parser = argparse.ArgumentParser(prog="tally")
     commands = parser.add_subparsers(dest="command", required=True)
     count = commands.add_parser("count")
@@ -50,4 +55,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
