@@ -12,7 +12,7 @@ import ast
 import hashlib
 import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
@@ -45,11 +45,13 @@ class CassetteKey:
         kind: What the owner is.
         label: How people call it: a test's node id, `fixture server (session)`, a spec's name.
         path: The file, relative to the directory of the cassettes.
+        header: What the file says of its owner.
     """
 
     kind: Kind
     label: str
     path: PurePosixPath
+    header: Mapping[str, object] = field(compare=False)
 
     @property
     def alias(self) -> str:
@@ -62,7 +64,8 @@ class CassetteKey:
         file, _, name = nodeid.partition("::")
         head, bracket, ids = name.partition("[")
         stem = head.replace("::", ".") + bracket + ids
-        return cls("test", nodeid, _directory(file) / f"{safe_name(stem, nodeid)}.yaml")
+        path = _directory(file) / f"{safe_name(stem, nodeid)}.yaml"
+        return cls("test", nodeid, path, {"test": nodeid})
 
     @classmethod
     def fixture(
@@ -82,7 +85,9 @@ class CassetteKey:
             stem += "@here" if base == node else f"@{base}"
         label = f"fixture {stem} ({scope} of {node})" if node else f"fixture {stem} ({scope})"
         folder = PurePosixPath(scope, *(safe_name(part) for part in re.split("/|::", node) if part))
-        return cls("fixture", label, folder / f"{safe_name(stem)}.yaml")
+        facts = {"name": name, "scope": scope, "node": node, "base": base, "param": param}
+        header = {"fixture": {fact: value for fact, value in facts.items() if value}}
+        return cls("fixture", label, folder / f"{safe_name(stem)}.yaml", header)
 
     @classmethod
     def sandbox(cls, spec: SandboxSpec, rootdir: Path | None = None) -> CassetteKey:
@@ -90,7 +95,7 @@ class CassetteKey:
         facts = msgspec.json.encode(spec_facts(spec, rootdir), order="deterministic")
         image = spec.image.rpartition("/")[2].partition("@")[0].replace(":", "-").lower()
         name = f"{_UNSAFE.sub('-', image)[:60]}-{_digest(facts.decode())}"
-        return cls("sandbox", name, PurePosixPath(SANDBOXES, f"{name}.yaml"))
+        return cls("sandbox", name, PurePosixPath(SANDBOXES, f"{name}.yaml"), {"sandbox": name})
 
 
 def spec_facts(spec: SandboxSpec, rootdir: Path | None = None) -> Mapping[str, object]:
@@ -101,10 +106,10 @@ def spec_facts(spec: SandboxSpec, rootdir: Path | None = None) -> Mapping[str, o
     """
     facts: dict[str, object] = {}
     default = type(spec)()
-    for field in fields(spec):
-        value = getattr(spec, field.name)
-        if field.name not in SPEC_PLACES and value != getattr(default, field.name):
-            facts[field.name] = value
+    for each in fields(spec):
+        value = getattr(spec, each.name)
+        if each.name not in SPEC_PLACES and value != getattr(default, each.name):
+            facts[each.name] = value
     if spec.repo is not None:
         facts["repo"] = _repo(spec.repo, rootdir)
     if spec.agent not in ("auto", "off"):

@@ -43,7 +43,8 @@ class Asker:
         return CassetteMissing(
             f"{self.owner} was never recorded: there is no {self.path}, which should answer\n"
             f"    {wanted.line}\n"
-            f"Record it with: {self.command}"
+            f"Record it with: {self.command}\n"
+            f"Run it on a machine without recording: pytest --fly-sandbox"
         )
 
     def no_answer(self, wanted: Meaning, tape: Playback, notes: Sequence[str]) -> CassetteMiss:

@@ -2,9 +2,9 @@
 
 `plugin.py` registers one `CassettePlugin` in each process that runs tests. A test's cassette
 is written when its teardown has passed. That of a wider fixture or of a provisioning is
-written with the first test that passes while it is there (so that a run which is killed
-leaves what its tests need), and again at its end if it made more requests. It needs no more
-than one such test: what other tests do with it is in their cassettes.
+written with the first test that passes and uses it (so that a run which is killed leaves what
+its tests need), and again at its end if it made more requests. One such test is enough: what
+other tests do with it is in their cassettes.
 """
 
 from __future__ import annotations
@@ -57,8 +57,10 @@ class CassettePlugin:
         self._good = True
         self._skipped = False
         self._told: list[CassetteMiss] = []
+        self._told_of_wide: list[CassetteMiss] = []
         self._ended: list[CassetteKey] = []
         self._wide_passed: set[CassetteKey] = set()
+        self._names: dict[CassetteKey, str] = {}
 
     # whose requests they are
 
@@ -84,6 +86,7 @@ class CassettePlugin:
             self._end_wider(key, passed=True)
         scopes = self._recorder.scopes
         scope = scopes.enter(key, fresh=True)
+        self._names[key] = fixturedef.argname
         fixturedef.addfinalizer(partial(self._torn_down, key))  # runs after the fixture's own
         try:
             return (yield)
@@ -124,7 +127,7 @@ class CassettePlugin:
         scope = recorder.finish(key, self._good)
         if self._good and scope is not None:
             self._tell_unused(item, report, scope)
-            self._save_wider(key)
+            self._save_wider(item, key)
         for wide in list(self._ended):
             finished = self._end_wider(wide, passed=report.passed)
             if finished is not None and self._good and not finished.broken:
@@ -137,11 +140,16 @@ class CassettePlugin:
         self._wide_passed.discard(key)
         return self._recorder.finish(key, good and passed)
 
-    def _save_wider(self, test: CassetteKey) -> None:
-        """Write what a test that passed may have needed."""
+    def _save_wider(self, item: pytest.Item, test: CassetteKey) -> None:
+        """Write what a test that passed needed."""
+        used = getattr(item, "fixturenames", ())
         for scope in self._recorder.scopes.all():
-            if scope.key.kind != "test" and (not scope.broken or scope.origin == test):
-                self._wide_passed.add(scope.key)
+            key = scope.key
+            needed = scope.origin == test
+            if not scope.broken:
+                needed = needed or key.kind == "sandbox" or self._names.get(key) in used
+            if key.kind != "test" and needed:
+                self._wide_passed.add(key)
                 self._recorder.save(scope)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -163,6 +171,13 @@ class CassettePlugin:
         misses = self._misses(call)
         new = [miss for miss in misses if miss not in self._told]
         self._told += new
+        self._told_of_wide += [
+            miss
+            for scope in self._recorder.scopes.all()
+            if scope.key.kind != "test"
+            for miss in scope.misses
+            if miss in new
+        ]
         if not new:
             return
         if self._missing == "skip" and all(isinstance(miss, CassetteMissing) for miss in misses):
@@ -182,6 +197,7 @@ class CassettePlugin:
             for scope in scopes
             if self._test in (scope.key, scope.origin) or scope.key in self._ended
             for miss in scope.misses
+            if miss not in self._told_of_wide
         ]
         error = call.excinfo.value if call.excinfo is not None else None
         while error is not None:

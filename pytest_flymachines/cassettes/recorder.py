@@ -212,7 +212,7 @@ class Recorder:
         Raises:
             CassetteError: The cassette may not or cannot be written; the old one is whole.
         """
-        if scope.blank is None or len(scope.blank) == scope.written:
+        if not scope.wanted or scope.blank is None or len(scope.blank) == scope.written:
             return
         if scope.key.kind == "test" or self._shared is None:
             self._write(scope)
@@ -236,8 +236,10 @@ class Recorder:
 
     def _scope(self, key: CassetteKey, header: dict[str, Any]) -> Scope:
         path = self.directory / key.path
-        scope = Scope(key, path, {key.kind: key.label, **header})
-        if self.mode == "all" or (self.mode == "once" and not path.exists()):
+        wanted = self.mode == "all" or (self.mode == "once" and not path.exists())
+        scope = Scope(key, path, {**key.header, **header}, wanted=wanted)
+        # the machines that wider scopes make are recognized by these, also in other cassettes
+        if wanted or (self.mode == "once" and key.kind != "test"):
             scope.blank = Blank(self.clock)
         return scope
 

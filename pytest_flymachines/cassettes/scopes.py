@@ -28,6 +28,7 @@ class Scope:
         tape: What is replayed, once something was asked for.
         misses: What replay had no answer for.
         machines: How many machines it made.
+        wanted: What is recorded is to be written; else it is only looked at.
         written: How many exchanges the file on the disk has from this run.
         origin: The test in which it began, if it is none itself.
         broken: It ended in an error, so it is good for no other test than its origin.
@@ -40,6 +41,7 @@ class Scope:
     tape: Playback | None = None
     misses: list[CassetteMiss] = field(default_factory=list)
     machines: int = 0
+    wanted: bool = True
     written: int = 0
     origin: CassetteKey | None = None
     broken: bool = False

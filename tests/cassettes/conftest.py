@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cassettes.machine import Server
+from tests.cassettes.project import Project
 
 
 @pytest.fixture
@@ -24,3 +25,9 @@ def machine(tmp_path: Path) -> Iterator[Server]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, machine: Server, tmp_path: Path) -> Project:
+    """An empty project with a fixture `box` that talks to the server."""
+    return Project(pytester, machine, tmp_path / "shared")

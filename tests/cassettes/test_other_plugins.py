@@ -1,0 +1,105 @@
+"""Other recorders and mocks in the same run neither see our traffic nor we theirs."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cassettes.machine import Server
+from tests.cassettes.project import Project
+
+SUITE = """
+import os
+
+import httpx
+import pytest
+import requests
+import respx
+import vcr
+
+USERS = "http://user.example"
+
+
+def own(box, word):
+    assert box.exec(f"echo {word}") == word + "\\n"
+
+
+@pytest.mark.vcr
+def test_pytest_recording(box):
+    own(box, "one")
+    url = os.environ.get("FLY_TEST_USERS") or "http://127.0.0.1:1"
+    assert requests.get(url + "/v1/apps/a/machines/m1/agent/file?path=user", timeout=5).text == "hi"
+    assert httpx.get(url + "/v1/apps/a/machines/m1/agent/file?path=user").text == "hi"
+    own(box, "two")
+
+
+def test_vcrpy(box, tmp_path):
+    with vcr.VCR(record_mode="none").use_cassette(str(tmp_path / "none.yaml")) as tape:
+        own(box, "three")
+        with pytest.raises(vcr.errors.CannotOverwriteExistingCassetteException):
+            httpx.get(USERS)
+    assert len(tape) == 0
+
+
+@respx.mock
+def test_respx(box):
+    route = respx.get(USERS).mock(return_value=httpx.Response(200, text="mocked"))
+    own(box, "four")
+    assert httpx.get(USERS).text == "mocked"
+    assert route.call_count == 1
+    assert len(respx.calls) == 1
+
+
+def test_pytest_httpx(box, httpx_mock):
+    httpx_mock.add_response(url=USERS, text="mocked")
+    own(box, "five")
+    assert httpx.get(USERS).text == "mocked"
+    assert len(httpx_mock.get_requests()) == 1
+
+
+@pytest.mark.asyncio_like
+def test_all_at_once(box, httpx_mock, respx_mock):
+    httpx_mock.add_response(url=USERS, text="mocked")
+    own(box, "six")
+    httpx.get(USERS)
+
+
+def test_after_them(box):
+    own(box, "seven")
+"""
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]])
+def test_our_requests_and_the_users_stay_apart(
+    project: Project, machine: Server, workers: list[str]
+) -> None:
+    (machine.directory / "user").write_bytes(b"hi")
+    (project.path / "test_a.py").write_text(SUITE.replace("@pytest.mark.asyncio_like\n", ""))
+    plugins = ["-p", "pytest_recording.plugin", "-p", "respx.plugin", "-p", "pytest_httpx"]
+    ask = [*plugins, *workers]
+    result = project.record(*ask, "--record-mode=once", FLY_TEST_USERS=machine.url)
+    result.assert_outcomes(passed=6)
+    users = project.cassette("test_a/test_pytest_recording.yaml").read_text()
+    assert users.count("- request:") == 2
+    assert "exec" not in users
+    ours = project.cassette("test_a.py/test_pytest_recording.yaml").read_text()
+    assert ours.count("- request:") == 2
+    assert "path=user" not in ours
+    asked = len(machine.seen)
+    project.replay(*ask, "--record-mode=none", FLY_TEST_USERS=machine.url).assert_outcomes(passed=6)
+    assert len(machine.seen) == asked
+
+
+def test_pytest_recordings_network_block_holds_for_machines_and_not_for_replay(
+    project: Project,
+) -> None:
+    (project.path / "test_a.py").write_text(
+        "import pytest\n"
+        "def test_free(box):\n"
+        "    box.exec('echo free')\n"
+        "@pytest.mark.block_network\n"
+        "def test_blocked(box):\n"
+        "    box.http.request('GET', '/v1/apps/a/machines')\n"
+    )
+    ask = ["-p", "pytest_recording.plugin"]
+    project.record().assert_outcomes(passed=2)
+    project.replay(*ask).assert_outcomes(passed=2)
