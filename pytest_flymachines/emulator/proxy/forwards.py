@@ -66,7 +66,7 @@ class Forwards:
         except OSError as error:
             app = machine.app if (machine := self._directory.machine(machine_id)) else ""
             self._directory.log(app, machine_id, f"forward into port {port}: {error}")
-            near.abort()
+            near.reset()
             return
         except BaseException:
             near.abort()

@@ -31,6 +31,8 @@ Passthrough = Callable[[Wire, bytes], Awaitable[None]]
 class Http1:
     """One connection of a visitor."""
 
+    _body: Body
+
     def __init__(self, wire: Wire, *, head_timeout_s: float | None = None) -> None:
         """Take over a connection.
 
@@ -126,7 +128,7 @@ class Http1:
                 target = path.encode("latin-1") or b"/"
         connection = {part.strip() for part in first(headers, b"connection").lower().split(",")}
         protocol = first(headers, b"upgrade").lower()
-        body = Body(self._more)
+        self._body = body = Body(self._more)
         self._gather(body)
         return Request(
             method=event.method,
@@ -159,6 +161,7 @@ class Http1:
                 case h11.Data():
                     return bytes(event.data)
                 case h11.EndOfMessage():
+                    self._body.trailers = event.headers.raw_items()
                     return b""
                 case _:
                     await self._receive()

@@ -35,10 +35,10 @@ class Listener:
         self._socket = socket.create_server((host, port), backlog=BACKLOG)
         self._socket.setblocking(False)
         self.host, self.port = self._socket.getsockname()[:2]
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket, self._accept)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._accepting = asyncio.get_running_loop().create_task(
-            self._accept(), name=f"accept on {self.address}"
-        )
+        self._closed = False
 
     @property
     def address(self) -> str:
@@ -46,25 +46,36 @@ class Listener:
         return f"{self.host}:{self.port}"
 
     async def close(self) -> None:
-        """Stop listening and end every connection."""
-        self._accepting.cancel()
-        # A task that never took its first step would leave its socket open.
+        """Stop listening, at once, and end every connection."""
+        if not self._closed:
+            self._closed = True
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+        # A task that never took its first step would leave its connection open.
         await asyncio.sleep(0)
-        tasks = [self._accepting, *self._tasks]
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._socket.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+    def _accept(self) -> None:
+        for _ in range(BACKLOG):
             try:
-                connection, _ = await loop.sock_accept(self._socket)
+                connection, _ = self._socket.accept()
+            except BlockingIOError:
+                return
             except OSError as error:
-                # A visitor that is gone already is no reason to stop; a full table is one to rest.
-                await asyncio.sleep(PAUSE_S if error.errno in EXHAUSTED else 0)
-                continue
-            task = loop.create_task(self._serve(connection), name=f"visitor of {self.address}")
+                if error.errno in EXHAUSTED:
+                    self._loop.remove_reader(self._socket)
+                    self._loop.call_later(PAUSE_S, self._resume)
+                    return
+                continue  # this visitor is gone already
+            connection.setblocking(False)
+            task = self._loop.create_task(
+                self._serve(connection), name=f"visitor of {self.address}"
+            )
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _resume(self) -> None:
+        if not self._closed:
+            self._loop.add_reader(self._socket, self._accept)

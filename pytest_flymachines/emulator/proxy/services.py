@@ -43,8 +43,8 @@ class Services:
         for external in wanted - open_now:
             self._listeners[app, external] = self._open(app, external)
         for external in open_now - wanted:
-            listener = self._listeners.pop((app, external))
-            task = asyncio.get_running_loop().create_task(listener.close())
+            closing = self._listeners.pop((app, external)).close()
+            task = asyncio.get_running_loop().create_task(closing)
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 

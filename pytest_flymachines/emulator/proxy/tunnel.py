@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from pytest_flymachines.emulator.proxy.wire import Wire
+from pytest_flymachines.emulator.proxy.wire import Wire, reset
 
 __all__ = ["tunnel"]
 
@@ -15,7 +15,7 @@ async def tunnel(
     """Pass bytes both ways until both connections are gone, with back-pressure.
 
     The end of one stream is passed on (half-close) where the other connection can do that; both
-    are closed in the end, also when this is cancelled.
+    are closed in the end, also when this is cancelled. A reset is passed on too.
 
     Args:
         left: One connection, `half_open`; what it has received and nobody has read goes first.
@@ -91,10 +91,13 @@ class _End(asyncio.Protocol):
         self.other.transport.write_eof()
         return self.transport.can_write_eof()
 
-    def connection_lost(self, _: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         if not self.lost.done():
             self.lost.set_result(None)
-        self.other.transport.close()
+        if exc:
+            reset(self.other.transport)
+        else:
+            self.other.transport.close()
 
     def pause_writing(self) -> None:
         self.other.transport.pause_reading()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import Callable
 
-__all__ = ["Wire", "connected"]
+__all__ = ["Wire", "connected", "reset"]
 
 MAX_BUFFERED = 256 * 1024
 
@@ -150,6 +151,10 @@ class Wire(asyncio.Protocol):
         """Close at once."""
         self.transport.abort()
 
+    def reset(self) -> None:
+        """Close at once, and tell the other side that something is wrong."""
+        reset(self.transport)
+
     def _stop_timer(self) -> None:
         if self._idle_timer is not None:
             self._idle_timer.cancel()
@@ -158,6 +163,14 @@ class Wire(asyncio.Protocol):
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Close a connection with a TCP reset instead of an orderly end."""
+    if not transport.is_closing():
+        linger = struct.pack("ii", 1, 0)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        transport.abort()
 
 
 async def connected(sock: socket.socket, *, half_open: bool = False) -> Wire:

@@ -48,6 +48,7 @@ class World:
         self.boot_s = 0.0
         self.refuse_start = ""
         self.logged: list[str] = []
+        self._running: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
@@ -147,7 +148,12 @@ class World:
             raise ConnectionRefusedError(111, "Connection refused")
         connection = socket.socket()
         connection.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(connection, server.sockets[0].getsockname())
+        address = server.sockets[0].getsockname()
+        try:
+            await asyncio.get_running_loop().sock_connect(connection, address)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     async def start(self, machine_id: str) -> None:
@@ -168,9 +174,13 @@ class World:
             return
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
             try:
                 await program(reader, writer)
-            except (ConnectionError, asyncio.IncompleteReadError):
+            except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 pass
             finally:
                 writer.close()
@@ -181,9 +191,13 @@ class World:
 
     async def _close(self) -> None:
         await self.proxy.close()
+        ours = [task for task in asyncio.all_tasks() if task not in self._running]
+        assert ours == [asyncio.current_task()], "the proxy left tasks"
         for server in self.servers.values():
             server.close()
         for _ in range(100):
+            for task in self._running:
+                task.cancel()
             others = asyncio.all_tasks() - {asyncio.current_task()}
             if not others:
                 break
