@@ -63,7 +63,9 @@ class Call:
             raise Problem(403, "unauthorized")
         app = self.emulator.store.apps.get(name)
         if app is None:
-            raise Problem(404, f'Could not find App "{name}"')
+            reads_app = self.request.method == "GET" and "machine" not in self.request.path_params
+            # fly-go compares the text of the one, the documentation shows the other.
+            raise Problem(404, "app not found" if reads_app else f'Could not find App "{name}"')
         return app
 
     def life(self) -> Life:

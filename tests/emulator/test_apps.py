@@ -7,7 +7,7 @@ from tests.emulator.fidelity import shows
 
 
 @shows("POST /v1/apps", "201 with the whole App, which can be read at once", "fly-go")
-@shows("GET A", "the App; 404 names an unknown one", "docs")
+@shows("GET A", "the App; 404 `app not found`", "fly-go")
 def test_app_is_created_and_read(fly: Fly) -> None:
     body = {"name": "first", "org_slug": "personal", "network": "net", "app_role_id": ""}
     response = fly("POST", "/v1/apps?wait=true", body)
@@ -18,7 +18,7 @@ def test_app_is_created_and_read(fly: Fly) -> None:
     assert "Path=/v1/apps/first" in response.headers["set-cookie"]
     shown = fly.ok("GET", "/v1/apps/first")
     assert shown == {key: value for key, value in made.items() if key != "created_at"}
-    assert fly.error("GET", "/v1/apps/nope") == (404, 'Could not find App "nope"')
+    assert fly.error("GET", "/v1/apps/nope") == (404, "app not found")
 
 
 @shows("POST /v1/apps", "the name may come as `app_name`, as older documentation has it", "docs")
@@ -63,14 +63,17 @@ def test_apps_are_listed_by_organization(fly: Fly) -> None:
     assert [item["name"] for item in fly.ok("GET", "/v1/apps", params=query)["apps"]] == ["one"]
 
 
-@shows("DELETE A", "202 without a body; its machines and volumes go with it", "docs")
+@shows(
+    "DELETE A", "202 without a body; its machines and volumes go with it; 404 names the app", "docs"
+)
 def test_delete_takes_machines_and_volumes_along(app: App) -> None:
     fly = app.fly
     machine = app.create("sleep", "inf")
     fly.ok("POST", f"{app.path}/volumes", {"name": "data", "region": "ord"})
     assert fly.ok("GET", app.path)["status"] == "deployed"
     fly.ok("DELETE", app.path)
-    assert fly.error("GET", app.path) == (404, f'Could not find App "{app.name}"')
+    assert fly.error("GET", app.path) == (404, "app not found")
+    assert fly.error("DELETE", app.path) == (404, f'Could not find App "{app.name}"')
     assert fly.error("GET", machine.path)[0] == 404
     fly.ok("POST", "/v1/apps", {"name": app.name, "org_slug": "personal"})
     assert fly.ok("GET", f"{app.path}/volumes") == []

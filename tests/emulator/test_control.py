@@ -38,7 +38,7 @@ def test_request_log_has_no_token(app: App, serve: Serve, tmp_path: Path) -> Non
             "/v1/apps/unknown",
             "a=b",
         )
-        assert (entry["status"], entry["error"]) == (404, 'Could not find App "unknown"')
+        assert (entry["status"], entry["error"]) == (404, "app not found")
         assert entry["request_id"].endswith("-ord")
         assert entry["headers"]["authorization"] == "***"
         assert emulator.token not in line

@@ -77,12 +77,13 @@ CHANGES = [
     "409 for changes without the nonce: update, start, stop, suspend, restart, cordon, destroy",
     "seen",
 )
-@shows("leases", "reading, wait, exec and metadata need no nonce", "fly-go")
+@shows("leases", "reading, wait, exec, signal and metadata need no nonce", "fly-go")
 @pytest.mark.parametrize(("method", "action"), CHANGES)
 def test_changes_need_the_nonce(app: App, method: str, action: str) -> None:
-    machine = app.create("sleep", "inf")
+    machine = app.create("sh", "-c", "trap '' HUP; while :; do sleep 0.1; done")
     nonce = acquire(machine, params={"ttl": 60})["nonce"]
     path = f"{machine.path}{action}"
+    machine.post("signal", {"signal": "SIGHUP"})
     for headers in ({}, {"fly-machine-lease-nonce": "000000000000"}):
         status, text = app.fly.error(method, path, headers=headers)
         assert (status, "lease currently held by" in text) == (409, True)
