@@ -24,7 +24,7 @@ from pytest_flymachines.emulator.launch import launch
 from pytest_flymachines.machine_config import Identity
 from pytest_flymachines.provision import attach
 from pytest_flymachines.provision import launch as provision
-from pytest_flymachines.settings import Settings
+from pytest_flymachines.settings import OPTIONS, Settings
 from pytest_flymachines.sharing import EmulatorAddress, RunInfo
 from pytest_flymachines.spec import SandboxSpec
 
@@ -85,21 +85,12 @@ def ours(megabytes: int, execs: int, file: Path, back: Path) -> dict[str, float]
 
 
 def local_settings() -> Settings:
-    """Settings of a local run without pytest."""
-    import pytest
-
-    from pytest_flymachines.settings import load
-
-    class Plugin:
-        settings: Settings
-
-        def pytest_configure(self, config: pytest.Config) -> None:
-            self.settings = load(config, {})
-
-    plugin = Plugin()
-    args = ["--fly-mode=local", "--collect-only", "-q", "--no-header", "-p", "no:terminal"]
-    pytest.main([*args, os.devnull], plugins=[plugin])
-    return plugin.settings
+    """The defaults of a local run."""
+    values = {option.name: option.default for option in OPTIONS}
+    values |= {"cassettes": Path(), "api_url": "", "mode": "local"}
+    return Settings(
+        **values, chosen="local", why="", token="", proxy_url="", scrub=(), rootdir=Path()
+    )
 
 
 def docker(megabytes: int, execs: int, file: Path, back: Path) -> dict[str, float]:

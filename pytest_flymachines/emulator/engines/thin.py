@@ -133,11 +133,12 @@ def _fingerprint(sources: Sequence[Path]) -> str:
 
 def _changed(directory: str, depth: int) -> Iterator[tuple[str, int]]:
     yield directory, os.stat(directory).st_mtime_ns  # noqa: PTH116
+    names: list[str] = []
     if depth:
         with contextlib.suppress(PermissionError), os.scandir(directory) as entries:
             names = sorted(e.path for e in entries if e.is_dir(follow_symlinks=False))
-        for name in names:
-            yield from _changed(name, depth - 1)
+    for name in names:
+        yield from _changed(name, depth - 1)
 
 
 def _cache_directory() -> Path:
