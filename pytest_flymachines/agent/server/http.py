@@ -120,7 +120,7 @@ class Connection:
         """Send what is not known to its end yet; its digest are the last bytes of the body."""
         response.headers[DIGEST] = "tail"
         response.headers["transfer-encoding"] = "chunked"
-        pieces = with_digest(response)
+        pieces = _intact(with_digest(response))
         if zip_it:
             pieces = gzipped(pieces)
         self.sock.sendall(self._send_head(response))
@@ -138,3 +138,11 @@ class Connection:
                 self.sock.settimeout(left)
                 if not self.sock.recv(RECEIVE_BYTES):
                     return
+
+
+def _intact(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces; their errors are not taken for those of the connection."""
+    try:
+        yield from pieces
+    except OSError as error:
+        raise RuntimeError(f"an answer had to be broken off: {error}") from error

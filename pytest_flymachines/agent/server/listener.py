@@ -28,7 +28,7 @@ def open_listener(address: str) -> socket.socket:
     """
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not port.isdecimal():
+    if not colon or not port.isdecimal() or int(port) > 65535:
         raise ValueError(f"-listen {address!r}: expected :PORT, HOST:PORT or [IPV6]:PORT")
     if not host and socket.has_dualstack_ipv6():
         return socket.create_server(

@@ -1,0 +1,272 @@
+"""The client's side: what is sent again, what is compressed, and that requests stay the same."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import httpx
+import pytest
+
+from pytest_flymachines._clock import ReplayClock
+from pytest_flymachines._http import (
+    ConnectError,
+    PoolTransport,
+    ReadError,
+    Request,
+    Response,
+    SyncByteStream,
+    Transport,
+)
+from pytest_flymachines.agent.channel import AgentChannel
+from pytest_flymachines.errors import AgentUnavailable, SandboxFileError
+from pytest_flymachines.sandbox.channel import Command
+from tests.agent.running import PREFIX, TOKEN, RunningAgent
+from tests.agent.test_processes import run
+
+
+class Flaky(Transport):
+    """Fails in the ways that networks do, a given number of times for each request."""
+
+    def __init__(self, inner: Transport, *, before: int = 0, after: int = 0, cut: int = 0) -> None:
+        self.inner = inner
+        self.before, self.after, self.cut = before, after, cut
+        self.requests = 0
+
+    def handle_request(self, request: Request) -> Response:
+        self.requests += 1
+        if self.before:
+            self.before -= 1
+            raise ConnectError("refused")
+        response = self.inner.handle_request(request)
+        if self.after:
+            self.after -= 1
+            response.close()
+            raise ReadError("reset")
+        if self.cut:
+            self.cut -= 1
+            stream = Cut(response)
+            return Response(response.status_code, headers=response.headers.raw, stream=stream)
+        return response
+
+
+class Cut(SyncByteStream):
+    """The first piece of a body, then a reset."""
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield next(self.response.iter_raw())
+        raise ReadError("reset")
+
+    def close(self) -> None:
+        self.response.close()
+
+
+@contextmanager
+def flaky_channel(
+    agent: RunningAgent, **faults: int
+) -> Iterator[tuple[AgentChannel, Flaky, ReplayClock]]:
+    clock = ReplayClock()
+    with closing(PoolTransport()) as pool:
+        transport = Flaky(pool, **faults)
+        channel = AgentChannel(
+            transport, base_url=agent.url, app="app", machine_id="m1", token=TOKEN, clock=clock
+        )
+        yield channel, transport, clock
+
+
+def test_a_request_that_was_never_sent_is_sent_again(agent: RunningAgent) -> None:
+    with flaky_channel(agent, before=2) as (channel, transport, clock):
+        assert run(channel, "echo", "hi").stdout == b"hi\n"
+        assert (transport.requests, clock.monotonic()) == (3, 0.6)
+
+
+def test_a_start_whose_answer_was_lost_is_not_repeated(agent: RunningAgent) -> None:
+    with flaky_channel(agent, after=1) as (channel, transport, _):
+        with pytest.raises(AgentUnavailable, match=r"POST /exec.*reset"):
+            run(channel, "true")
+        assert transport.requests == 1
+
+
+def test_a_poll_whose_answer_was_lost_is_repeated(
+    agent: RunningAgent, channel: AgentChannel
+) -> None:
+    started = channel.start(Command(argv=[b"echo", b"hi"]), wait_s=20, forget=False)
+    with flaky_channel(agent, after=2) as (flaky, transport, _):
+        update = flaky.poll(started.id, stdout=0, stderr=0, wait_s=5, forget=True)
+        assert (update.stdout, transport.requests) == (b"hi\n", 3)
+
+
+def test_a_read_that_is_cut_goes_on_from_there(agent: RunningAgent) -> None:
+    data = os.urandom(5 << 20)
+    (agent.base / "cut").write_bytes(data)
+    with flaky_channel(agent, cut=2) as (channel, transport, _):
+        assert b"".join(channel.read(b"cut")) == data
+        assert transport.requests == 3
+    with flaky_channel(agent, cut=2) as (channel, transport, _):
+        assert b"".join(channel.read(b"cut", offset=7, size=4_000_000)) == data[7:4_000_007]
+
+
+def test_a_read_that_is_cut_does_not_go_on_in_another_file(agent: RunningAgent) -> None:
+    (agent.base / "swapped").write_bytes(bytes(5 << 20))
+    with flaky_channel(agent, cut=1) as (channel, _, _):
+        pieces = channel.read(b"swapped")
+        next(pieces)
+        (agent.base / "other").write_bytes(b"x" * (5 << 20))
+        (agent.base / "other").rename(agent.base / "swapped")
+        with pytest.raises(SandboxFileError, match="replaced while it was read"):
+            list(pieces)
+
+
+def test_a_tree_that_is_cut_is_an_error(agent: RunningAgent) -> None:
+    (agent.base / "cut-tree").mkdir()
+    (agent.base / "cut-tree" / "f").write_bytes(os.urandom(5 << 20))
+    broken = pytest.raises(AgentUnavailable, match="download of cut-tree")
+    with flaky_channel(agent, cut=1) as (channel, _, _), broken:
+        list(channel.get_tree(b"cut-tree"))
+
+
+def test_an_upload_is_repeated_whole(agent: RunningAgent) -> None:
+    data = os.urandom(10 << 20)
+    with flaky_channel(agent, after=1) as (channel, transport, _):
+        pieces = (data[at : at + 100_000] for at in range(0, len(data), 100_000))
+        assert channel.write(b"again", pieces, mode=None, parents=False) == len(data)
+        assert transport.requests == 2
+        assert (agent.base / "again").read_bytes() == data
+
+
+def answering(*answers: tuple[int, str, str]) -> Transport:
+    """A transport with answers of proxies."""
+    pending = list(answers)
+
+    class Canned(Transport):
+        def handle_request(self, request: Request) -> Response:
+            status, kind, text = pending.pop(0)
+            return Response(status, headers={"content-type": kind}, content=text.encode())
+
+    return Canned()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ((502, "text/html", "<h1>Bad gateway"), "502: '<h1>Bad gateway'"),
+        ((404, "text/plain", ""), "404"),
+        ((503, "application/json", "{"), "503"),
+        ((401, "application/json", '{"error": "no"}'), "refuses the token"),
+    ],
+)
+def test_a_proxys_answer_is_not_taken_for_the_agents(
+    answer: tuple[int, str, str], words: str
+) -> None:
+    channel = AgentChannel(
+        answering(answer),
+        base_url="http://app.test",
+        app="app",
+        machine_id="m1",
+        token=TOKEN,
+        clock=ReplayClock(),
+    )
+    with pytest.raises(AgentUnavailable) as caught:
+        channel.stat(b"x")
+    message = str(caught.value)
+    assert words in message
+    assert "machine m1" in message
+    assert "http://app.test" in message
+    assert TOKEN not in message
+
+
+def test_compression_over_a_network(agent: RunningAgent) -> None:
+    """Only where bytes leave this computer; so the agent is called by another name here."""
+
+    class Renamed(Transport):
+        def __init__(self) -> None:
+            self.inner = PoolTransport()
+            self.seen: list[tuple[str | None, str | None]] = []
+
+        def handle_request(self, request: Request) -> Response:
+            request.url = httpx.URL(agent.url + request.url.raw_path.decode())
+            response = self.inner.handle_request(request)
+            encodings = (m.headers.get("content-encoding") for m in (request, response))
+            self.seen.append((next(encodings), next(encodings)))
+            return response
+
+    transport = Renamed()
+    channel = AgentChannel(
+        transport,
+        base_url="https://app.fly.test",
+        host="app.fly.dev",
+        app="app",
+        machine_id="m1",
+        token=TOKEN,
+        clock=ReplayClock(),
+    )
+    text = b"compressible " * 300_000
+    channel.write(b"text", [text], mode=None, parents=False)
+    assert b"".join(channel.read(b"text")) == text
+    noise = os.urandom(3 << 20)
+    channel.write(b"noise", [noise], mode=None, parents=False)
+    assert b"".join(channel.read(b"noise")) == noise
+    assert transport.seen == [("gzip", None), (None, "gzip"), (None, None), (None, None)]
+    tar = b"".join(channel.get_tree(b"text"))
+    channel.put_tree(b"tree", [tar])
+    assert (agent.base / "tree" / "text").read_bytes() == text
+    assert transport.seen[4:] == [(None, "gzip"), ("gzip", None)]
+    transport.inner.close()
+
+
+def test_requests_are_the_same_each_time(agent: RunningAgent) -> None:
+    """No clock, no random name, nothing of this computer: a cassette must find them again."""
+
+    class Noting(Transport):
+        def __init__(self) -> None:
+            self.inner = PoolTransport()
+            self.seen: list[tuple[str, str, bytes]] = []
+
+        def handle_request(self, request: Request) -> Response:
+            self.seen.append((request.method, str(request.url), request.read()))
+            assert request.headers["fly-force-instance-id"] == "m1"
+            assert request.headers["host"] == "app.fly.dev"
+            return self.inner.handle_request(request)
+
+    def session(base: bytes) -> list[tuple[str, str, bytes]]:
+        transport = Noting()
+        channel = AgentChannel(
+            transport,
+            base_url=agent.url,
+            host="app.fly.dev",
+            app="app",
+            machine_id="m1",
+            token=TOKEN,
+            clock=ReplayClock(),
+            base=base,
+        )
+        channel.write(b"\xff/f", [b"1"], mode=0o600, parents=True)
+        run(channel, "env", env={"A": "1"}, cwd=b"\xff", user="0", stdin=b"\xfe", timeout_s=9)
+        list(channel.get_tree(b".", exclude=["x"]))
+        channel.walk(b".", ["**", "f"])
+        transport.inner.close()
+        return transport.seen
+
+    first, second = session(b"same"), session(b"same")
+    assert first == second
+    assert [line[1].removeprefix(agent.url + PREFIX) for line in first] == [
+        "/agent/files?path=same/%FF/f&mode=384&parents=1",
+        "/exec",
+        "/agent/trees/get",
+        "/agent/files/walk",
+    ]
+    assert json.loads(first[1][2]) == {
+        "command": ["env"],
+        "cwd": {"base64": "c2FtZS//"},
+        "env": {"A": "1"},
+        "user": "0",
+        "stdin": {"base64": "/g=="},
+        "timeout": 9,
+        "wait_s": 30,
+        "forget": True,
+    }
