@@ -1,4 +1,4 @@
-"""A whole recording made fit to be written: no secret, none of our own files in it.
+"""A whole recording made fit to be written: no secret in it, and nothing that only we need.
 
 Besides each text alone, pieces that belong together are looked at together: a secret may be
 cut in two by the end of one answer and the start of the next.
@@ -21,18 +21,21 @@ from vcr.request import Request
 from pytest_flymachines.cassettes.bodies import from_text, to_text
 from pytest_flymachines.cassettes.meaning import json_value, target
 from pytest_flymachines.cassettes.scrub import Scrubber
-from pytest_flymachines.cassettes.volatile import OWN_FILES, SECRET_NAME
+from pytest_flymachines.cassettes.volatile import BODIES, OWN_FILES, OWN_METADATA, SECRET_NAME
 
 __all__ = ["clean"]
 
 Exchange = tuple[Request, dict[str, Any]]
 
-_OWN = "(a part of pytest-flymachines)"
+_OWN = "(left out by pytest-flymachines)"
 _NUMBERS = re.compile(r"\d+")
 
 
 def clean(exchanges: list[Exchange], scrubber: Scrubber) -> None:
     """Take the secrets out of recorded requests and answers, in place."""
+    for request, _ in exchanges:
+        if BODIES.fullmatch(f"{request.method} {target(request.uri)}"):
+            request.body = _OWN.encode()
     bodies = [body for exchange in exchanges for body in _bodies(exchange)]
     for body in bodies:
         _learn(body.value, scrubber)
@@ -134,6 +137,9 @@ def _pieces(value: Any, group: tuple[str, ...]) -> Iterator[_Piece]:
     if isinstance(value, dict):
         if str(value.get("guest_path", "")).startswith(OWN_FILES) and value.get("raw_value"):
             value["raw_value"] = _OWN
+        for name in value:
+            if str(name).startswith(OWN_METADATA):
+                value[name] = _OWN
         items: Iterator[tuple[Any, Any]] = iter(value.items())
     else:
         items = enumerate(value)

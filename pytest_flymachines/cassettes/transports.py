@@ -222,6 +222,8 @@ def _answer_headers(response: Response, decoded: bool) -> dict[str, list[str]]:
     headers: dict[str, list[str]] = {}
     for name, value in sorted(response.headers.multi_items()):
         kept = name not in UNKEPT_ANSWER_HEADERS or (name == "content-encoding" and not decoded)
+        if name == "fly-request-id":  # told with errors, and else new in every recording
+            kept = response.status_code >= 400
         if kept and not value.startswith("fly_flaps_affinity="):
             headers.setdefault(name, []).append(value)
     return headers

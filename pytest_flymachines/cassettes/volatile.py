@@ -19,6 +19,7 @@ __all__ = [
     "BODY_FIELDS",
     "KEPT_REQUEST_HEADERS",
     "OWN_FILES",
+    "OWN_METADATA",
     "PATHS",
     "QUERY",
     "REPEATABLE",
@@ -134,6 +135,8 @@ SPEC_PLACES = frozenset({"app", "org", "regions"})
 
 # Files of ours in a machine's config: long, the same in every cassette, and read by nobody.
 OWN_FILES = "/opt/pytest-flymachines/"
+# Marks of ours in a machine's metadata; they name the user and the computer that recorded.
+OWN_METADATA = "pytest_flymachines_"
 
 TOKEN_VARIABLES = ("FLY_API_TOKEN", "FLY_ACCESS_TOKEN", "FLY_TOKEN")
 

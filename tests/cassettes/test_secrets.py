@@ -231,10 +231,11 @@ def test_a_secret_that_cannot_be_taken_out_stops_the_save_and_says_where(tmp_pat
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [path.name]
 
 
-def test_our_own_files_are_not_kept(tmp_path: Path) -> None:
+def test_our_own_files_and_marks_are_not_kept(tmp_path: Path) -> None:
     own = {"guest_path": "/opt/pytest-flymachines/agent.pyz", "raw_value": b64("x" * 9000)}
     user = {"guest_path": "/etc/motd", "raw_value": b64("hello")}
-    body = {"config": {"files": [own, user]}}
+    marks = {"pytest_flymachines_owner": "me@my-computer", "mine": "yes"}
+    body = {"config": {"files": [own, user], "metadata": marks}}
     create: Talk = lambda http: [  # noqa: E731
         http.request("POST", "/v1/apps/a/machines", json=body).json()
     ]
@@ -242,4 +243,16 @@ def test_our_own_files_are_not_kept(tmp_path: Path) -> None:
     found = everything_below(tmp_path)
     assert len(found) < 3000
     assert b64("hello").encode() in found
+    assert b'"mine": "yes"' in found
+    assert b"my-computer" not in found
     replay(tmp_path, create)
+
+
+def test_the_packed_repository_is_not_kept(tmp_path: Path) -> None:
+    pack: Talk = lambda http: [  # noqa: E731
+        http.request("PUT", f"{M}/agent/files?path=.pytest-flymachines.pack", content=body).content
+        for body in (b"\x00 the whole repository",)
+    ]
+    record(tmp_path, pack, answers=[b'{"size":1}'])
+    assert b"the whole repository" not in everything_below(tmp_path)
+    replay(tmp_path, pack)
