@@ -1,5 +1,5 @@
-# Sourced by the other scripts: makes $VENV (default .venv beside this checkout) with what
-# its arguments ask pip for, and puts its programs first on PATH.
+# Sourced by the other scripts: makes $VENV (default .venv of this checkout) with this project
+# and its $EXTRAS, and puts its programs first on PATH.
 set -eu
 cd "$(dirname "$0")/.."
 VENV=${VENV:-$PWD/.venv}
@@ -29,6 +29,7 @@ make_environment() {
 }
 
 [ -x "$VENV/bin/python" ] || make_environment
-"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
+    --editable ".[$EXTRAS]"
 PATH=$VENV/bin:$PATH
 export PATH
