@@ -163,9 +163,8 @@ def main() -> None:
                 out.write(os.urandom(MIB))
         sizes = (options.megabytes, options.execs, file, back)
         columns = {"ours": ours(*sizes), "docker": docker(*sizes), "bare": bare(*sizes)}
-    print(
-        f"{'':24}{'ours ms':>10}{'docker ms':>12}{'bare ms':>10}{'ours/docker':>13}{'ours/bare':>11}"
-    )
+    heads = ("ours ms", 10), ("docker ms", 12), ("bare ms", 10), ("ours/docker", 13)
+    print(" " * 24 + "".join(f"{head:>{width}}" for head, width in (*heads, ("ours/bare", 11))))
     for name, mine in columns["ours"].items():
         theirs, floor = columns["docker"].get(name), columns["bare"].get(name)
         cells = [f"{mine * 1e3:10.2f}"]
