@@ -139,7 +139,8 @@ class BubblewrapEngine:
             await self._spawner.close()
             self._spawner = None
         if self._computer is not None:
-            self._computer.tree.held.close()
+            for kept in self._computer.tree.kept:
+                kept.close()
             self._computer = None
             await asyncio.to_thread(remove_tree, self._directory / "layers")
 
@@ -154,6 +155,7 @@ class BubblewrapEngine:
     def _look_around(self) -> _Computer:
         bwrap = find_bwrap()
         cgroups.sweep()
+        remove_tree(self._directory / "layers")
         return _Computer(
             bwrap=bwrap,
             ids=id_maps(),

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_flymachines.emulator.engines.base import EngineError
-from pytest_flymachines.emulator.engines.layers import ANCHOR, SystemTree
+from pytest_flymachines.emulator.engines.base_layer import ANCHOR
+from pytest_flymachines.emulator.engines.layers import SystemTree
 
 __all__ = ["IdMaps", "bwrap_options", "find_bwrap", "id_maps"]
 

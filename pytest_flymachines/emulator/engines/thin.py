@@ -11,90 +11,57 @@ Run by root, it has a whiteout for everything that other users of this computer 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
-import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["Held", "make"]
+from pytest_flymachines.emulator.engines.kept import Kept, keep
+
+__all__ = ["make"]
 
 _FORMAT = "1"
 _DEPTH = 2
 
 
-class Held:
-    """A lock on what is in use; closing it more than once does not matter."""
-
-    def __init__(self, fd: int = -1) -> None:
-        self._fd = fd
-
-    def close(self) -> None:
-        """Let others remove it."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-def make(sources: Sequence[Path], directory: Path) -> tuple[dict[Path, Path], Held]:
+def make(sources: Sequence[Path], directory: Path) -> tuple[dict[Path, Path], list[Kept]]:
     """A thin layer for each of these directories.
 
     Args:
         sources: Directories of this computer.
-        directory: Where to make them, if they are not to be kept; it must not exist.
+        directory: For what is not shared with other processes.
     """
+    kept: list[Kept] = []
     if os.geteuid() == 0:
-        directory.mkdir()
+        layers = directory / "whiteouts"
+        layers.mkdir(parents=True)
         for source in sources:
-            _hide_unreadable(source, directory)
-        return _places(sources, directory), Held()
-    for cache in (_cache_directory(), directory):
-        with contextlib.suppress(OSError):
-            cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-            kept, held = _kept(sources, cache)
-            return _places(sources, kept), held
-    raise OSError(f"cannot make directories in {directory}")
-
-
-def _places(sources: Sequence[Path], directory: Path) -> dict[Path, Path]:
-    return {source: directory / source.relative_to("/") for source in sources}
-
-
-def _kept(sources: Sequence[Path], cache: Path) -> tuple[Path, Held]:
-    """The layer in the cache, made now if it is not there; older ones that nobody uses go."""
-    directory = cache / f"directories-{_fingerprint(sources)}"
-    fd = os.open(directory.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        while True:
-            fcntl.flock(fd, fcntl.LOCK_SH)
-            if directory.exists():
-                break
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if not directory.exists():
-                _remove_unused(cache)
-                _make_owned(sources, directory)
-    except BaseException:
-        os.close(fd)
-        raise
-    return directory, Held(fd)
+            _hide_unreadable(source, layers)
+    else:
+        kept.append(
+            keep(
+                "directories",
+                _fingerprint(sources),
+                lambda new: _make_owned(sources, new),
+                directory,
+            )
+        )
+        layers = kept[0].path
+    return {source: layers / source.relative_to("/") for source in sources}, kept
 
 
 def _make_owned(sources: Sequence[Path], directory: Path) -> None:
-    new = directory.with_suffix(".new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(mode=0o700)
+    directory.mkdir(mode=0o700)
     umask = os.umask(0)
     try:
         for source in sources:
-            target = new / source.relative_to("/")
+            target = directory / source.relative_to("/")
             target.mkdir(parents=True)
             target.chmod(stat.S_IMODE(source.stat().st_mode) | stat.S_IRWXU)
             _mirror(str(source), str(target), locks=source.is_relative_to("/var"))
     finally:
         os.umask(umask)
-    new.rename(directory)
 
 
 def _mirror(source: str, target: str, *, locks: bool) -> None:
@@ -109,17 +76,6 @@ def _mirror(source: str, target: str, *, locks: bool) -> None:
             elif locks and not os.access(entry.path, os.R_OK) and not entry.stat().st_size:
                 # The locks of package managers: empty, and only root may open them.
                 Path(target, entry.name).touch(mode=0o640)
-
-
-def _remove_unused(cache: Path) -> None:
-    for lock in cache.glob("directories-*.lock"):
-        fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-        finally:
-            os.close(fd)
 
 
 def _fingerprint(sources: Sequence[Path]) -> str:
@@ -139,11 +95,6 @@ def _changed(directory: str, depth: int) -> Iterator[tuple[str, int]]:
             names = sorted(e.path for e in entries if e.is_dir(follow_symlinks=False))
     for name in names:
         yield from _changed(name, depth - 1)
-
-
-def _cache_directory() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return Path(home) / "pytest-flymachines"
 
 
 def _hide_unreadable(source: Path, layer: Path) -> None:

@@ -56,7 +56,6 @@ class _Supervisor:
         self._execs: dict[int, int] = {}
         self._main = 0
         self._status = 0
-        self._first = 0
         self._walls: list[int] = []
         self._cgroup = walls.Cgroup()
         self._launch = Launch("/", None, (), None, isolated=False)
@@ -126,8 +125,7 @@ class _Supervisor:
         self._cgroup = walls.Cgroup.create(message["cgroup"])
         if isolated:
             self._walls = walls.build(message["bwrap"], message["ids"], self._cgroup)
-            self._first = self._walls[1]
-            walls.enter(self._first)
+            walls.enter(self._walls[1])
             with contextlib.suppress(OSError):  # No IPv6 in this kernel.
                 linux.add_loopback_address(message["address"])
         for name, value in message["limits"].items():
@@ -203,10 +201,12 @@ class _Supervisor:
 
     def _end(self) -> None:
         """Kill what is left, reap it, and tell how the main process ended."""
-        if self._first:
-            # The first process of a pid namespace takes all others with it.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._first, signal.SIGKILL)
+        if self._walls:
+            # The first process of a pid namespace takes all others with it. Its parent may be
+            # frozen, and would never notice.
+            for pid in self._walls[:2]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 while True:
                     self._ended(*os.waitpid(-1, 0))

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import socket
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -39,33 +40,39 @@ def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None
     """
     body = json.dumps(message, separators=(",", ":")).encode()
     if len(body) <= _INLINE_BYTES:
-        socket.send_fds(sock, [body], list(fds), socket.MSG_NOSIGNAL)
+        _send(sock, body, fds)
         return
     memory = os.memfd_create("message", os.MFD_CLOEXEC)
     try:
         with os.fdopen(memory, "wb", closefd=False) as file:
             file.write(body)
-        socket.send_fds(sock, [_IN_MEMFD], [*fds, memory], socket.MSG_NOSIGNAL)
+        _send(sock, _IN_MEMFD, [*fds, memory])
     finally:
         os.close(memory)
 
 
 def receive(sock: socket.socket) -> tuple[Message, list[int]]:
     """The next message and its descriptors (close-on-exec), or `CLOSED` at the end."""
+    # Not socket.recv_fds: it drops its flags, and the descriptors would reach programs.
+    room = socket.CMSG_LEN(_MAX_FDS * array("i").itemsize)
     try:
-        body, fds, _, _ = socket.recv_fds(
-            sock, _INLINE_BYTES + 1, _MAX_FDS, socket.MSG_CMSG_CLOEXEC
-        )
+        body, control, _, _ = sock.recvmsg(_INLINE_BYTES + 1, room, socket.MSG_CMSG_CLOEXEC)
     except ConnectionError:
         return CLOSED, []
     if not body:
         return CLOSED, []
+    fds = [fd for _, _, data in control for fd in array("i", data)]
     if body == _IN_MEMFD:
         with os.fdopen(fds.pop(), "rb") as file:
             file.seek(0)
             body = file.read()
     message: Message = json.loads(body)
     return message, fds
+
+
+def _send(sock: socket.socket, body: bytes, fds: Sequence[int]) -> None:
+    control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
+    sock.sendmsg([body], control, socket.MSG_NOSIGNAL)
 
 
 def close_all(fds: Iterable[int]) -> None:

@@ -1,0 +1,112 @@
+"""Machines on an engine, for tests: started with few words, ended whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pytest_flymachines.emulator.engines.base import (
+    Engine,
+    ExecOutcome,
+    MachineConfigForEngine,
+    RunningMachine,
+)
+
+T = TypeVar("T")
+
+DEADLINE_S = 30.0
+
+
+class Lab:
+    """An engine under test and the machines that were started on it.
+
+    Args:
+        engine: Its probe must have succeeded.
+        engine_directory: What the engine was given.
+        directory: For machines' directories and logs.
+        image: What its machines run.
+    """
+
+    def __init__(
+        self, engine: Engine, engine_directory: Path, directory: Path, image: str = "busybox"
+    ) -> None:
+        self.engine = engine
+        self.engine_directory = engine_directory
+        self.directory = directory
+        self.image = image
+        self.machines: list[RunningMachine] = []
+        self._serials = itertools.count(1)
+
+    async def start(self, *argv: str, **config: Any) -> RunningMachine:
+        """A machine that runs `argv`, or idles without."""
+        name = f"m{next(self._serials)}"
+        directory = self.directory / name
+        directory.mkdir()
+        defaults: dict[str, Any] = {
+            "id": name,
+            "app": "app",
+            "directory": directory,
+            "image": self.image,
+            "hostname": name,
+            "private_ip": f"fdaa:0:1:a7b:1::{name[1:]}",
+            "log": self.log(name),
+            "argv": argv or None,
+        }
+        machine = await self.engine.start(MachineConfigForEngine(**{**defaults, **config}))
+        self.machines.append(machine)
+        return machine
+
+    def log(self, name: str = "m1") -> Path:
+        """What the main process of a machine wrote."""
+        return self.directory / f"{name}.log"
+
+    async def end(self) -> None:
+        """End everything, as an emulator does."""
+        await asyncio.gather(*(machine.kill() for machine in self.machines))
+        for directory in self.directory.iterdir():
+            if directory.is_dir() and directory.name.startswith("m"):
+                await self.engine.discard(directory)
+
+
+async def sh(machine: RunningMachine, script: str, **options: Any) -> ExecOutcome:
+    """Run a shell script in a machine."""
+    return await machine.exec(["sh", "-c", script], **{"timeout_s": DEADLINE_S, **options})
+
+
+async def output(machine: RunningMachine, script: str) -> str:
+    """What a script prints; it must succeed."""
+    outcome = await sh(machine, script)
+    assert outcome.exit_code == 0, outcome
+    return outcome.stdout.decode().strip()
+
+
+async def eventually(look: Callable[[], Awaitable[T]], wanted: Callable[[T], bool]) -> T:
+    """Look again and again until what is seen is as wanted."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not wanted(seen := await look()):
+        assert time.monotonic() < deadline, f"still {seen!r}"
+        await asyncio.sleep(0.01)
+    return seen
+
+
+async def fetch(machine: RunningMachine, port: int) -> bytes:
+    """What a server in the machine answers to `GET /`, once it listens."""
+    loop = asyncio.get_running_loop()
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            sock = await machine.connect(port)
+            break
+        except OSError:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+    with sock:
+        await loop.sock_sendall(sock, b"GET / HTTP/1.0\r\n\r\n")
+        answer = b""
+        while piece := await loop.sock_recv(sock, 65536):
+            answer += piece
+    return answer.partition(b"\r\n\r\n")[2]
