@@ -84,6 +84,8 @@ def _serve(listeners: list[socket.socket], base: str, state: str, token_sha256: 
         Acceptor(reactor, listener, server.serve).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: reactor.stop())
+    # a shell that starts the agent with `&` has it ignored, and commands would inherit that
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     reactor.run()
     server.close()
     # threads still wait in connections; there is nothing that they could lose
