@@ -117,7 +117,7 @@ def launch(
         _settle(common, who)
         os.execvpe(argv[0], list(argv), env)  # noqa: S606 (argv is the point)
     except OSError as error:
-        missing = error.errno in {errno.ENOENT, errno.ENOTDIR}
+        missing = error.errno in {errno.ENOENT, errno.ENOTDIR} or not _on_path(argv[0], env)
         _complain(f"{argv[0]}: {error.strerror or error}")
         os._exit(_NOT_FOUND if missing else _NOT_EXECUTABLE)
     except BaseException as error:  # noqa: BLE001 (nothing may return into the parent's code)
@@ -146,6 +146,12 @@ def _become(who: Identity) -> None:
         os.setgroups(who.groups)
     os.setresgid(who.gid, who.gid, who.gid)
     os.setresuid(who.uid, who.uid, who.uid)
+
+
+def _on_path(program: str, env: Mapping[str, str]) -> bool:
+    """Whether there is such a file: a PATH directory that may not be entered says EACCES too."""
+    directories = [""] if "/" in program else env.get("PATH", os.defpath).split(":")
+    return any(os.access(Path(directory, program), os.F_OK) for directory in directories)
 
 
 def _complain(text: str) -> None:
