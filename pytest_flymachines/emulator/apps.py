@@ -20,6 +20,7 @@ __all__ = ["create_app", "delete_app", "routes"]
 routes = Routes()
 
 NAME = re.compile(r"^[a-z0-9-]{1,63}$")
+MAX_APPS = 1000
 
 
 class CreateApp(Struct):
@@ -52,6 +53,8 @@ def create_app(emulator: Emulator, name: str, org: str, network: str = "", role:
         )
     if name in emulator.store.apps:
         raise Problem(422, "Validation failed: Name has already been taken", code="name_taken")
+    if len(emulator.store.apps) >= MAX_APPS:
+        raise Problem(422, f"this emulator holds at most {MAX_APPS} apps")
     app = App(
         id=ids.app_id(),
         number=emulator.next_app_number(),

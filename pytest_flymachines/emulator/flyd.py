@@ -153,7 +153,7 @@ class Flyd:
         self._log({"machine": machine.id, "app": machine.app, "text": text})
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run in the background; a failure goes to stderr and ends nothing else."""
+        """Run in the background; a failure goes to the log and stderr, and ends nothing else."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -164,6 +164,7 @@ class Flyd:
         if not task.cancelled() and (error := task.exception()):
             print(f"{task.get_name()}:", file=sys.stderr)  # noqa: T201 - the process's own log
             traceback.print_exception(error)
+            self._log({"failure": task.get_name(), "text": repr(error)})
 
     async def boot(self, machine: Machine, *, keep_root: bool) -> RunningMachine:
         """Start a machine's main process.
@@ -230,9 +231,13 @@ class Flyd:
 
         self.spawn(work(), f"death of {life.machine.id}")
 
-    async def close(self) -> None:
-        """End every machine."""
-        await asyncio.gather(*(life.shut_down() for life in self.lives.values()))
+    async def close(self, patience_s: float) -> None:
+        """End every machine; what has not ended after `patience_s` is left to the engine."""
+        ending = asyncio.gather(*(life.shut_down() for life in self.lives.values()))
+        try:
+            await asyncio.wait_for(ending, patience_s)
+        except TimeoutError:
+            print("some machines did not end in time", file=sys.stderr)  # noqa: T201 - own log
         for task in tuple(self._tasks):
             task.cancel()
         await self.engine.close()

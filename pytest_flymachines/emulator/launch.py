@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import select
+import site
 import subprocess
 import sys
 import tempfile
@@ -136,8 +137,9 @@ def _environment(token: str | None) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
     environment["FLY_API_TOKEN"] = token or f"emu-{secrets.token_hex(16)}"
     home = str(Path(__file__).parents[2])
-    inherited = environment.get("PYTHONPATH")
-    environment["PYTHONPATH"] = f"{inherited}{os.pathsep}{home}" if inherited else home
+    if home not in (*site.getsitepackages(), site.getusersitepackages()):
+        inherited = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = f"{inherited}{os.pathsep}{home}" if inherited else home
     return environment
 
 

@@ -22,6 +22,7 @@ routes = Routes()
 
 MACHINES = APP + "/machines"
 MAX_VERSIONS = 50
+MAX_MACHINES = 500
 
 
 @routes.on("POST", MACHINES)
@@ -166,7 +167,8 @@ def _unique(emulator: Emulator, app: App, name: str) -> None:
 
 
 def _capacity(emulator: Emulator, machine: Machine) -> None:
-    if emulator.faults.take("capacity", machine, state="created"):
+    alive = sum(not other.destroyed_ms for other in emulator.store.machines.values())
+    if alive >= MAX_MACHINES or emulator.faults.take("capacity", machine, state="created"):
         raise Problem(422, "could not find a candidate host", code="insufficient_capacity")
 
 

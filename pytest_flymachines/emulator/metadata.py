@@ -17,6 +17,7 @@ routes = Routes()
 
 METADATA = MACHINE + "/metadata"
 KEY = METADATA + "/{key:path}"
+MAX_CHARACTERS = 1024 * 1024
 
 
 class Metadata(Struct):
@@ -81,6 +82,9 @@ async def delete_key(call: Call) -> Response:
 
 def _write(call: Call, machine: Machine, changes: Mapping[str, str | None]) -> Response:
     merged: dict[str, str | None] = {**(machine.config.metadata or {}), **changes}
-    machine.config.metadata = {key: value for key, value in merged.items() if value} or None
+    kept = {key: value for key, value in merged.items() if value}
+    if sum(len(key) + len(value) for key, value in kept.items()) > MAX_CHARACTERS:
+        raise Problem(400, f"metadata cannot exceed {MAX_CHARACTERS} characters")
+    machine.config.metadata = kept or None
     call.emulator.flyd.changed(machine)
     return empty()

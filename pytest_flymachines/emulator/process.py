@@ -101,7 +101,7 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
         stack.push_async_callback(run.remove, engine.discard)
         emulator = _emulator(options, engine, run.path, timings or Timings())
         stack.callback(emulator.requests.close)
-        stack.push_async_callback(_close, emulator.flyd)
+        stack.push_async_callback(emulator.flyd.close, CLOSE_S)
         try:
             proxy = await serve_proxy(emulator, options.proxy_port)
         except OSError as error:
@@ -180,7 +180,7 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_keep_alive=75,
+        timeout_keep_alive=600,
         limit_concurrency=1000,
     )
 
@@ -215,10 +215,3 @@ async def _sweep(engine: Engine) -> None:
     """Remove what killed emulators of this user left behind."""
     for directory in dead_directories():
         await engine.discard(directory)
-
-
-async def _close(flyd: Flyd) -> None:
-    try:
-        await asyncio.wait_for(flyd.close(), CLOSE_S)
-    except TimeoutError:
-        print("some machines did not end in time", file=sys.stderr)  # noqa: T201 - own log

@@ -34,6 +34,7 @@ VOLUME = VOLUMES + "/{volume}"
 NAME = re.compile(r"^[a-z0-9_]{1,30}$")
 MAX_SIZE_GB = 500
 MAX_SNAPSHOTS = 100
+MAX_VOLUMES = 1000
 
 
 class CreateVolume(Struct):
@@ -155,6 +156,8 @@ async def create(call: Call) -> Response:
     _check_retention(body.snapshot_retention)
     if body.fstype not in ("ext4", "raw"):
         raise Problem(400, "invalid fstype, must be one of [ext4 raw]")
+    if len(emulator.store.volumes) >= MAX_VOLUMES:
+        raise Problem(422, f"this emulator holds at most {MAX_VOLUMES} volumes")
     source, size_gb = _source(call, body)
     volume = Volume(
         id=ids.volume_id(),

@@ -50,4 +50,5 @@ def test_several_keys(app: App, method: str) -> None:
     stale = {"metadata": {"e": "6"}, "machine_version": "01ARZ3NDEKTSV4RRFFQ69G5FAV"}
     assert app.fly.error(method, path, stale)[0] == 412
     assert app.fly.error(method, path, {"metadata": {"e": 6}})[0] == 400
+    assert app.fly.error(method, path, {"metadata": {"e": "x" * 1_050_000}})[0] == 400
     assert app.fly.ok("GET", path)["e"] == "5"
