@@ -246,7 +246,15 @@ def test_requests_are_the_same_each_time(agent: RunningAgent) -> None:
             base=base,
         )
         channel.write(b"\xff/f", [b"1"], mode=0o600, parents=True)
-        run(channel, "env", env={"A": "1"}, cwd=b"\xff", user="0", stdin=b"\xfe", timeout_s=9)
+        run(
+            channel,
+            "env",
+            env={"A": "1"},
+            cwd=b"\xff",
+            user=str(os.getuid()),
+            stdin=b"\xfe",
+            timeout_s=9,
+        )
         list(channel.get_tree(b".", exclude=["x"]))
         channel.walk(b".", ["**", "f"])
         transport.inner.close()
@@ -264,7 +272,7 @@ def test_requests_are_the_same_each_time(agent: RunningAgent) -> None:
         "command": ["env"],
         "cwd": {"base64": "c2FtZS//"},
         "env": {"A": "1"},
-        "user": "0",
+        "user": str(os.getuid()),
         "stdin": {"base64": "/g=="},
         "timeout": 9,
         "wait_s": 30,

@@ -29,8 +29,8 @@ def connect(agent: RunningAgent, session: str) -> CookTerminal:
 
 
 @pytest.fixture
-def terminal(agent: RunningAgent) -> Iterator[CookTerminal]:
-    opened = connect(agent, "t")
+def terminal(agent: RunningAgent, request: pytest.FixtureRequest) -> Iterator[CookTerminal]:
+    opened = connect(agent, request.node.name)
     yield opened
     opened.close()
 
@@ -109,7 +109,7 @@ def test_a_session_is_left_and_joined(agent: RunningAgent) -> None:
 
 
 def test_a_refusal_has_the_agents_words(terminal: CookTerminal) -> None:
-    with pytest.raises(FlyMachinesError, match=r"attach of terminal 't': session not found"):
+    with pytest.raises(FlyMachinesError, match=r"attach of terminal '.*words': session not found"):
         terminal.attach()
     with pytest.raises(FlyMachinesError, match="failed to start pty"):
         terminal.create("true", workdir="/no/such/directory")

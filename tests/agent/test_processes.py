@@ -82,6 +82,9 @@ def test_a_program_that_cannot_be_run_ends_as_in_a_shell(
         127,
         b"no-such-program: No such file or directory\n",
     )
+    (agent.base / "closed").mkdir(mode=0)
+    path = {"PATH": f"{agent.base}/closed:/usr/bin:/bin"}
+    assert run(channel, "no-such-program", env=path).exit_code == 127
     (agent.base / "data").write_text("no program")
     assert run(channel, "./data").exit_code == 126
     assert run(channel, "/").exit_code == 126

@@ -107,9 +107,19 @@ def _popen(program: Program, stdin: int, stdout: int, stderr: int) -> subprocess
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
             raise
-        code = 127 if error.errno in (errno.ENOENT, errno.ENOTDIR) else 126
+        missing = error.errno in (errno.ENOENT, errno.ENOTDIR) or not _is_on_path(program)
         name = program.argv[0].decode("utf-8", "replace")
-        raise CannotRun(code, f"{name}: {error.strerror}\n") from error
+        reason = os.strerror(errno.ENOENT) if missing else error.strerror
+        raise CannotRun(127 if missing else 126, f"{name}: {reason}\n") from error
+
+
+def _is_on_path(program: Program) -> bool:
+    """Whether there is a file of this name; a directory of PATH that is closed has none."""
+    name = program.argv[0]
+    if b"/" in name:
+        return True
+    directories = program.env.get(b"PATH", os.fsencode(os.defpath)).split(b":")
+    return any(os.path.lexists(os.path.join(directory, name)) for directory in directories)
 
 
 def _take_terminal() -> None:
