@@ -94,6 +94,25 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """End what the test left running in its sandboxes."""
+    if SESSION in item.config.stash:
+        item.config.stash[SESSION].end_started(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Let processes that a wider fixture starts live as long as the fixture."""
+    try:
+        return (yield)
+    finally:
+        if SESSION in request.config.stash:
+            request.config.stash[SESSION].fixture_started(fixturedef)
+
+
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
     """Take everything down, after the last worker has ended and before the summary."""

@@ -24,6 +24,7 @@ from pytest_flymachines.errors import MachineGone, NotFound, SettingsError
 from pytest_flymachines.machine_config import Identity
 from pytest_flymachines.prices import SOURCE, spec_hourly_usd
 from pytest_flymachines.sandbox import Sandbox
+from pytest_flymachines.sandbox.attachment import Started
 from pytest_flymachines.settings import Settings
 from pytest_flymachines.sharing import Intent, Launched, RunInfo, SharedState
 from pytest_flymachines.spec import SandboxSpec
@@ -63,6 +64,7 @@ class Run:
         self._state = SharedState(Path(info.directory)) if info is not None else None
         self._shared: dict[str, tuple[Launched, Sandbox]] = {}
         self._fresh: list[Sandbox] = []
+        self._private: list[Sandbox] = []
         self._lock = threading.RLock()
 
     @property
@@ -115,11 +117,23 @@ class Run:
         shared = self.sandbox(spec)
         at = shared.attachment
         path = at.channel.make_workspace(provision.PRISTINE)
-        private = replace(at, channel=at.channel.with_base(path), workdir=os.fsdecode(path))
-        yield Sandbox(private)
+        private = Sandbox(
+            replace(at, channel=at.channel.with_base(path), workdir=os.fsdecode(path))
+        )
+        self._private.append(private)
+        yield private
+        self._private.remove(private)
         keep = self.settings.keep
         if keep == "never" or (keep == "failed" and not failed()):
             at.channel.drop_workspace(path)
+
+    def take_started(self) -> list[Started]:
+        """Processes and terminals that were started since this was last asked."""
+        taken: list[Started] = []
+        for handle in [*(s for _, s in self._shared.values()), *self._fresh, *self._private]:
+            taken += handle.started
+            handle.started.clear()
+        return taken
 
     def check_alive(self) -> None:
         """Notice a shared machine that died since the last test.

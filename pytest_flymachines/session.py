@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from pytest_flymachines.controller import Controller, Outcome
     from pytest_flymachines.run import Run
     from pytest_flymachines.sandbox import Sandbox
+    from pytest_flymachines.sandbox.attachment import Started
     from pytest_flymachines.spec import SandboxSpec
 
 __all__ = ["REPORTS", "Session"]
 
 REPORTS = pytest.StashKey[list[pytest.TestReport]]()
+STARTED = pytest.StashKey["list[Started]"]()
 
 
 class Session:
@@ -204,8 +206,28 @@ class Session:
         yield from self.run.workspace(spec, failed=lambda: _failed(item))
 
     def reported(self, item: pytest.Item, report: pytest.TestReport) -> None:
-        """Keep the reports of a test for its fixtures' teardown."""
+        """Keep the reports of a test for its fixtures' teardown; show what it had running."""
         item.stash.setdefault(REPORTS, []).append(report)
+        if self._run is None:
+            return
+        if report.when != "teardown":
+            item.stash.setdefault(STARTED, []).extend(self._run.take_started())
+        if report.failed:
+            report.sections += [
+                ("fly sandbox process", started.transcript())
+                for started in item.stash.get(STARTED, ())
+            ]
+
+    def end_started(self, item: pytest.Item) -> None:
+        """End the processes and terminals that a test left running."""
+        for started in item.stash.get(STARTED, ()):
+            started.end()
+
+    def fixture_started(self, fixturedef: pytest.FixtureDef[object]) -> None:
+        """What the setup of a wider fixture started ends with the fixture, not with the test."""
+        if self._run is not None and fixturedef.scope != "function":
+            for started in self._run.take_started():
+                fixturedef.addfinalizer(started.end)
 
     def close(self) -> None:
         """Give back connections and signal handlers."""
