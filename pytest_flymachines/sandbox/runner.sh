@@ -214,13 +214,12 @@ _supervise() { # TIMEOUT USER PTY KEEP-STDIN
     _user=$2 _tty=$3
     export _user _tty
     _run='. "$_S/$_V.sh"; _become; . "$__D/cmd"'
-    if [ -n "$3" ]; then
-        SHELL=/bin/sh script -qec "$_run" /dev/null
-    elif _has s; then
-        setsid /bin/sh -c "$_run"
-    else
-        /bin/sh -c "$_run"
-    fi <"$_in" >"$_D/o" 2>"$_D/e"
+    ( # dash redirects a simple command in itself, and would say "Killed" there
+        exec <"$_in" >"$_D/o" 2>"$_D/e"
+        [ -z "$3" ] || SHELL=/bin/sh exec script -qec "$_run" /dev/null
+        _has s || exec /bin/sh -c "$_run"
+        exec setsid /bin/sh -c "$_run"
+    )
     _code=$?
     [ -z "$_timer" ] || kill "$_timer"
     [ -z "$4" ] || _order eof

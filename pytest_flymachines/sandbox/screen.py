@@ -55,7 +55,7 @@ class Emulation:
                 "terminal() needs pyte to know what a screen shows: "
                 "pip install 'pytest-flymachines[terminal]'"
             ) from error
-        self._screen = cast(Any, pyte.Screen(cols, rows))
+        self._screen = cast("Any", pyte.Screen(cols, rows))
         self._screen.write_process_input = answer
         self._stream = pyte.Stream(self._screen)
 

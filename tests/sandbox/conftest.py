@@ -1,0 +1,54 @@
+"""The handle's tests run over each way into a machine, on each engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_flymachines.sandbox import Sandbox
+from pytest_flymachines.spec import SandboxSpec
+
+from .world import World, open_world
+
+ENGINES = ("bubblewrap", "process")
+WAYS = ("agent", "api")
+SPEC = SandboxSpec(app="handle-tests", auto_destroy=False)
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """An emulator with one engine."""
+    with open_world(request.param) as world:
+        yield world
+
+
+@pytest.fixture(scope="session")
+def machine(world: World) -> str:
+    """A machine for all tests of an engine."""
+    return world.machine(SPEC, "handle")
+
+
+@pytest.fixture(scope="session", params=WAYS)
+def shared(request: pytest.FixtureRequest, world: World, machine: str) -> Sandbox:
+    """The handle of that machine, over one way."""
+    return world.sandbox(request.param, machine, SPEC)
+
+
+@pytest.fixture
+def sandbox(shared: Sandbox) -> Iterator[Sandbox]:
+    """The handle with an empty workspace; what a test starts, ends with it."""
+    yield shared
+    for started in shared.started:
+        started.end()
+    shared.started.clear()
+    shared.close_forwards()
+    for entry in shared.list_files():
+        shared.remove(entry.name, recursive=True)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Path:
+    """A directory of this computer."""
+    return tmp_path

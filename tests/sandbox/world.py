@@ -1,0 +1,95 @@
+"""Real machines for the handle's tests: an emulator, one machine, and both ways into it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from pytest_flymachines._clock import SystemClock
+from pytest_flymachines._http import PoolTransport
+from pytest_flymachines.agent.channel import AgentChannel
+from pytest_flymachines.api import MachinesClient
+from pytest_flymachines.backend import PatientTransport
+from pytest_flymachines.emulator.launch import EmulatorProcess, launch
+from pytest_flymachines.machine_config import Identity, machine_config
+from pytest_flymachines.sandbox import Attachment, Sandbox
+from pytest_flymachines.sandbox.api_channel import ApiChannel
+from pytest_flymachines.sandbox.channel import Channel
+from pytest_flymachines.sandbox.ports import EmulatorPorts
+from pytest_flymachines.spec import SandboxSpec
+
+APP = "handle-tests"
+TOKEN = hashlib.sha256(b"the agent of the handle's tests").hexdigest()
+
+
+@dataclass
+class World:
+    """One emulator with its client."""
+
+    emulator: EmulatorProcess
+    client: MachinesClient
+    transport: PatientTransport
+
+    def machine(self, spec: SandboxSpec, name: str) -> str:
+        """Start a machine that has an agent; its id."""
+        identity = Identity(name=name, metadata={}, ttl_s=3600)
+        config = machine_config(spec, identity, agent_token=TOKEN)
+        machine = self.client.create_machine(APP, config, name=name)
+        self.client.wait(APP, machine.id, "started", version=machine.instance_id)
+        return machine.id
+
+    def channel(self, way: str, machine_id: str) -> Channel:
+        """One of the ways into a machine."""
+        if way == "api":
+            return ApiChannel(self.client, APP, machine_id, SystemClock())
+        return AgentChannel(
+            self.transport,
+            base_url=self.emulator.proxy_url,
+            host=f"{APP}.fly.dev",
+            app=APP,
+            machine_id=machine_id,
+            token=TOKEN,
+            clock=SystemClock(),
+        )
+
+    def sandbox(self, way: str, machine_id: str, spec: SandboxSpec) -> Sandbox:
+        """A handle as provisioning would make it."""
+        channel = self.channel(way, machine_id)
+        machine = self.client.get_machine(APP, machine_id)
+        plain = Attachment(
+            client=self.client,
+            channel=channel,
+            clock=SystemClock(),
+            app=APP,
+            machine_id=machine_id,
+            region=machine.region,
+            spec=spec,
+            workdir=spec.workdir,
+            agent_url=self.emulator.proxy_url if way == "agent" else None,
+            ports=EmulatorPorts(
+                self.transport,
+                self.emulator.control_url,
+                self.emulator.token,
+                APP,
+                machine_id,
+            )
+            if way == "api"
+            else None,
+        )
+        workdir = Sandbox(plain).exec("pwd").stdout.rstrip("\n")
+        return Sandbox(Attachment(**{**vars(plain), "workdir": workdir}))
+
+
+@contextmanager
+def open_world(engine: str) -> Iterator[World]:
+    """An emulator that ends with the block."""
+    with ExitStack() as stack:
+        emulator = stack.enter_context(launch(engine=engine, apps=[APP]))
+        transport = PatientTransport(PoolTransport(), SystemClock())
+        stack.callback(transport.close)
+        client = stack.enter_context(
+            MachinesClient(emulator.token, base_url=emulator.api_url, pace=False)
+        )
+        yield World(emulator, client, transport)
