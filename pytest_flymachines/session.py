@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["REPORTS", "Session"]
 
 REPORTS = pytest.StashKey[list[pytest.TestReport]]()
-STARTED = pytest.StashKey["list[Started]"]()
+STARTED: pytest.StashKey[list[Started]] = pytest.StashKey()
 
 
 class Session:
