@@ -15,7 +15,8 @@ from .spawn import Program
 from .spool import Spool
 from .wire import NotHere, pack, whole_characters
 
-PIECE_BYTES = 4 << 20
+# Of each stream in one answer; as JSON it takes several times as much memory for a moment.
+PIECE_BYTES = 2 << 20
 # A last answer may be lost on its way, and is then asked for again.
 KEEP_FORGOTTEN = 8
 KEEP_ENDED = 1000
