@@ -19,13 +19,18 @@ from typing import Any, Literal
 
 import pytest
 
-from pytest_flymachines.cassettes.keys import CassetteKey, param_text
+from pytest_flymachines.cassettes.keys import CassetteKey
 from pytest_flymachines.cassettes.misses import CassetteMissing
+from pytest_flymachines.cassettes.owners import fixture_key, test_key
 from pytest_flymachines.cassettes.recorder import Recorder
 from pytest_flymachines.cassettes.scopes import Scope
 from pytest_flymachines.errors import CassetteError, CassetteMiss
 
-__all__ = ["CassettePlugin", "UnusedRecording", "fixture_key", "record_command", "test_key"]
+__all__ = [
+    "CassettePlugin",
+    "UnusedRecording",
+    "record_command",
+]
 
 Wrapper = Generator[None, Any, Any]
 
@@ -230,27 +235,6 @@ class CassettePlugin:
             _fail(report, text)
         else:
             item.warn(UnusedRecording(text))
-
-
-def test_key(item: pytest.Item) -> CassetteKey:
-    """The key of a test; xdist's groups, which it writes into node ids, are not part of it."""
-    plain = f"{item.parent.nodeid}::{item.name}" if item.parent is not None else item.nodeid
-    return CassetteKey.test(plain if item.nodeid.startswith(plain) else item.nodeid)
-
-
-def fixture_key(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> CassetteKey:
-    """The key of a wider fixture: by scope, what it is set up for, name and parameter."""
-    node = "" if fixturedef.scope == "session" else request.node.nodeid
-    base = fixturedef.baseid
-    if not base:
-        module = getattr(fixturedef.func, "__module__", "") or ""
-        base = "" if module.rpartition(".")[2] == "conftest" else module
-    param = ""
-    if hasattr(request, "param"):
-        param = param_text(request.param, getattr(request, "param_index", 0))
-    return CassetteKey.fixture(
-        fixturedef.scope, fixturedef.argname, node=node, base=base, param=param
-    )
 
 
 def record_command(config: pytest.Config, nodeid: str) -> str:

@@ -121,9 +121,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
         def drain() -> None:
             assert process.stdout is not None
-            while piece := os.read(process.stdout.fileno(), 4096):
-                output.extend(piece)
-            process.wait()
+            with process:
+                while piece := os.read(process.stdout.fileno(), 4096):
+                    output.extend(piece)
 
         threading.Thread(target=drain, daemon=True).start()
         name = f"p{len(self.server.processes) + 1}-{secrets.token_hex(2)}"

@@ -1,0 +1,225 @@
+"""`pytest-flymachines cassettes`, on recordings that were really made."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pytest_flymachines.cassettes.catalog import Catalog
+from pytest_flymachines.cassettes.verify import differences
+from tests.cassettes.machine import Server
+from tests.cassettes.project import Project
+
+SUITE = """
+import pytest
+
+@pytest.fixture(scope="session", params=["a"])
+def wide(box, request):
+    return box.exec(f"echo wide {request.param}")
+
+@pytest.fixture(scope="module")
+def module_wide(box):
+    return box.exec("echo module")
+
+def test_one(box, wide):
+    box.exec("echo one")
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_two(box, n):
+    box.exec(f"echo two {n}; head -c 300000 /dev/zero | tr '\\\\0' x")
+
+def test_only_its_fixture(module_wide):
+    assert module_wide == "module\\n"
+"""
+
+
+@pytest.fixture
+def recorded(project: Project) -> Project:
+    (project.path / "test_a.py").write_text(SUITE)
+    project.record().assert_outcomes(passed=4)
+    return project
+
+
+RUN = {
+    "FLY_TEST_MODE": "replay",
+    "FLY_TEST_SHARED": "shared",
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+}
+
+
+def cli(project: Project, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the project's directory."""
+    code = "from pytest_flymachines.cassettes.cli import cassettes; cassettes()"
+    clean = {k: v for k, v in os.environ.items() if not re.search("TOKEN|PYTEST", k)}
+    return subprocess.run(
+        [sys.executable, "-c", code, *args],
+        cwd=project.path,
+        env={**clean, **RUN, "PYTHONPATH": str(Path(__file__).parents[2]), **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_list_shows_whose_from_what_how_old_and_how_large(recorded: Project) -> None:
+    done = cli(recorded, "list")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert re.fullmatch(r"OWNER +MODE +AGE +SIZE +REQUESTS", lines[0])
+    assert len(lines) == 1 + 6
+    assert any(
+        re.fullmatch(r"test_a.py::test_one\[a\] +local +now +\d+\.\d KiB +1", line)
+        for line in lines
+    )
+    assert any(line.startswith("fixture wide[a]@test_a.py (session)") for line in lines)
+    assert any(line.startswith("sandbox debian-12-") for line in lines)
+    two = next(line for line in lines if line.startswith("test_a.py::test_two[1]"))
+    alone = recorded.cassette("test_a.py/test_two[1].yaml").stat().st_size
+    assert f"{alone / 1024:.1f} KiB" not in two, "with its large body"
+
+
+def test_check_is_content_with_a_fresh_recording(recorded: Project) -> None:
+    done = cli(recorded, "check")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout == ""
+    assert "6 cassette(s) checked, 0 problem(s)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("planted", "told", "env"),
+    [
+        ("fm2_" + "lJPECAAAAAAACU" * 3, "what looks like a Fly token", {}),
+        ("ghp_" + "a1B2" * 9, "what looks like a GitHub token", {}),
+        ("-----BEGIN RSA PRIVATE KEY-----", "what looks like a private key", {}),
+        ("hunter2hunter2", "DB_PASSWORD in answer 1, body", {"DB_PASSWORD": "hunter2hunter2"}),
+        ("https://me:pa55word@x.org", "credentials in a URL in answer 1, body", {}),
+    ],
+)
+def test_check_finds_secrets_and_does_not_show_them(
+    recorded: Project, planted: str, told: str, env: dict[str, str]
+) -> None:
+    path = recorded.cassette("test_a.py/test_one[a].yaml")
+    path.write_text(path.read_text().replace("one\\n", f"one {planted}\\n"))
+    for args in (("check", "--no-orphans"), ("check", str(path))):
+        done = cli(recorded, *args, **env)
+        assert done.returncode == 1
+        assert told in done.stdout
+        assert planted not in done.stdout
+    assert str(path.name) in done.stdout
+
+
+def test_check_names_what_cannot_be_read(recorded: Project) -> None:
+    recorded.cassette("test_a.py/test_one[a].yaml").write_text("pytest-flymachines: [")
+    two = recorded.cassette("test_a.py/test_two[1].yaml")
+    two.write_text(two.read_text().replace("format: 1", "format: 7"))
+    next((recorded.path / "cassettes" / "blobs").iterdir()).write_bytes(b"damaged")
+    done = cli(recorded, "check", "--no-orphans")
+    assert done.returncode == 1
+    assert "test_one[a].yaml is not a cassette that can be read" in done.stdout
+    assert "has format 7, and this version reads" in done.stdout
+    assert "the body kept there cannot be read" in done.stdout
+
+
+def test_orphans_are_named_and_pruned(recorded: Project) -> None:
+    file = recorded.path / "test_a.py"
+    file.write_text(SUITE.replace("[1, 2]", "[1]").replace('scope="session"', 'scope="package"'))
+    before = recorded.cassettes()
+    temporary = recorded.cassette("test_a.py/.0123.tmp")
+    temporary.write_text("half")
+    done = cli(recorded, "check")
+    assert done.returncode == 1
+    orphans = re.findall(r"(\S+): orphan: nothing makes (.*) any more", done.stdout)
+    assert {owner for _, owner in orphans} == {
+        "test_a.py::test_two[2]",
+        "fixture wide[a]@test_a.py (session)",
+    }
+    assert len(re.findall("left over", done.stdout)) == 2, "the temporary file and a large body"
+    assert recorded.cassettes() == before | {"test_a.py/.0123.tmp"}, "check deletes nothing"
+    assert cli(recorded, "prune").returncode == 1, "nobody said yes"
+    done = cli(recorded, "prune", "--yes")
+    assert "deleted 4 file(s)" in done.stdout
+    assert len(recorded.cassettes()) == len(before) - 3
+    assert cli(recorded, "check").returncode == 0
+    assert "nothing to delete" in cli(recorded, "prune").stdout
+
+
+def test_a_spec_that_no_test_needs_is_an_orphan(recorded: Project) -> None:
+    (recorded.path / "test_a.py").write_text("def test_nothing():\n    pass\n")
+    done = cli(recorded, "prune", "--yes")
+    assert done.returncode == 0, done.stdout
+    assert recorded.cassettes() == set()
+
+
+def test_a_test_that_is_not_run_by_default_is_no_orphan(recorded: Project) -> None:
+    (recorded.path / "other").mkdir()
+    (recorded.path / "other" / "check_b.py").write_text("def test_b(box):\n    box.exec('true')\n")
+    recorded.record("other/check_b.py").assert_outcomes(passed=1)
+    assert "other/check_b.py/test_b.yaml" in recorded.cassettes()
+    (recorded.path / "tox.ini").write_text("[pytest]\naddopts = -m 'not slow'\n")
+    assert cli(recorded, "check").returncode == 0
+
+
+def test_nothing_is_an_orphan_while_tests_cannot_be_collected(recorded: Project) -> None:
+    before = recorded.cassettes()
+    (recorded.path / "test_a.py").write_text("import nothing_of_this_name\n")
+    for command in (["check"], ["prune", "--yes"]):
+        done = cli(recorded, *command)
+        assert done.returncode == 1
+        assert "could not be collected" in done.stderr
+        assert "nothing_of_this_name" in done.stderr
+    assert recorded.cassettes() == before
+
+
+def test_a_users_own_vcr_cassettes_are_left_alone(recorded: Project) -> None:
+    users = recorded.path / "cassettes" / "test_a" / "test_users.yaml"
+    users.parent.mkdir()
+    users.write_text(yaml.safe_dump({"version": 1, "interactions": []}))
+    assert cli(recorded, "check").returncode == 0
+    assert "test_users" not in cli(recorded, "list").stdout
+    assert users.exists()
+
+
+def entries(project: Project, change: str) -> list[str]:
+    """Record once more with a changed machine, and compare each test's two recordings."""
+    directory = project.path / "cassettes"
+    old = {path.name: Catalog(directory).read(path) for path in directory.glob("test_a.py/*.yaml")}
+    project.record(CHANGE=change).assert_outcomes(passed=2)
+    new = {path.name: Catalog(directory).read(path) for path in directory.glob("test_a.py/*.yaml")}
+    return [line for name in sorted(old) for line in differences(old[name], new[name])]
+
+
+def test_differences_are_those_of_meaning(project: Project, machine: Server) -> None:
+    (project.path / "test_a.py").write_text(
+        "import os\n"
+        "def test_answers(box):\n"
+        "    box.exec(f'echo ' + os.environ.get('CHANGE', 'as ever'))\n"
+        "    assert box.exec('cat answer')\n"
+        "def test_polls(box):\n"
+        "    where = f'/v1/apps/a/machines/{box.machine}/agent/processes'\n"
+        "    body = {'command': ['sh', '-c', 'for i in 1 2 3; do echo $i; sleep 0.05; done']}\n"
+        "    name = box.http.request('POST', where, json=body).json()['id']\n"
+        "    text, running = '', True\n"
+        "    while running:\n"
+        "        body = {'stdout': len(text), 'wait_s': 0.02}\n"
+        "        got = box.http.request('POST', f'{where}/{name}/poll', json=body).json()\n"
+        "        text, running = text + got['stdout'], got['running'] or not got['stdout'] == ''\n"
+    )
+    (machine.directory / "answer").write_text("42")
+    project.record().assert_outcomes(passed=2)
+    time.sleep(0.01)
+    assert entries(project, "as ever") == []
+    (machine.directory / "answer").write_text("43")
+    told = "\n".join(entries(project, "as never"))
+    assert "asked now: POST /v1/apps/{app}/machines/{sandboxes/debian-12" in told
+    assert "echo as never" in told
+    assert "no longer asked" in told
+    assert '-  "stdout": "42"' in told
+    assert '+  "stdout": "43"' in told
+    assert "processes" not in told
