@@ -18,7 +18,21 @@ __all__ = ["main"]
 _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Group(click.Group):
+    """Loads the commands on cassettes, and vcrpy with them, when one is named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "cassettes"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "cassettes":
+            from pytest_flymachines.cassettes.cli import cassettes
+
+            return cassettes
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """Sandboxes on Fly.io Machines for pytest."""
@@ -170,3 +184,27 @@ def doctor(apps: tuple[str, ...], api_url: str) -> None:
         click.echo(f"{mark} {finding.subject}: {finding.detail}")
         bad = bad or (finding.good is False and not finding.subject.startswith("engine"))
     sys.exit(1 if bad else 0)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--command", default="exec /bin/bash || exec /bin/sh", help="What to run.")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def shell(command: str, options: tuple[str, ...]) -> None:
+    """Open a terminal in a sandbox, made by the --fly-... OPTIONS that pytest takes.
+
+    For instance: pytest-flymachines shell --fly-mode=local --fly-repo=.
+    """
+    import pytest
+
+    from pytest_flymachines.errors import FlyMachinesError
+    from pytest_flymachines.settings import from_command_line
+    from pytest_flymachines.shell import attach_terminal, open_sandbox
+
+    try:
+        settings = from_command_line(options)
+        with open_sandbox(settings) as sandbox:
+            click.echo(f"machine {sandbox.machine_id}, {sandbox.workdir}; exit ends it", err=True)
+            code = attach_terminal(sandbox, command)
+    except (FlyMachinesError, pytest.UsageError) as error:
+        raise click.ClickException(str(error)) from None
+    sys.exit(code)

@@ -7,7 +7,7 @@ one, as environment variable. Order: command line, environment, ini, default.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from pytest_flymachines.spec import SandboxSpec
 
-__all__ = ["OPTIONS", "Option", "Settings", "add_options", "load"]
+__all__ = ["OPTIONS", "Option", "Settings", "add_options", "from_command_line", "load"]
 
 TOKEN_VARIABLES = ("FLY_API_TOKEN", "FLY_ACCESS_TOKEN", "FLY_TOKEN")
 PUBLIC_API = "https://api.machines.dev"
@@ -362,10 +362,36 @@ def load(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Sett
         pytest.UsageError: A value is not accepted; names the option, the value, what is.
     """
     values = {option.name: _value(option, config, environ) for option in OPTIONS}
+    return _settled(values, tuple(config.getini("fly_scrub")), config.rootpath, environ)
+
+
+def from_command_line(
+    args: Sequence[str], environ: Mapping[str, str] = os.environ, rootdir: Path | None = None
+) -> Settings:
+    """The settings for machines outside of a test run, as `--fly-sandbox` and `args` say.
+
+    Raises:
+        pytest.UsageError: An option is not known, or a value is not accepted.
+    """
+    flags = {option.flag: option for option in OPTIONS if option.parse is not None}
+    values = {option.name: _given(option, None, environ) for option in OPTIONS}
+    for arg in args:
+        flag, separator, text = arg.partition("=")
+        if flag not in flags or not separator:
+            raise pytest.UsageError(f"{arg!r}: expected {', '.join(flags)}, each with =VALUE")
+        values[flags[flag].name] = _parsed(flags[flag], text, flag)
+    values["sandbox"] = True
+    return _settled(values, (), rootdir or Path.cwd(), environ)
+
+
+def _settled(
+    values: dict[str, Any], scrub: tuple[str, ...], rootdir: Path, environ: Mapping[str, str]
+) -> Settings:
+    """What follows from the values: mode, token, addresses."""
     token = next((environ[name] for name in TOKEN_VARIABLES if environ.get(name)), "")
     found = next((name for name in TOKEN_VARIABLES if environ.get(name)), "")
     chosen, why = _choose(values, found)
-    values["cassettes"] = config.rootpath / (values["cassettes"] or "cassettes")
+    values["cassettes"] = rootdir / (values["cassettes"] or "cassettes")
     values["api_url"] = values["api_url"] or (
         PRIVATE_API if environ.get("FLY_MACHINE_ID") else PUBLIC_API
     )
@@ -375,8 +401,8 @@ def load(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Sett
         why=why,
         token=token if chosen == "live" else "",
         proxy_url=environ.get("FLY_EMULATOR_PROXY_URL", ""),
-        scrub=tuple(config.getini("fly_scrub")),
-        rootdir=config.rootpath,
+        scrub=scrub,
+        rootdir=rootdir,
     )
     if chosen != "replay":
         try:
@@ -389,14 +415,19 @@ def load(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Sett
 def _value(option: Option, config: pytest.Config, environ: Mapping[str, str]) -> Any:
     """One option from the first place that has it."""
     given = config.getoption("fly_" + option.name)
+    ini = str(config.getini(option.ini) or "")
     if option.parse is None:
-        return bool(given) or _switch(option, str(config.getini(option.ini) or ""))
+        return bool(given) or _switch(option, ini)
     if given is not None:
         return _parsed(option, str(given), option.flag)
+    return _given(option, ini, environ)
+
+
+def _given(option: Option, ini: str | None, environ: Mapping[str, str]) -> Any:
+    """From the environment, else the ini file, else the default."""
     for name in option.env:
         if environ.get(name):
             return _parsed(option, environ[name], f"environment variable {name}")
-    ini = str(config.getini(option.ini) or "")
     return _parsed(option, ini, f"ini {option.ini}") if ini else option.default
 
 

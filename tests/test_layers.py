@@ -23,10 +23,11 @@ LAYERS = (
     ("cassettes",),
     ("sharing",),
     ("backend", "machine_config", "prices"),
-    ("deadline", "creation"),
+    ("marks", "deadline", "volumes"),
+    ("creation",),
     ("provision", "sweep"),
     ("run", "controller"),
-    ("reaper", "doctor", "session"),
+    ("reaper", "doctor", "session", "shell"),
     ("plugin", "cli"),
 )
 NEVER = {

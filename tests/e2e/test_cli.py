@@ -1,0 +1,96 @@
+"""The console script, as typed."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = [sys.executable, "-c", "from pytest_flymachines.cli import main; main()"]
+
+
+def call(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*SCRIPT, *args], capture_output=True, text=True, timeout=60, env=os.environ | env
+    )
+
+
+class Typed:
+    """A command on a terminal of its own."""
+
+    def __init__(self, *args: str, cwd: Path) -> None:
+        self.output = ""
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.chdir(cwd)
+            os.execv(sys.executable, [*SCRIPT, *args])
+
+    def expect(self, pattern: str, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while not re.search(pattern, self.output):
+            assert time.monotonic() < deadline, self.output
+            if select.select([self.fd], [], [], 0.2)[0]:
+                try:
+                    self.output += os.read(self.fd, 65536).decode(errors="replace")
+                except OSError:
+                    break
+        assert re.search(pattern, self.output), self.output
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def wait(self) -> int:
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        os.close(self.fd)
+        return code
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_shell_is_a_terminal_in_a_sandbox(tmp_path: Path) -> None:
+    shell = Typed("shell", "--fly-mode=local", "--command", "exec /bin/sh", cwd=tmp_path)
+    shell.expect(r"machine \w{14}, /workspace; exit ends it")
+    shell.type("echo $((6 * 7)) && hostname; tty\r")
+    shell.expect(r"\b42\b")
+    shell.expect(r"/dev/pts/\d")
+    shell.type("exit 5\r")
+    assert shell.wait() == 5
+
+
+def test_shell_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    done = call("shell", "--fly-colour=red")
+    assert done.returncode == 1
+    assert "'--fly-colour=red': expected" in done.stderr
+
+
+def test_shell_without_a_terminal_says_so() -> None:
+    done = call("shell", "--fly-mode=local")
+    assert done.returncode == 1
+    assert "stdin is not a terminal" in done.stderr
+
+
+def test_doctor_says_what_works_and_what_to_do() -> None:
+    done = call("doctor")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "git: /" in done.stdout
+    assert "engine process: " in done.stdout
+    assert "fly tokens create deploy -a cook-sandbox" in done.stdout
+
+
+def test_list_without_a_token_says_where_it_comes_from() -> None:
+    done = call("list")
+    assert done.returncode == 2
+    assert "set FLY_API_TOKEN" in done.stderr
+
+
+def test_help_names_every_command() -> None:
+    commands = ["cassettes", "doctor", "emulator", "list", "reap", "shell"]
+    assert all(name in call("--help").stdout for name in commands)
+    assert "--rate-limits" in call("emulator", "--help").stdout
+    assert "verify" in call("cassettes", "--help").stdout
