@@ -15,6 +15,13 @@ from pytest_flymachines.emulator.engines.supervisor import linux
 
 __all__ = ["Identity", "Launch", "identity", "launch"]
 
+_TO_DEFAULT = (
+    signal.SIGCHLD,
+    signal.SIGINT,
+    signal.SIGPIPE,
+    signal.SIGTERM,
+    signal.SIGXFSZ,
+)
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
 
@@ -104,7 +111,7 @@ def launch(
         return pid
     try:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+        for number in _TO_DEFAULT:
             signal.signal(number, signal.SIG_DFL)
         for tasks in common.cgroup_tasks:
             os.write(tasks, b"0")

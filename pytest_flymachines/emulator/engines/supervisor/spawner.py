@@ -69,8 +69,10 @@ class _Spawner:
                 return
 
     def drain(self) -> None:
-        """Wait for the supervisors: each saw the emulator's end of its own socket close."""
+        """Have the supervisors end their machines, and wait for them."""
         self._control.close()
+        for pid in self._machines:
+            os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + _SECONDS_FOR_SUPERVISORS_TO_END
         while self._machines:
             self._reap()
@@ -87,10 +89,7 @@ class _Spawner:
             self._wakeup.close()
             self._wake.close()
             self._control.close()
-            linux.die_with_parent(signal.SIGKILL)
-            if os.getppid() != parent:
-                os._exit(1)
-            supervise.main(socket.socket(fileno=fds[0]))
+            supervise.main(socket.socket(fileno=fds[0]), parent)
         wire.close_all(fds)
         self._machines[pid] = message["cgroups"]
         self._tell({"id": message["id"], "pid": pid})

@@ -25,11 +25,21 @@ from pytest_flymachines.emulator.engines.supervisor.tree import kill_children
 
 __all__ = ["main"]
 
+_CONNECT_TIMEOUT_MS = 20
 
-def main(control: socket.socket) -> NoReturn:
-    """Serve one machine in this freshly forked process until it has ended; see `_Supervisor`."""
+
+def main(control: socket.socket, spawner: int) -> NoReturn:
+    """Serve one machine in this freshly forked process until it has ended; see `_Supervisor`.
+
+    Args:
+        control: Our end of the pair whose other end the emulator has.
+        spawner: Pid of the parent, whose death ends the machine too.
+    """
     try:
-        _Supervisor(control).serve()
+        supervisor = _Supervisor(control)
+        linux.die_with_parent(signal.SIGTERM)
+        if os.getppid() == spawner:
+            supervisor.serve()
     finally:
         # Also after an error of ours: no process of the machine outlives its supervisor.
         kill_children(lambda *_: None)
@@ -63,11 +73,13 @@ class _Supervisor:
         self._wakeup, self._wake = socket.socketpair()
         for end in (self._wakeup, self._wake):
             end.setblocking(False)
+        self._told_to_end = False
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._on_terminate)
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
 
     def serve(self) -> None:
-        """Until the main process has ended or the emulator's end is closed."""
+        """Until the main process has ended, or the emulator or the spawner is gone."""
         linux.adopt_orphans()
         poll = select.poll()
         for fd in (self._control.fileno(), self._wakeup.fileno()):
@@ -78,7 +90,7 @@ class _Supervisor:
                 with contextlib.suppress(BlockingIOError):
                     self._wakeup.recv(4096)
                 self._reap()
-                if self._main < 0:
+                if self._main < 0 or self._told_to_end:
                     break
             if self._control.fileno() in ready:
                 message, fds = wire.receive(self._control)
@@ -91,6 +103,9 @@ class _Supervisor:
                 if message["op"] == "kill":
                     break
         self._end()
+
+    def _on_terminate(self, *_: object) -> None:
+        self._told_to_end = True
 
     def _answer(self, message: wire.Message, fds: list[int]) -> None:
         serial = message["id"]
@@ -175,7 +190,7 @@ class _Supervisor:
         for address in addresses:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
-                number = sock.connect_ex((address, port))
+                number = _connect(sock, (address, port))
                 if number in {0, errno.EINPROGRESS}:
                     self._tell({"id": serial, "errno": number}, [sock.fileno()])
                     return
@@ -218,6 +233,17 @@ class _Supervisor:
     def _tell(self, message: wire.Message, fds: list[int] | None = None) -> None:
         with contextlib.suppress(OSError):
             wire.send(self._control, message, fds or [])
+
+
+def _connect(sock: socket.socket, address: tuple[str, int]) -> int:
+    """0, EINPROGRESS, or why not. On loopback it is settled at once, unless a backlog is full."""
+    number = sock.connect_ex(address)
+    if number == errno.EINPROGRESS:
+        poll = select.poll()
+        poll.register(sock, select.POLLOUT)
+        if poll.poll(_CONNECT_TIMEOUT_MS):
+            number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return number
 
 
 def _limit(which: int, value: int) -> None:

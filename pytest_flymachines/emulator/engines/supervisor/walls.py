@@ -132,7 +132,7 @@ def enter(first: int) -> None:
     """
     try:
         linux.join_namespaces(first)
-        linux.die_with_parent(signal.SIGKILL)
+        linux.die_with_parent(signal.SIGTERM)  # The kernel forgets it with a change of ids.
         linux.forget_capabilities()
         os.chdir("/")
     except OSError as error:

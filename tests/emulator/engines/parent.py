@@ -1,0 +1,36 @@
+"""A stand-in for the emulator: starts machines, says so, and waits to be killed.
+
+Usage: python -m tests.emulator.engines.parent ENGINE DIRECTORY
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from pytest_flymachines.emulator.engines import ENGINES
+from tests.emulator.engines.lab import Lab, output
+
+# Whatever a program may do to get away from its parent.
+RUNAWAYS = (
+    "setsid sleep 7000 >/dev/null 2>&1 </dev/null & "
+    "(setsid sh -c 'trap \"\" TERM HUP INT; sleep 7001 & while :; do sleep 7002; done' "
+    ">/dev/null 2>&1 </dev/null &) ; "
+    "nohup sleep 7003 >/dev/null 2>&1 </dev/null & exit 0"
+)
+
+
+async def main() -> None:
+    directory = Path(sys.argv[2])
+    lab = Lab(ENGINES[sys.argv[1]](directory / "engine"), directory / "engine", directory)
+    running = await lab.start("sh", "-c", "sleep 7004 & sleep 7005 & wait", tty=True)
+    await output(running, RUNAWAYS)
+    suspended = await lab.start("sh", "-c", "setsid sleep 7006 & wait")
+    await suspended.suspend()
+    print("ready", flush=True)
+    await asyncio.sleep(600)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
