@@ -134,7 +134,8 @@ class Life:
         """Send a signal to the main process."""
         if self.machine.state != "started" or self.running is None:
             raise failed_precondition("machine not running")
-        self.running.signal(number)
+        with contextlib.suppress(ProcessLookupError):
+            self.running.signal(number)
 
     async def over(self) -> None:
         """Until the work that was begun is done."""
@@ -177,7 +178,12 @@ class Life:
 
         async def run() -> None:
             async with self._turn:
-                await job(mine)
+                try:
+                    await job(mine)
+                except Exception:
+                    # A state on the way to another would be for ever; this one can be left.
+                    self._journal.enter("failed")
+                    raise
 
         self._flyd.spawn(run(), f"machine {self.machine.id}")
 
@@ -363,7 +369,8 @@ class Life:
         if self._frozen:
             grace_s = 0
         if grace_s > 0 and not ended.done():
-            running.signal(number)
+            with contextlib.suppress(ProcessLookupError):  # it ends at this very moment
+                running.signal(number)
             hurry = asyncio.ensure_future(self._hurry.wait())
             either: list[asyncio.Future[Any]] = [ended, hurry]
             await asyncio.wait(either, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -15,6 +16,8 @@ import pytest
 from pytest_flymachines.emulator import launch as launching
 from pytest_flymachines.emulator.launch import EmulatorProcess, launch
 from tests.emulator.schema import check
+
+R = TypeVar("R")
 
 REPOSITORY = Path(__file__).parents[2]
 NAMES = (f"app-{number}" for number in itertools.count(1))
@@ -26,6 +29,15 @@ REQUEST_FIELDS: tuple[str, ...] = (
 )
 
 Serve = Callable[..., contextlib.AbstractContextManager[EmulatorProcess]]
+
+
+def eventually(condition: Callable[[], R]) -> R:
+    """What a condition gives once it holds; a test that waits in vain fails after a minute."""
+    deadline = time.monotonic() + 60
+    while not (held := condition()):
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)
+    return held
 
 
 class Fly:
@@ -122,6 +134,15 @@ class Machine:
     def exec(self, *command: str, **body: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self.post("exec", {"command": list(command), **body})
         return answer
+
+    def ready(self) -> Machine:
+        """Wait until its program has made a file named `ready`."""
+        eventually(lambda: self.exec("test", "-e", "ready")["exit_code"] == 0)
+        return self
+
+    def passing(self) -> None:
+        """Wait until its first check passes."""
+        eventually(lambda: self.get()["checks"][0]["status"] == "passing")
 
     def events(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.fly.ok(

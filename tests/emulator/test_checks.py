@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.emulator.conftest import App, Machine
+from tests.emulator.conftest import App, Machine, eventually
 from tests.emulator.fidelity import shows
 
 SERVER = """
@@ -36,8 +36,7 @@ def status(machine: Machine, name: str) -> str:
 
 
 def until(machine: Machine, name: str, wanted: str) -> None:
-    while status(machine, name) != wanted:
-        pass
+    eventually(lambda: status(machine, name) == wanted)
 
 
 @shows("checks", "`http` passes on 2xx with the headers that it is given, `tcp` on connect", "docs")

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.emulator.conftest import App, Fly, Serve
+from tests.emulator.conftest import App, Fly, Serve, eventually
 
 
 def test_everything_but_health_needs_the_token(fly: Fly) -> None:
@@ -76,9 +76,9 @@ def test_page_without_the_token_shows_nothing(app: App) -> None:
 def test_output_of_the_main_process_can_be_read(app: App) -> None:
     machine = app.create("sh", "-c", "echo out; echo err >&2; sleep inf")
     control = app.fly.control
-    while "err" not in (text := control.get(f"/machines/{machine.id}/log").text):
-        pass
-    assert text == "out\nerr\n"
+    path = f"/machines/{machine.id}/log"
+    eventually(lambda: "err" in control.get(path).text)
+    assert control.get(path).text == "out\nerr\n"
     assert control.get("/machines/unknown/log").status_code == 404
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.emulator.conftest import App, Fly, Machine, Serve
+from tests.emulator.conftest import App, Fly, Machine, Serve, eventually
 
 ACTIONS = ("start", "stop", "suspend", "restart", "exec", "update", "destroy", "wait", "kill")
 
@@ -63,8 +63,7 @@ def test_disorder(serve: Serve, tmp_path: Path, seed: int) -> None:
         assert set(statuses) <= {200, 404, 408, 409, 412}
         for machine in machines:
             fly("DELETE", f"{machine.path}?force=true")
-        while fly.ok("GET", app.machines):
-            pass
+        eventually(lambda: fly.ok("GET", app.machines) == [])
         fly.close()
     # What goes wrong in the background is in the log.
     assert '"failure"' not in log.read_text()

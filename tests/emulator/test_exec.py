@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from tests.emulator.conftest import App
+from tests.emulator.conftest import App, eventually
 from tests.emulator.fidelity import shows
 
 
@@ -110,8 +110,7 @@ def test_command_goes_on_after_408(app: App) -> None:
             "(Client.Timeout exceeded while awaiting headers)"
         ),
     )
-    while machine.exec("cat", "late")["stdout"] != "done\n":
-        pass
+    eventually(lambda: machine.exec("cat", "late")["stdout"] == "done\n")
 
 
 @shows("POST M/exec", "one at a time: waiting for its turn counts as its time", "init")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.emulator.conftest import App, Machine
+from tests.emulator.conftest import App, Machine, eventually
 from tests.emulator.fidelity import shows
 
 
@@ -80,7 +80,8 @@ CHANGES = [
 @shows("leases", "reading, wait, exec, signal and metadata need no nonce", "fly-go")
 @pytest.mark.parametrize(("method", "action"), CHANGES)
 def test_changes_need_the_nonce(app: App, method: str, action: str) -> None:
-    machine = app.create("sh", "-c", "trap '' HUP; while :; do sleep 0.1; done")
+    deaf = "trap '' HUP; touch ready; while :; do sleep 0.1; done"
+    machine = app.create("sh", "-c", deaf).ready()
     nonce = acquire(machine, params={"ttl": 60})["nonce"]
     path = f"{machine.path}{action}"
     machine.post("signal", {"signal": "SIGHUP"})
@@ -100,8 +101,7 @@ def test_lease_expires(app: App) -> None:
     machine = app.create("sleep", "inf")
     acquire(machine, params={"ttl": 1})
     assert app.fly.error("POST", f"{machine.path}/stop")[0] == 409
-    while app.fly("GET", f"{machine.path}/lease").status_code != 404:
-        pass
+    eventually(lambda: app.fly("GET", f"{machine.path}/lease").status_code == 404)
     machine.post("stop")
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from pytest_flymachines.emulator.launch import EmulatorProcess
-from tests.emulator.conftest import App, Fly, Machine, Serve
+from tests.emulator.conftest import App, Fly, Machine, Serve, eventually
 from tests.emulator.fidelity import shows
 
-STUBBORN = ("sh", "-c", "trap '' INT TERM; while :; do sleep 0.05; done")
+STUBBORN = ("sh", "-c", "trap '' INT TERM; touch ready; while :; do sleep 0.05; done")
 Faults = Callable[[str], int]
 
 
@@ -63,7 +63,7 @@ def test_how_to_stop(app: App) -> None:
     machine.post("stop", {"signal": "SIGUSR1"})
     machine.wait("stopped", version=machine.get()["version"])
     assert machine.exits()[0]["exit_event"]["exit_code"] == 128 + signal.SIGUSR1
-    stubborn = app.create(*STUBBORN, **config)
+    stubborn = app.create(*STUBBORN, **config).ready()
     stubborn.post("stop")
     stubborn.wait("stopped")
     assert stubborn.exits()[0]["exit_event"]["exit_code"] == 137
@@ -89,11 +89,11 @@ def test_bad_stop_is_refused(app: App) -> None:
 
 @shows("POST M/signal", "by name or, as fly-go sends it, by number; 400 for others", "fly-go")
 def test_signal(app: App) -> None:
-    machine = app.create("sh", "-c", "trap 'echo hup >> got' HUP; while :; do sleep 0.05; done")
+    program = "trap 'echo hup >> got' HUP; touch ready; while :; do sleep 0.05; done"
+    machine = app.create("sh", "-c", program).ready()
     for given in ("SIGHUP", 1):
         machine.post("signal", {"signal": given})
-        while "hup" not in machine.exec("sh", "-c", "cat got; rm -f got")["stdout"]:
-            pass
+        eventually(lambda: "hup" in machine.exec("sh", "-c", "cat got; rm -f got")["stdout"])
     for bad in ("SIGWINCH", 64, "nonsense", ""):
         assert app.fly.error("POST", f"{machine.path}/signal", {"signal": bad})[0] == 400
     machine.post("signal", {"signal": 9})
@@ -153,7 +153,7 @@ def test_stop_while_suspended(app: App) -> None:
     "POST M/restart", "`timeout` is a Go duration or seconds; `force_stop` kills at once", "openapi"
 )
 def test_restart(app: App) -> None:
-    machine = app.create(*STUBBORN)
+    machine = app.create(*STUBBORN).ready()
     version = machine.get()["instance_id"]
     newest = machine.events()[0]["id"]
     machine.post("restart", params={"force_stop": "true"})
@@ -220,8 +220,7 @@ def test_on_failure_is_retried_then_given_up(app: App) -> None:
 @shows("restart policy", "`always` restarts after exit code 0 as well; an API stop ends it", "docs")
 def test_always_restarts_until_stopped(app: App) -> None:
     machine = app.create("true", wait=None, restart={"policy": "always"})
-    while len(machine.exits()) < 3:
-        pass
+    eventually(lambda: len(machine.exits()) >= 3)
     assert all(item["exit_event"]["restarting"] for item in machine.exits())
     machine.post("stop")
     machine.wait("stopped")
@@ -310,7 +309,7 @@ def test_refusals_while_getting_ready(app: App, faults: Faults) -> None:
 @shows("POST M/start", "412 while `stopping`: machine still active", "seen")
 @shows("DELETE M", "with force it ends at once, also in the middle of a slow stop", "docs")
 def test_refusals_while_stopping(app: App) -> None:
-    machine = app.create(*STUBBORN)
+    machine = app.create(*STUBBORN).ready()
     machine.post("stop", {"timeout": "60s"})
     assert machine.state == "stopping"
     assert app.fly.error("POST", f"{machine.path}/start") == (
@@ -338,6 +337,29 @@ def test_failed_start(app: App) -> None:
     app.fly.ok("POST", f"{app.path}/secrets/NO", {"value": "eA=="})
     machine.post("start")
     machine.wait("started")
+
+
+@shows(
+    "lifecycle",
+    "when the host fails in the middle of a change: `failed`, which can be left",
+    "docs",
+)
+def test_failure_of_the_engine(app: App) -> None:
+    machine = app.create(*STUBBORN, env={"TINY_FAILS": "kill"}).ready()
+    machine.post("stop", {"timeout": 1})
+    machine.wait("failed")
+    machine.destroy()
+    machine = app.create("sleep", "inf", env={"TINY_FAILS": "suspend"})
+    newest = machine.events()[0]["id"]
+    machine.post("suspend")
+    machine.wait("started", from_event_id=newest)
+    machine = app.create("sleep", "inf", env={"TINY_FAILS": "resume"})
+    machine.post("suspend")
+    machine.wait("suspended")
+    machine.post("start")
+    machine.wait("failed")
+    machine.post("stop")
+    machine.wait("stopped")
 
 
 @shows("GET M/events", "newest first, 20 unless `limit` says otherwise, at most 50", "openapi")
@@ -387,8 +409,7 @@ def test_schedule(serve: Any) -> None:
         fly = Fly(emulator)
         machine = App(fly, "cron").create("true", wait="stopped", schedule="hourly")
         assert fly.error("POST", f"{machine.path}/start")[0] == 412
-        while len(machine.exits()) < 3:
-            pass
+        eventually(lambda: len(machine.exits()) >= 3)
         assert fly.error("POST", f"{machine.path}/suspend")[0] == 412
         waiting = App(fly, "cron").create(
             "true", skip_launch=True, wait="stopped", schedule="hourly"
@@ -411,8 +432,7 @@ def test_machines_of_one_app_are_none_of_another(app: App, fly: Fly) -> None:
 
 def test_nothing_of_a_machine_is_left_after_destroy(app: App) -> None:
     machine = app.create("sh", "-c", "sleep 1000 & echo $$ > pid; wait")
-    while not (text := machine.exec("cat", "pid")["stdout"]):
-        pass
+    text = eventually(lambda: machine.exec("cat", "pid")["stdout"])
     machine.destroy()
     with pytest.raises(ProcessLookupError):
         os.kill(int(text), 0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.emulator.conftest import App, Fly
+from tests.emulator.conftest import App, Fly, eventually
 from tests.emulator.fidelity import shows
 
 
@@ -402,7 +402,8 @@ def test_update_leaves_stopped_machines_stopped(app: App) -> None:
 @shows("POST M", "412 when `current_version` is not the present one", "guess")
 @shows("POST M", "409 while another update is under way", "seen")
 def test_concurrent_updates_are_refused(app: App) -> None:
-    machine = app.create("sh", "-c", "trap '' INT; while :; do sleep 0.05; done")
+    deaf = "trap '' INT; touch ready; while :; do sleep 0.05; done"
+    machine = app.create("sh", "-c", deaf).ready()
     config = {**machine.get()["config"], "stop_config": {"timeout": "500ms"}}
     body = {"config": config, "current_version": "01ARZ3NDEKTSV4RRFFQ69G5FAV"}
     assert app.fly.error("POST", machine.path, body)[0] == 412
@@ -504,7 +505,6 @@ def test_lists_may_lag(serve: Any) -> None:
         machine = App(fly, "lag").create("sleep", "inf")
         assert fly.ok("GET", "/v1/apps/lag/machines") == []
         assert fly.ok("GET", machine.path)["state"] == "started"
-        while not (listed := fly.ok("GET", "/v1/apps/lag/machines")):
-            pass
+        listed = eventually(lambda: fly.ok("GET", "/v1/apps/lag/machines"))
         assert listed[0]["id"] == machine.id
         fly.close()

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -18,7 +17,7 @@ from pytest_flymachines.emulator import launch as launching
 from pytest_flymachines.emulator.launch import LaunchError, launch
 from pytest_flymachines.emulator.options import parse
 from pytest_flymachines.emulator.rundir import PREFIX
-from tests.emulator.conftest import REPOSITORY, App, Fly, Serve
+from tests.emulator.conftest import REPOSITORY, App, Fly, Serve, eventually
 
 OWNER = """
 import sys, time
@@ -37,11 +36,6 @@ def gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        pass
 
 
 @pytest.fixture
@@ -74,13 +68,13 @@ def test_ending_leaves_nothing_behind(serve: Serve, temporary: Path, how: str) -
     with serve("--app", "end") as emulator:
         fly = Fly(emulator)
         machine = App(fly, "end").create("sh", "-c", "echo $$ > pid; sleep inf")
-        wait_until(lambda: machine.exec("cat", "pid")["stdout"] != "")
+        eventually(lambda: machine.exec("cat", "pid")["stdout"] != "")
         pid = int(machine.exec("cat", "pid")["stdout"])
         if how == "shutdown":
             assert fly.control.post("/shutdown").status_code == 202
         else:
             os.kill(emulator.pid, getattr(signal, how))
-        wait_until(lambda: gone(emulator.pid))
+        eventually(lambda: gone(emulator.pid))
         assert emulator._process.wait() == 0
         assert gone(pid)
         fly.close()
@@ -103,7 +97,7 @@ def test_it_ends_with_its_owner(tmp_path: Path) -> None:
         assert answer.status_code == 200
         assert os.getsid(pid) == pid
         owner.kill()
-    wait_until(lambda: gone(pid))
+    eventually(lambda: gone(pid))
 
 
 def test_an_owner_that_is_gone_already_is_noticed(serve: Serve) -> None:
@@ -145,7 +139,7 @@ def test_what_a_killed_emulator_left_is_swept(serve: Serve, temporary: Path) -> 
     just_made = temporary / f"{PREFIX}{os.getuid()}-justmade"
     just_made.mkdir()
     with serve() as first:
-        wait_until(lambda: not left.exists())
+        eventually(lambda: not left.exists())
         with serve():
             assert len(directories(temporary)) == 3
             health = httpx.get(f"{first.control_url}/health", trust_env=False)

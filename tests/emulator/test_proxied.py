@@ -120,8 +120,7 @@ def test_failing_check_keeps_traffic_away(app: App, port: int) -> None:
         machine = web(app, port, checks=[check])
         assert visit(app).status_code >= 500
         checked.listen()
-        while machine.get()["checks"][0]["status"] != "passing":
-            pass
+        machine.passing()
         assert visit(app).text == machine.id
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from pytest_flymachines.emulator.launch import EmulatorProcess, launch
-from tests.emulator.conftest import App, Fly
+from tests.emulator.conftest import App, Fly, eventually
 
 SERVER = """
 import http.server, os
@@ -81,8 +81,7 @@ def test_two_machines_on_one_port(app: App) -> None:
     }
     machines = [app.create("python3", "-c", SERVER, services=[service]) for _ in range(2)]
     for machine in machines:
-        while machine.get()["checks"][0]["status"] != "passing":
-            pass
+        machine.passing()
         headers = {"host": f"{app.name}.fly.dev", "fly-force-instance-id": machine.id}
         url = app.fly.emulator.proxy_url
         assert httpx.get(url, headers=headers, trust_env=False).text == machine.id
@@ -112,8 +111,7 @@ def test_machines_die_with_an_emulator_that_is_killed(
         assert _running(mark)
         os.kill(emulator.pid, signal.SIGKILL)
         fly.close()
-    while _running(mark):
-        pass
+    eventually(lambda: not _running(mark))
 
 
 def _running(mark: str) -> bool:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.emulator.conftest import App, Fly, Serve
+from tests.emulator.conftest import App, Fly, Serve, eventually
 from tests.emulator.fidelity import shows
 
 
@@ -101,8 +101,7 @@ def test_volume_outlives_its_machine(app: App) -> None:
     assert app.fly.error("DELETE", path) == bound
     machine.destroy()
     assert app.fly.error("DELETE", path) == bound
-    while app.fly("DELETE", path).status_code != 200:
-        pass
+    eventually(lambda: app.fly("DELETE", path).status_code == 200)
     assert app.fly.ok("GET", path)["state"] == "pending_destroy"
 
 
@@ -150,8 +149,8 @@ def test_snapshots_and_forks(serve: Serve, tmp_path: Any) -> None:
         path = f"{app.path}/volumes/{volume['id']}/snapshots"
         answer = fly.ok("POST", path)
         assert answer["Msg"]["backup"]["volume_id"] == volume["id"]
-        while (snapshot := fly.ok("GET", path)[0])["status"] == "pending":
-            pass
+        eventually(lambda: fly.ok("GET", path)[0]["status"] == "created")
+        [snapshot] = fly.ok("GET", path)
         (content / volume["id"] / "file").write_text("now")
         restored = create(app, snapshot_id=snapshot["id"], size_gb=1)
         forked = create(app, source_volume_id=volume["id"])

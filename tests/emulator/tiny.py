@@ -32,6 +32,7 @@ class TinyMachine:
         self.config = config
         self.process = process
         self.suspended = False
+        self.failing = config.env.get("TINY_FAILS")
 
     async def wait(self) -> ExitStatus:
         code = await self.process.wait()
@@ -74,14 +75,17 @@ class TinyMachine:
         self.process.send_signal(number)
 
     async def kill(self) -> None:
+        self._may_fail("kill")
         self._kill_group()
         await self.process.wait()
 
     async def suspend(self) -> None:
+        self._may_fail("suspend")
         os.killpg(self.process.pid, signal.SIGSTOP)
         self.suspended = True
 
     async def resume(self) -> None:
+        self._may_fail("resume")
         os.killpg(self.process.pid, signal.SIGCONT)
         self.suspended = False
 
@@ -100,6 +104,12 @@ class TinyMachine:
 
     async def memory(self) -> tuple[int, int]:
         return self.config.memory_mb - 1, self.config.memory_mb
+
+    def _may_fail(self, call: str) -> None:
+        """Fail once, if the machine's environment says so."""
+        if self.failing == call:
+            self.failing = None
+            raise EngineError(f"{call} failed")
 
     def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError):
