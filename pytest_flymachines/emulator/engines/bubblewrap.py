@@ -15,6 +15,7 @@ from pytest_flymachines.emulator.engines import cgroups
 from pytest_flymachines.emulator.engines.base import (
     EngineError,
     GuestFile,
+    GuestMount,
     MachineConfigForEngine,
     Probe,
 )
@@ -131,7 +132,12 @@ class BubblewrapEngine:
 
     async def discard(self, directory: Path) -> None:
         """As in `Engine.discard`."""
-        await asyncio.to_thread(remove_tree, directory)
+        try:
+            await asyncio.to_thread(remove_tree, directory)
+        except PermissionError:
+            # Left by one of the ids that newuidmap has given to the machine.
+            await self._remove_as_root_inside(directory)
+            await asyncio.to_thread(remove_tree, directory)
 
     async def close(self) -> None:
         """As in `Engine.close`."""
@@ -151,6 +157,25 @@ class BubblewrapEngine:
             if self._spawner is None:
                 self._spawner = Spawner(self._computer.groups.parents)
             return self._computer, self._spawner
+
+    async def _remove_as_root_inside(self, directory: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=self._made_directory(), prefix="rm-") as place:
+            machine = await self.start(
+                MachineConfigForEngine(
+                    id="rm",
+                    app="rm",
+                    directory=Path(place),
+                    image="",
+                    hostname="rm",
+                    log=Path(place, "log"),
+                    argv=["find", "/mnt", "-mindepth", "1", "-delete"],
+                    mounts=[GuestMount(directory, "/mnt")],
+                )
+            )
+            status = await machine.wait()
+            said = Path(place, "log").read_text(errors="replace")
+        if status.exit_code:
+            raise EngineError(f"cannot remove {directory}: {said.strip()}")
 
     def _look_around(self) -> _Computer:
         bwrap = find_bwrap()

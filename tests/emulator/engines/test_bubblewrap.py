@@ -13,13 +13,14 @@ import pytest
 
 from pytest_flymachines.emulator.engines.base import EngineError, RunningMachine
 from pytest_flymachines.emulator.engines.bubblewrap import BubblewrapEngine
+from pytest_flymachines.emulator.engines.bwrap import id_maps
 from pytest_flymachines.emulator.engines.cgroups import find, pids_limit
 from pytest_flymachines.emulator.engines.supervisor.spawner import remove_cgroup
 from tests.emulator.engines.lab import Lab, eventually, output, sh
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
-ROOT = os.geteuid() == 0
+SINGLE = id_maps().single
 
 
 @pytest.fixture(scope="module", params=["bubblewrap"])
@@ -106,7 +107,7 @@ class TestWhatItIsLike:
         assert await output(machine, "ls /etc/profile") == "/etc/profile"
         assert (await sh(machine, "ls /usr/bin/x || ls /x || ls /etc/x")).exit_code != 0
 
-    @pytest.mark.skipif(not ROOT, reason="an ordinary user's machine has root only")
+    @pytest.mark.skipif(SINGLE, reason="no newuidmap: machines have root only")
     async def test_other_users(self, lab: Lab) -> None:
         machine = await lab.start("sh", "-c", "id -u; id -g; echo $HOME", user="daemon")
         await machine.wait()
@@ -114,9 +115,15 @@ class TestWhatItIsLike:
         machine = await lab.start()
         assert await output(machine, "su -s /bin/sh -c 'id -u' nobody") == "65534"
         await output(machine, "useradd -m somebody && su somebody -c 'touch ~/x'")
+        await output(machine, "mkdir -m 700 /private; touch /private/x; chown -R 1:1 /private")
+
+    @pytest.mark.skipif(not SINGLE, reason="newuidmap gives machines other users")
+    async def test_other_users_are_refused_with_the_way_to_have_them(self, lab: Lab) -> None:
+        with pytest.raises(EngineError, match="uidmap"):
+            await lab.start(user="daemon")
 
     async def test_user_that_does_not_exist(self, lab: Lab) -> None:
-        with pytest.raises(EngineError, match="no-such-user"):
+        with pytest.raises(EngineError, match="user 'no-such-user'"):
             await lab.start(user="no-such-user")
 
 
