@@ -101,10 +101,14 @@ class FileApi:
         """`{"path", "mode", "parents", "exist_ok"}`."""
         body = request.json()
         path = self._paths.of(body)
-        if field(body, "parents", bool, False):
-            os.makedirs(os.path.dirname(path.rstrip(b"/")) or b"/", exist_ok=True)
+        mode = field(body, "mode", int, 0o777)
         try:
-            os.mkdir(path, field(body, "mode", int, 0o777))
+            os.mkdir(path, mode)
+        except FileNotFoundError:
+            if not field(body, "parents", bool, False):
+                raise
+            os.makedirs(os.path.dirname(path.rstrip(b"/")) or b"/", exist_ok=True)
+            os.mkdir(path, mode)
         except FileExistsError:
             if not (field(body, "exist_ok", bool, False) and os.path.isdir(path)):
                 raise
