@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
 
 from pytest_flymachines.errors import SandboxFileNotFound, SandboxNotADirectory, file_error
 from pytest_flymachines.sandbox.channel import Channel, FileInfo
-from pytest_flymachines.sandbox.patterns import matches
 from pytest_flymachines.sandbox.text import encode_data, encode_path, encode_text
 
 if TYPE_CHECKING:
@@ -134,9 +133,12 @@ class SandboxPath(PurePosixPath):
         parts = PurePosixPath(pattern).parts
         if not parts or parts[0] == "/":
             raise ValueError(f"{pattern!r} is no relative pattern")
-        for entry in self._channel.walk(self._bytes, parts):
-            if matches(entry.name.split("/"), parts):
-                yield self / entry.name
+        try:
+            found = self._channel.walk(self._bytes, parts)
+        except (SandboxFileNotFound, SandboxNotADirectory):
+            return
+        for entry in found:
+            yield self / entry.name
 
     def rglob(self, pattern: str) -> Iterator[Self]:
         """Like `glob` with `**/` before the pattern."""

@@ -61,10 +61,10 @@ _nap() { if _has .; then sleep 0.1; else sleep 1; fi; }
 
 _data() {
     case $1 in
-    t*) printf %s "${1#t}" ;;
+    t*) printf %s "${1#t}" | cat ;; # which says why it cannot write
     b*) printf %s "${1#b}" | base64 -d ;;
     z*) printf %s "${1#z}" | base64 -d | gzip -dc ;;
-    p*) printf %b "${1#p}" ;;
+    p*) printf %b "${1#p}" | cat ;;
     @*) cat "$_S/s/${1#@}/data" ;;
     esac
 }
@@ -466,10 +466,15 @@ _missing() { # PATH: fail as the system does for it, if it does
     LC_ALL=C stat -- "$1" >/dev/null || exit 1
 }
 
+_in_directory() { # PATH: fail as the system does if it has no parent; dash's words are vague
+    case $1 in */*) _missing "${1%/*}/." ;; esac
+}
+
 _read() { # FILE OFFSET SIZE
     export LC_ALL=C
     [ ! -d "$1" ] || _fail 21
-    exec 5<"$1" 5<&-
+    _missing "$1"
+    exec 5<"$1" 5<&- # the pipeline below would not say that it may not be read
     [ "$3" -le "$_LIMIT" ] || set -- "$1" "$2" "$_LIMIT"
     _text=$(_slice "$1" "$2" "$3" | _pack "$3") || exit 1
     if _has h && _has b; then # of what is sent, because the file may be changing
@@ -488,6 +493,7 @@ _put() { # FILE DATA MODE PARENTS BYTES SHA256
     [ -z "$4" ] || _parents "$_file"
     [ ! -d "$_file" ] || _fail 21
     [ ! -L "$_file" ] || _resolve
+    _in_directory "$_file"
     if [ -e "$_file" ] && [ ! -f "$_file" ]; then # a device, a FIFO
         _data "$2" >"$_file" || exit 1
         return
@@ -535,6 +541,7 @@ _parents() {
 _append() { # FILE DATA
     export LC_ALL=C
     [ ! -d "$1" ] || _fail 21
+    _in_directory "$1"
     umask 022
     _data "$2" >>"$1" || exit 1
 }
@@ -630,6 +637,7 @@ _touch() { # PATH MODE EXIST-OK
         [ -n "$3" ] || _fail 17
         touch -- "$1" || exit 1
     else
+        _in_directory "$1"
         : >"$1" || exit 1
         chmod "$2" -- "$1"
     fi

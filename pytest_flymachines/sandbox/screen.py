@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -57,6 +58,10 @@ class Emulation:
             ) from error
         self._screen = cast("Any", pyte.Screen(cols, rows))
         self._screen.write_process_input = answer
+        # pyte raises for sequences that it knows with other parameters, such as xterm's
+        # private `CSI > 4 ; 2 m`; a terminal does not
+        for name in set(pyte.Stream.csi.values()):
+            setattr(self._screen, name, _lenient(getattr(self._screen, name)))
         self._stream = pyte.Stream(self._screen)
 
     def feed(self, text: str) -> None:
@@ -72,3 +77,11 @@ class Emulation:
         cursor = self._screen.cursor
         lines = tuple(line.rstrip() for line in self._screen.display)
         return Screen(lines, (cursor.y, cursor.x), self._screen.title)
+
+
+def _lenient(handler: Callable[..., None]) -> Callable[..., None]:
+    def handle(*args: Any, **kwargs: Any) -> None:
+        with suppress(TypeError):
+            handler(*args, **kwargs)
+
+    return handle
