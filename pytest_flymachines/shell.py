@@ -85,7 +85,7 @@ def _raw(channel: Channel, process: str) -> Iterator[None]:
     saved = termios.tcgetattr(sys.stdin)
     before = signal.signal(signal.SIGWINCH, resized)
     try:
-        tty.setraw(sys.stdin)
+        tty.setraw(sys.stdin, termios.TCSADRAIN)  # what was typed ahead is kept
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, saved)

@@ -56,6 +56,7 @@ class Typed:
 def test_shell_is_a_terminal_in_a_sandbox(tmp_path: Path) -> None:
     shell = Typed("shell", "--fly-mode=local", "--command", "exec /bin/sh", cwd=tmp_path)
     shell.expect(r"machine \w{14}, /workspace; exit ends it")
+    shell.expect("# $")
     shell.type("echo $((6 * 7)) && hostname; tty\r")
     shell.expect(r"\b42\b")
     shell.expect(r"/dev/pts/\d")
