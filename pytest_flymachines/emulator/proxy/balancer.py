@@ -86,8 +86,14 @@ class Balancer:
         tried: dict[str, Refusal] = {}
         woken: set[str] = set()
         while True:
-            avoid = frozenset(tried)
-            choice = choose(self._machines(wish), wish, self.loads, edge=self.edge, avoid=avoid)
+            choice = choose(
+                self._machines(wish),
+                wish,
+                self.loads,
+                edge=self.edge,
+                avoid=frozenset(tried),
+                waking=self._starting,
+            )
             if isinstance(choice, Target) and choice.machine.id not in tried:
                 refusal: Refusal | None
                 if choice.must_start:

@@ -20,6 +20,8 @@ __all__ = ["Http1", "Passthrough"]
 
 MAX_HEAD = 64 * 1024
 LINGER_S = 2.0
+# A request of which something has not been read: nothing can follow on its connection.
+UNREAD = (h11.SEND_BODY, h11.ERROR)
 
 Handle = Callable[[Request, Responder], Awaitable[None]]
 
@@ -177,8 +179,6 @@ class Http1:
             (b"Content-Length", str(len(body)).encode()),
             (b"Server", SERVER),
         ]
-        if self._http.their_state is not h11.DONE:
-            headers.append((b"Connection", b"close"))
         self.begin(problem.status, HTTPStatus(problem.status).phrase.encode(), headers)
         if method != b"HEAD":
             self.data(body)
@@ -187,8 +187,7 @@ class Http1:
 
     async def _linger(self) -> None:
         """Let a visitor who still sends read the answer, which a reset would take away."""
-        done = self._http.their_state not in (h11.SEND_BODY, h11.ERROR)
-        if done or not self._wire.transport.can_write_eof():
+        if self._http.their_state not in UNREAD or not self._wire.transport.can_write_eof():
             return
         self._wire.transport.write_eof()
         with contextlib.suppress(TimeoutError):
@@ -212,6 +211,8 @@ class Http1:
     def begin(self, status: int, reason: bytes, headers: Headers) -> None:
         """Add the head of the final answer."""
         self.begun = True
+        if self._http.their_state in UNREAD:
+            headers = [*headers, (b"Connection", b"close")]
         self._send(h11.Response(status_code=status, headers=headers, reason=reason))
 
     def data(self, data: bytes) -> None:

@@ -23,23 +23,19 @@ async def negotiate(visitor: socket.socket) -> None:
         ConnectionError: It wants something else, and was told no, or it has gone.
     """
     loop = asyncio.get_running_loop()
-    try:
-        while True:
-            request = b""
-            while len(request) < 8:
-                piece = await loop.sock_recv(visitor, 8 - len(request))
-                if not piece:
-                    raise ConnectionResetError("the client went away before it asked for TLS")
-                request += piece
-            length, code = struct.unpack("!II", request)
-            if (length, code) == (8, SSL_REQUEST):
-                await loop.sock_sendall(visitor, b"S")
-                return
-            if (length, code) != (8, GSS_REQUEST):
-                answer = b"E" + struct.pack("!I", len(MESSAGE) + 4) + MESSAGE
-                await loop.sock_sendall(visitor, answer)
-                raise ConnectionAbortedError("the client did not ask for TLS")
-            await loop.sock_sendall(visitor, b"N")
-    except BaseException:
-        visitor.close()
-        raise
+    while True:
+        request = b""
+        while len(request) < 8:
+            piece = await loop.sock_recv(visitor, 8 - len(request))
+            if not piece:
+                raise ConnectionResetError("the client went away before it asked for TLS")
+            request += piece
+        length, code = struct.unpack("!II", request)
+        if (length, code) == (8, SSL_REQUEST):
+            await loop.sock_sendall(visitor, b"S")
+            return
+        if (length, code) != (8, GSS_REQUEST):
+            answer = b"E" + struct.pack("!I", len(MESSAGE) + 4) + MESSAGE
+            await loop.sock_sendall(visitor, answer)
+            raise ConnectionAbortedError("the client did not ask for TLS")
+        await loop.sock_sendall(visitor, b"N")

@@ -101,6 +101,7 @@ class Proxy:
         await self.forwards.close()
         await self._balancer.close()
         self._upstreams.close()
+        await self._tls.close()
 
     def _listing_of(self, app: str) -> dict[int, str]:
         return self._services.listing().get(app, {})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -141,6 +141,7 @@ def choose(
     *,
     edge: str,
     avoid: frozenset[str] = frozenset(),
+    waking: Collection[str] = (),
 ) -> Target | Refusal:
     """Choose the machine for a wish.
 
@@ -153,15 +154,19 @@ def choose(
         loads: What each machine has to do.
         edge: The region where the visitor is.
         avoid: Machines that have just failed; taken when there is no other.
+        waking: Machines that are being started, whatever their state says.
     """
     candidates, problem = _candidates(machines, wish)
     ready, sleeping = [], []
     pending = False
     for target in candidates:
         unfit = _unfit(target, loads)
+        if target.machine.id in waking and not target.machine.cordoned:
+            unfit = Refusal(f"[PM05] machine {target.machine.id} is starting", passing=True)
+            pending = True
         if unfit is None:
             ready.append(target)
-        elif startable(target.machine, target.service):
+        elif not unfit.passing and startable(target.machine, target.service):
             sleeping.append(target)
         elif not problem.passing:
             problem = unfit

@@ -56,6 +56,11 @@ class Tls:
         ca, _ = await self._made()
         return ca.cert_pem.bytes()
 
+    async def close(self) -> None:
+        """Wait until nothing is being made any more."""
+        if self._certificate:
+            await asyncio.wait([self._certificate])
+
     async def _made(self) -> tuple[trustme.CA, trustme.LeafCert]:
         if self._certificate is None:
             self._certificate = asyncio.create_task(asyncio.to_thread(_make), name="certificate")

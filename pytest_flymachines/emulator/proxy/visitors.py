@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 
 from pytest_flymachines.emulator.proxy import pg_tls
 from pytest_flymachines.emulator.proxy.balancer import Balancer, Unreachable
@@ -96,16 +97,25 @@ class Visitors:
         handlers = to.handlers
         if "tls" not in handlers and "pg_tls" not in handlers:
             return await connected(visitor, half_open="http" not in handlers)
-        alpn = () if "pg_tls" in handlers else ("http/1.1",) if "http" in handlers else TLS_ALPN
-        context = await self._tls.context(to.port.tls_options, alpn)
+        try:
+            context = await self._context(to)
+            if "pg_tls" in handlers:
+                async with asyncio.timeout(HANDSHAKE_S):
+                    await pg_tls.negotiate(visitor)
+        except BaseException:
+            visitor.close()
+            raise
         loop = asyncio.get_running_loop()
-        if "pg_tls" in handlers:
-            async with asyncio.timeout(HANDSHAKE_S):
-                await pg_tls.negotiate(visitor)
         _, wire = await loop.connect_accepted_socket(
             Wire, visitor, ssl=context, ssl_handshake_timeout=HANDSHAKE_S
         )
         return wire
+
+    async def _context(self, to: Destination) -> ssl.SSLContext:
+        if "pg_tls" in to.handlers:
+            return await self._tls.context(to.port.tls_options, ())
+        alpn = ("http/1.1",) if "http" in to.handlers else TLS_ALPN
+        return await self._tls.context(to.port.tls_options, alpn)
 
     async def _pass_through(self, wire: Wire, to: Destination, head: bytes = b"") -> None:
         """Connect a visitor to a machine without looking at the bytes."""

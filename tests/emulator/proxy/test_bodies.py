@@ -236,7 +236,9 @@ def test_an_upload_that_is_answered_early_does_not_cut_the_answer(world: World) 
         visitor.sendall(b"POST / HTTP/1.1\r\nHost: web.fly.dev\r\nContent-Length: 9999999\r\n\r\n")
         for _ in range(16):
             visitor.sendall(bytes(4096))
-        assert _all(visitor).endswith(body)
+        answer = _all(visitor)
+    assert b"\r\nConnection: close\r\n" in answer
+    assert answer.endswith(body)
 
 
 def test_bodies_of_answers_without_one_are_not_awaited(world: World, client: httpx.Client) -> None:

@@ -229,7 +229,9 @@ def test_a_thousand_raw_connections_leave_nothing_behind(world: World) -> None:
         return await asyncio.gather(*(visit(number) for number in range(1000)))
 
     before = open_descriptors()
-    assert asyncio.run(crowd()) == [b"%d" % number for number in range(1000)]
+    answers = asyncio.run(crowd())
+    assert not world.logged
+    assert answers == [b"%d" % number for number in range(1000)]
     eventually(lambda: open_descriptors() <= before)
     assert load(world) == 0
 

@@ -38,7 +38,7 @@ def service(*ports: dict[str, Any], internal_port: int = 8080, **more: Any) -> d
 class World:
     """A directory with its proxy, in an event loop of their own in a thread."""
 
-    def __init__(self, *, patience_s: float = 2.0) -> None:
+    def __init__(self, *, patience_s: float = 1.0) -> None:
         self.apps: dict[str, AppRecord] = {}
         self.records: dict[str, MachineRecord] = {}
         self.programs: dict[str, Program] = {}
@@ -187,7 +187,7 @@ class World:
                 with contextlib.suppress(ConnectionError):
                     await writer.wait_closed()
 
-        self.servers[machine_id] = await asyncio.start_server(serve, "127.0.0.1", 0)
+        self.servers[machine_id] = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=2048)
 
     async def _close(self) -> None:
         await self.proxy.close()
