@@ -64,6 +64,7 @@ def attach_terminal(sandbox: Sandbox, command: str) -> int:
     start = Command(
         argv=[b"/bin/sh", b"-c", os.fsencode(command)],
         env={"TERM": os.environ.get("TERM", "xterm-256color")},
+        keep_stdin=True,
         pty=(size.lines, size.columns),
     )
     update = channel.start(start, wait_s=_POLL_S, forget=False)
