@@ -52,14 +52,17 @@ class Control:
         proxy: Proxy,
         about: dict[str, Any],
         stop: Callable[[], None],
+        disown: Callable[[], None],
     ) -> None:
         self._emulator = emulator
         self._proxy = proxy
         self._about = about
         self._stop = stop
+        self._disown = disown
         routes = [
             ("GET", "/health", self._health),
             ("POST", "/shutdown", self._shutdown),
+            ("POST", "/disown", self._live_on),
             ("GET", "/requests", self._requests),
             ("DELETE", "/requests", self._forget_requests),
             ("GET", "/faults", self._list_faults),
@@ -102,6 +105,11 @@ class Control:
 
     async def _shutdown(self, _: Request) -> Response:
         self._stop()
+        return answer({"ok": True}, 202)
+
+    async def _live_on(self, _: Request) -> Response:
+        """Outlive the owner: from now on the end of the last machine is the end."""
+        self._disown()
         return answer({"ok": True}, 202)
 
     async def _requests(self, _: Request) -> Response:

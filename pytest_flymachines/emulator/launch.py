@@ -13,8 +13,10 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import IO, Self
+from urllib.parse import urlsplit
 
 __all__ = ["EmulatorProcess", "LaunchError", "launch"]
 
@@ -60,6 +62,25 @@ class EmulatorProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def disown(self) -> None:
+        """Let it live on without its owner, until its last machine is gone.
+
+        Raises:
+            OSError: It does not answer.
+        """
+        address = urlsplit(self.control_url)
+        connection = HTTPConnection(str(address.hostname), address.port, timeout=STOP_S)
+        try:
+            headers = {"authorization": f"Bearer {self.token}"}
+            connection.request("POST", "/disown", headers=headers)
+            answer = connection.getresponse()
+            if answer.status >= 300:
+                raise OSError(f"POST /disown answered {answer.status}: {answer.read()!r}")
+        finally:
+            connection.close()
+        # its end is not ours to wait for, so that nobody is warned that it still runs
+        self._process.returncode = 0
 
     def __enter__(self) -> Self:
         return self

@@ -55,6 +55,10 @@ class _Protocol(H11Protocol):
     """Lets the application reach the connection, to break it when a fault says so."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # asyncio does this for sockets made as IPPROTO_TCP only; without it each answer, sent
+        # in two parts, waits 40 ms for the client's delayed acknowledgement.
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)  # type: ignore[arg-type]  # of asyncio's own making
         self.app_state = {**self.app_state, "transport": transport}
 
@@ -78,9 +82,10 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
+        owner = stack.enter_context(contextlib.ExitStack())
         if options.owner_pid is not None:
             try:
-                stack.callback(watch(options.owner_pid, stop.set))
+                owner.callback(watch(options.owner_pid, stop.set))
             except OwnerGone as error:
                 raise CannotServe(str(error)) from None
         sockets = {
@@ -116,7 +121,12 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
             "engine": engine.name,
             "notes": [*probe.notes, *why_others_failed],
         }
-        control = Control(emulator, proxy, about, stop.set)
+
+        def disown() -> None:
+            owner.close()
+            emulator.flyd.spawn(_until_empty(emulator.store, stop.set), "disowned")
+
+        control = Control(emulator, proxy, about, stop.set, disown)
         apps: dict[socket.socket, ASGIApp] = {
             sockets["api"]: api(emulator),
             sockets["control"]: control,
@@ -205,6 +215,13 @@ def _say_ready(options: Options, about: dict[str, Any]) -> None:
     else:
         os.write(options.ready_fd, line)
         os.close(options.ready_fd)
+
+
+async def _until_empty(store: Store, stop: Callable[[], None]) -> None:
+    """Stop when the last machine is gone."""
+    while any(machine.state != "destroyed" for machine in store.machines.values()):
+        await asyncio.sleep(1)
+    stop()
 
 
 async def _remove_tree(directory: Path) -> None:

@@ -417,6 +417,12 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile("^" + re.sub(r"\{\w+\}", "[^/]+", path) + "$")
 
 
+VALIDATORS = {
+    key: jsonschema.Draft202012Validator(shape)
+    for key, (_, shape) in OPERATIONS.items()
+    if shape is not None
+}
+ERROR_VALIDATOR = jsonschema.Draft202012Validator(ERROR)
 PATTERNS = [(key, _pattern(key[1])) for key in OPERATIONS]
 
 
@@ -434,7 +440,7 @@ def check(response: httpx.Response) -> None:
     request = response.request
     if response.status_code >= 400:
         if response.headers.get("content-type", "").startswith("application/json"):
-            jsonschema.validate(response.json(), ERROR)
+            ERROR_VALIDATOR.validate(response.json())
         return
     key = operation_of(request.method, request.url.path)
     assert key is not None, f"no operation for {request.method} {request.url.path}"
@@ -444,4 +450,4 @@ def check(response: httpx.Response) -> None:
         assert response.content == b""
     else:
         assert response.headers["content-type"] == "application/json; charset=utf-8"
-        jsonschema.validate(response.json(), shape)
+        VALIDATORS[key].validate(response.json())

@@ -15,6 +15,7 @@ def test_everything_but_health_needs_the_token(fly: Fly) -> None:
     for method, path in (
         ("GET", "/requests"),
         ("POST", "/shutdown"),
+        ("POST", "/disown"),
         ("GET", "/faults"),
         ("POST", "/forwards"),
         ("GET", "/services"),

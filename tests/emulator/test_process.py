@@ -100,6 +100,22 @@ def test_it_ends_with_its_owner(tmp_path: Path) -> None:
     eventually(lambda: gone(pid))
 
 
+def test_disowned_emulator_lives_as_long_as_its_machines(serve: Serve, tmp_path: Path) -> None:
+    owner = subprocess.Popen(["sleep", "1000"])
+    with serve("--app", "kept", owner_pid=owner.pid) as emulator:
+        fly = Fly(emulator)
+        machine = App(fly, "kept").create("sleep", "inf")
+        emulator.disown()
+        owner.kill()
+        owner.wait()
+        emulator.stop()
+        assert machine.state == "started"
+        machine.destroy()
+        fly.close()
+        eventually(lambda: gone(emulator.pid))
+    assert os.waitpid(emulator.pid, 0)[1] == 0
+
+
 def test_an_owner_that_is_gone_already_is_noticed(serve: Serve) -> None:
     finished = subprocess.Popen(["true"])
     finished.wait()

@@ -96,7 +96,7 @@ def test_exit_of_the_main_process(app: App) -> None:
         "sh", "-c", "sleep 1000 & exit 7", wait="stopped", restart={"policy": "no"}
     )
     assert machine.exits()[0]["exit_event"]["exit_code"] == 7
-    missing = app.create("/no/such/program", wait="settled", restart={"policy": "no"})
+    missing = app.create("/no/such/program", wait="stopped,failed", restart={"policy": "no"})
     assert missing.state in ("stopped", "failed")
 
 
