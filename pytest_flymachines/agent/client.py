@@ -17,6 +17,7 @@ from pytest_flymachines._http import (
     URL,
     ConnectError,
     ConnectTimeout,
+    Headers,
     Http,
     Response,
     Transport,
@@ -63,12 +64,15 @@ class AgentClient:
         self.base_url = base_url
         self.prefix = f"/v1/apps/{app}/machines/{machine_id}"
         self.remote = not _is_loopback(URL(base_url).host)
-        self.headers = {
-            **({"host": host} if host else {}),
-            **({"authorization": f"Bearer {token}"} if token else {}),
-            "fly-force-instance-id": machine_id,
-            "accept-encoding": "gzip" if self.remote else "identity",
-        }
+        # httpx.Headers hides the token in its repr, also where a test's locals are shown
+        self.headers = Headers(
+            {
+                **({"host": host} if host else {}),
+                **({"authorization": f"Bearer {token}"} if token else {}),
+                "fly-force-instance-id": machine_id,
+                "accept-encoding": "gzip" if self.remote else "identity",
+            }
+        )
         self._machine_id = machine_id
         self._clock = clock
         self._http = Http(transport, base_url, self.headers)

@@ -79,12 +79,7 @@ def _connect(parts: SplitResult) -> socket.socket:
 
 def _upgrade(sock: socket.socket, host: str, path: str, headers: Mapping[str, str]) -> WSConnection:
     handshake = WSConnection(ConnectionType.CLIENT)
-    extra = [
-        (name.encode(), value.encode())
-        for name, value in headers.items()
-        if name.lower() not in _UNSENT
-    ]
-    sock.sendall(handshake.send(Request(host=host, target=path, extra_headers=extra)))
+    sock.sendall(handshake.send(_request(host, path, headers)))
     status, text, complete = 0, b"", False
     while not complete:
         data = sock.recv(65536)
@@ -102,6 +97,18 @@ def _upgrade(sock: socket.socket, host: str, path: str, headers: Mapping[str, st
                 text += event.data
                 complete = event.body_finished
     raise ConnectionError(f"the answer was {status}: {text.decode('utf-8', 'replace').strip()}")
+
+
+def _request(host: str, path: str, headers: Mapping[str, str]) -> Request:
+    return Request(
+        host=host,
+        target=path,
+        extra_headers=[
+            (name.encode(), value.encode())
+            for name, value in headers.items()
+            if name.lower() not in _UNSENT
+        ],
+    )
 
 
 class TextSocket:

@@ -22,7 +22,7 @@ from pytest_flymachines._http import (
 )
 from pytest_flymachines.agent.channel import AgentChannel
 from pytest_flymachines.errors import AgentUnavailable, SandboxFileError
-from pytest_flymachines.sandbox.channel import Command
+from pytest_flymachines.sandbox.channel import Channel, Command
 from tests.agent.running import PREFIX, TOKEN, RunningAgent
 from tests.agent.test_processes import run
 
@@ -137,6 +137,14 @@ def test_an_upload_is_repeated_whole(agent: RunningAgent) -> None:
         assert channel.write(b"again", pieces, mode=None, parents=False) == len(data)
         assert transport.requests == 2
         assert (agent.base / "again").read_bytes() == data
+
+
+def test_the_channel_is_one_and_hides_its_token(channel: AgentChannel) -> None:
+    as_protocol: Channel = channel  # checked by mypy
+    assert as_protocol.name == "agent"
+    shown = repr(channel) + repr(vars(channel)) + repr(vars(channel._client))
+    assert TOKEN not in shown
+    assert "m1" in shown
 
 
 def answering(*answers: tuple[int, str, str]) -> Transport:

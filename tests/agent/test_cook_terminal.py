@@ -84,7 +84,7 @@ def test_a_shell_that_is_killed_has_ended_without_exit_code(
 
 
 def test_size_workdir_and_resize(terminal: CookTerminal, tmp_path: Path) -> None:
-    command = "stty size; pwd; trap 'stty size; exit' WINCH; while sleep 0.05; do :; done"
+    command = "trap 'stty size; exit' WINCH; stty size; pwd; while sleep 0.05; do :; done"
     terminal.create(command, workdir=str(tmp_path), rows=30, cols=90)
     output = read_until(terminal, os.fsencode(tmp_path.name))
     assert output.startswith(b"30 90\r\n")

@@ -48,6 +48,16 @@ def test_a_time_out_of_the_machines_api_is_its_408(http: httpx.Client) -> None:
     assert (answer.status_code, answer.json()["error"][:17]) == (408, "deadline_exceeded")
 
 
+def test_no_time_out_is_zero_for_clients_that_cannot_leave_it_out(http: httpx.Client) -> None:
+    answer = http.post("/exec", json={"command": ["sleep", "0.1"], "timeout": 0})
+    assert answer.json()["exit_code"] == 0
+
+
+def test_output_that_is_mostly_nul_is_base64(http: httpx.Client) -> None:
+    body = {"command": ["head", "-c", "300", "/dev/zero"], "wait_s": 20}
+    assert http.post("/exec", json=body).json()["stdout"] == {"base64": "A" * 400}
+
+
 def test_any_of_our_fields_makes_it_start_and_wait(http: httpx.Client) -> None:
     answer = http.post("/exec", json={"command": ["echo", "hi"], "wait_s": 20, "forget": True})
     body = answer.json()
@@ -137,6 +147,8 @@ def test_a_long_text_is_cut_between_characters(http: httpx.Client) -> None:
         ({"command": ["true"], "pty": [24]}, ["[24]"]),
         ({"command": ["true"], "env": {"A": 1}}, ["env A=1"]),
         ({"command": ["true"], "env": {"A": "\0"}}, ["NUL"]),
+        ({"command": ["true"], "env": {"A=B": "1"}}, ["A=B", "without ="]),
+        ({"command": ["true"], "env": {"": "1"}}, ["without ="]),
         ({"command": ["true"], "cwd": "\0", "wait_s": 0}, ["NUL"]),
         ({"command": ["true"], "stdin": {"base64": "?"}, "wait_s": 0}, ["stdin", "base64"]),
         ({"command": ["true"], "forget": 1}, ["forget=1", "bool"]),

@@ -59,6 +59,16 @@ def test_a_command_whose_caller_is_gone_is_killed_if_nobody_knows_it(
     eventually(lambda: not alive(pid), timeout_s=30)
 
 
+def test_a_command_of_the_machines_api_goes_on_when_its_caller_is_gone(
+    agent: RunningAgent, tmp_path: Path
+) -> None:
+    script = f"echo $$ > {tmp_path}/pid; sleep 6; echo done > {tmp_path}/done"
+    sock = send(agent, "/exec", json.dumps({"command": ["sh", "-c", script]}).encode())
+    eventually((tmp_path / "pid").exists)
+    sock.close()
+    eventually((tmp_path / "done").exists)
+
+
 def test_an_upload_that_breaks_off_leaves_nothing(agent: RunningAgent) -> None:
     (agent.base / "kept").write_text("old")
     for path in ("files?path=kept", "trees?path=made"):

@@ -19,7 +19,7 @@ from .wire import NotHere, pack, whole_characters
 PIECE_BYTES = 2 << 20
 # A last answer may be lost on its way, and is then asked for again.
 KEEP_FORGOTTEN = 8
-KEEP_ENDED = 1000
+KEEP_ENDED = 200
 # How often a waiting request looks whether its client is still there.
 CLIENT_CHECK_S = 5.0
 
@@ -98,9 +98,13 @@ class Processes:
         process.kill()
         with self._lock:
             if self._known.pop(process.name, None):
+                old = [p for p in self._forgotten if p.stdout.spilled or p.stderr.spilled]
+                if not old and len(self._forgotten) == KEEP_FORGOTTEN:
+                    old = [self._forgotten[0]]
+                for other in old:  # those that need room on disk go first
+                    self._forgotten.remove(other)
+                    _close(other)
                 self._forgotten.append(process)
-                if len(self._forgotten) > KEEP_FORGOTTEN:
-                    _close(self._forgotten.popleft())
 
     def kill_all(self) -> None:
         """Kill everything that still runs."""

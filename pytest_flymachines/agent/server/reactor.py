@@ -7,8 +7,11 @@ import select
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
+
+from .log import log
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
@@ -84,7 +87,11 @@ class Reactor:
                 if fd == self._wake_r:
                     self._drain_wakeups()
                 elif callback := self._callbacks.get(fd):
-                    callback()
+                    try:
+                        callback()
+                    except Exception:  # noqa: BLE001 - one stream ends, the others go on
+                        log(f"descriptor {fd} is given up\n{traceback.format_exc()}")
+                        self.unwatch(fd)
 
     def _drain_wakeups(self) -> None:
         with suppress(BlockingIOError):

@@ -6,7 +6,7 @@ import os
 
 from .names import new_file
 
-MEMORY_BYTES = 256 * 1024
+MEMORY_BYTES = 128 * 1024
 LIMIT_BYTES = 1 << 30
 
 
@@ -25,6 +25,11 @@ class Spool:
         self._limit = limit
         self._memory = bytearray()
         self._fd = -1
+
+    @property
+    def spilled(self) -> bool:
+        """Whether a part is on disk."""
+        return self._fd >= 0
 
     def append(self, data: bytes) -> bool:
         """Keep as much of `data` as there is room for; once it was too much, nothing more."""
