@@ -39,24 +39,30 @@ class Entry:
 
 
 def scan(top: str, exclude: Sequence[str]) -> list[Entry]:
-    """A directory and what is below it, sorted, parents first; sockets and devices left out."""
-    found = [Entry(top, ".", os.stat(top))]
-    pending = [("", top)]
+    """A directory and what is below it, depth first; sockets and devices left out.
+
+    That order matters to tar, which sets a directory's time once it leaves it.
+    """
+    found = []
+    pending = [Entry(top, ".", os.stat(top))]
     while pending:
-        prefix, directory = pending.pop()
-        with os.scandir(directory) as entries:
-            inside = sorted(entries, key=lambda entry: entry.name)
-        below = []
-        for entry in inside:
-            name = prefix + entry.name
-            status = entry.stat(follow_symlinks=False)
-            if _type_of(status.st_mode) is None or excluded(name, exclude):
-                continue
-            found.append(Entry(entry.path, name, status))
-            if stat.S_ISDIR(status.st_mode):
-                below.append((f"{name}/", entry.path))
-        pending += reversed(below)
+        entry = pending.pop()
+        found.append(entry)
+        if stat.S_ISDIR(entry.status.st_mode):
+            pending += _inside(entry, exclude)
     return found
+
+
+def _inside(directory: Entry, exclude: Sequence[str]) -> list[Entry]:
+    """Entries of a directory, the last name first."""
+    prefix = "" if directory.name == "." else f"{directory.name}/"
+    entries = []
+    with os.scandir(directory.path) as names:
+        for name in sorted(names, key=lambda name: name.name, reverse=True):
+            entry = Entry(name.path, prefix + name.name, name.stat(follow_symlinks=False))
+            if _type_of(entry.status.st_mode) and not excluded(entry.name, exclude):
+                entries.append(entry)
+    return entries
 
 
 def _type_of(mode: int) -> bytes | None:
@@ -204,8 +210,10 @@ def _merge(source: Path, target: Path) -> None:
         directory = entry.is_dir(follow_symlinks=False)
         if place.is_dir() and not place.is_symlink():
             if directory:
+                status = entry.stat()  # before its entries move away
                 _merge(Path(entry.path), place)
-                shutil.copystat(entry.path, place)
+                place.chmod(stat.S_IMODE(status.st_mode))
+                os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns))
                 continue
             shutil.rmtree(place)
         elif directory:

@@ -708,8 +708,9 @@ _merge() { # SOURCE TARGET: directories
         _n=$2/${_e##*/}
         if [ -d "$_n" ] && [ ! -L "$_n" ]; then
             if [ -d "$_e" ] && [ ! -L "$_e" ]; then
+                _like "$_e" # before its entries move away
                 (_merge "$_e" "$_n") || exit 1
-                _alike "$_e" "$_n"
+                _make_like "$_n"
                 continue
             fi
             rm -rf -- "$_n"
@@ -720,9 +721,15 @@ _merge() { # SOURCE TARGET: directories
     done
 }
 
-_alike() { # SOURCE TARGET: give permissions and time of one directory to another
-    chmod "$(stat -c %a -- "$1")" "$2"
-    touch -r "$1" -- "$2"
+_like() { # DIRECTORY: remember its permissions and time
+    _mode=$(stat -c %a -- "$1")
+    _time=$(stat -c %Y -- "$1")
+    ! _has f || _time=$(stat -c %.9Y -- "$1")
+}
+
+_make_like() { # DIRECTORY: give it what was remembered
+    chmod "$_mode" "$1"
+    touch -d "@$_time" -- "$1"
 }
 
 # checkpoints of the workspace, and private copies of one
@@ -760,7 +767,8 @@ _restore() { # NAME: the directory itself stays, because processes may be in it
         [ "$_x" = old ] || _from=$_t/new _to=.
         find "$_from" -mindepth 1 -maxdepth 1 ! -path "$_t" -exec mv -f -- {} "$_to/" \; || exit 1
     done
-    _alike "$_S/checkpoints/$1" .
+    _like "$_S/checkpoints/$1"
+    _make_like .
 }
 
 _delete() { # NAME

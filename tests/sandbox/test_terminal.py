@@ -88,14 +88,14 @@ class TestExpect:
             assert terminal.expect(r"a\d")[0] == "a2"
 
     def test_time_runs_out(self, sandbox: Sandbox) -> None:
-        with sandbox.terminal("echo something; sleep 60") as terminal:
-            with pytest.raises(ExpectTimeout, match="(?s)for 1 s.*something"):
-                terminal.expect("nothing", timeout=1)
+        terminal = sandbox.terminal("echo something; sleep 60")
+        with pytest.raises(ExpectTimeout, match=r"(?s)for 1 s.*something"):
+            terminal.expect("nothing", timeout=1)
 
     def test_the_end_ends_the_waiting(self, sandbox: Sandbox) -> None:
-        with sandbox.terminal("echo something; exit 5") as terminal:
-            with pytest.raises(ExpectTimeout, match="(?s)has ended.*exit code 5"):
-                terminal.expect("nothing", timeout=60)
+        terminal = sandbox.terminal("echo something; exit 5")
+        with pytest.raises(ExpectTimeout, match=r"(?s)has ended.*exit code 5"):
+            terminal.expect("nothing", timeout=60)
 
     def test_wait_may_run_out_of_time(self, sandbox: Sandbox) -> None:
         with sandbox.terminal("sleep 60") as terminal, pytest.raises(CommandTimeout):
@@ -158,9 +158,9 @@ class TestArguments:
             sandbox.terminal(rows=rows, cols=cols)
 
     def test_an_unknown_key_is_refused(self, sandbox: Sandbox) -> None:
-        with sandbox.terminal("sleep 60") as terminal:
-            with pytest.raises(ValueError, match="pageup"):
-                terminal.send_key("no-such-key")
+        terminal = sandbox.terminal("sleep 60")
+        with pytest.raises(ValueError, match="pageup"):
+            terminal.send_key("no-such-key")
 
     def test_the_transcript_shows_the_screen(self, sandbox: Sandbox) -> None:
         with sandbox.terminal("echo shown; exit 2") as terminal:
@@ -169,7 +169,7 @@ class TestArguments:
             assert "shown" in terminal.transcript()
 
     def test_typing_after_the_end_is_a_broken_pipe(self, sandbox: Sandbox) -> None:
-        with sandbox.terminal("true") as terminal:
-            terminal.wait()
-            with pytest.raises(BrokenPipeError):
-                terminal.send_line("x")
+        terminal = sandbox.terminal("true")
+        terminal.wait()
+        with pytest.raises(BrokenPipeError):
+            terminal.send_line("x")
