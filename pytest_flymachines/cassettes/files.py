@@ -1,7 +1,7 @@
 """Cassette files: vcrpy's YAML with a header, laid out for people, written whole or not at all.
 
 A file is an ordinary vcrpy cassette (https://vcrpy.readthedocs.io), which vcrpy itself can
-load. Beside vcrpy's fields it has `metadata`, the header, and in each response `recorded`:
+load. Beside vcrpy's fields it has `recording`, the header, and in each response `recorded`:
 when the request was sent, how long its answer took, and how its body was laid out.
 """
 
@@ -18,6 +18,7 @@ from vcr.serialize import deserialize, serialize
 from vcr.serializers import yamlserializer
 
 from pytest_flymachines.cassettes.bodies import Blobs, from_text, to_text, write_whole
+from pytest_flymachines.cassettes.reading import read_yaml
 from pytest_flymachines.cassettes.scrub import Scrubber
 from pytest_flymachines.errors import CassetteError
 
@@ -25,6 +26,7 @@ __all__ = ["FORMAT", "OLDEST_FORMAT", "Persister", "Serializer", "leaks"]
 
 FORMAT = 1
 OLDEST_FORMAT = 1
+_HEADER = "recording"
 _NOTES = "recorded"
 _UNLAYABLE = frozenset("\r\x85\u2028\u2029\ufeff")
 
@@ -41,23 +43,23 @@ class Serializer:
 
     def deserialize(self, text: str) -> dict[str, Any]:
         """The data of a cassette."""
-        data = yamlserializer.deserialize(text)
+        data = read_yaml(text)
         if not isinstance(data, dict) or not isinstance(data.get("interactions"), list):
             raise ValueError("it is no vcrpy cassette: it has no list `interactions`")
-        # not every vcrpy gives it back, and none of ours is for it
-        self.header = data.pop("metadata", None) or {}
+        self.header = data.pop(_HEADER, None) or {}
         return data
 
     def serialize(self, data: dict[str, Any]) -> str:
         """The text of a cassette, with the same order of keys every time."""
         ordered = {
             "version": data["version"],
-            "metadata": self.header,
+            _HEADER: self.header,
             "interactions": [_ordered(item) for item in data["interactions"]],
         }
         text = _dump(ordered, _Dumper)
         # the emitter's block style is there for people; it must never change what is said
-        return text if yamlserializer.deserialize(text) == ordered else _dump(ordered, _PlainDumper)
+        same = yamlserializer.deserialize(text) == ordered == read_yaml(text)
+        return text if same else _dump(ordered, _NoAliases)
 
 
 class Persister:
@@ -199,7 +201,14 @@ def _dump(data: dict[str, Any], dumper: type) -> str:
 _PlainDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-class _Dumper(_PlainDumper):  # type: ignore[misc]  # the base is chosen at run time
+class _NoAliases(_PlainDumper):  # type: ignore[misc]  # the base is chosen at run time
+    """Equal things are written out each time, because nobody likes to look them up."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - named by PyYAML
+        return True
+
+
+class _Dumper(_NoAliases):
     """Text of several lines as a block, so that a diff shows the line that changed."""
 
 

@@ -161,10 +161,12 @@ class CassettePlugin:
     def pytest_sessionfinish(self) -> Wrapper:
         """Write what provisionings and fixtures asked since they were written."""
         for scope in self._recorder.scopes.all():
+            # a machine that came up is good for the tests of other workers, whatever ours did
+            came_up = scope.key.kind == "sandbox" and not scope.broken
             try:
-                self._recorder.finish(scope.key, scope.key in self._wide_passed)
+                self._recorder.finish(scope.key, came_up or scope.key in self._wide_passed)
             except CassetteError as error:
-                warnings.warn(str(error), UnusedRecording, stacklevel=1)
+                warnings.warn(str(error), pytest.PytestWarning, stacklevel=1)
         return (yield)
 
     # what was missed
@@ -173,6 +175,8 @@ class CassettePlugin:
         self, report: pytest.TestReport, call: pytest.CallInfo[None], item: pytest.Item
     ) -> None:
         """See to it that a miss is neither caught by the test nor told as something else."""
+        if call.excinfo is None and not self._recorder.missed:
+            return
         misses = self._misses(call)
         new = [miss for miss in misses if miss not in self._told]
         self._told += new

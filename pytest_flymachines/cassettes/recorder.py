@@ -44,6 +44,7 @@ class Recorder:
         scrubber: Knows the secrets.
         identities: Knows the machines.
         scopes: Knows whose requests are made now.
+        missed: Replay had no answer for some request of this process.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Recorder:
         self._command = command or _pytest_command
         self._persister = Persister(Blobs(directory / BLOBS), self.scrubber)
         self.scopes = Scopes(self._scope)
+        self.missed = False
 
     # transports
 
@@ -256,12 +258,16 @@ class Recorder:
             miss: CassetteMiss = asker.no_cassette(request.meaning)
         else:
             miss = asker.no_answer(request.meaning, scope.tape, self._mixture(scope.tape))
-        scope.misses.append(miss)
+        self._note_miss(scope, miss)
         return miss
+
+    def _note_miss(self, scope: Scope, miss: CassetteMiss) -> None:
+        scope.misses.append(miss)
+        self.missed = True
 
     def _frame_miss(self, scope: Scope) -> Callable[[Meaning, Meaning | None], CassetteMiss]:
         def miss(wanted: Meaning, recorded: Meaning | None) -> CassetteMiss:
-            scope.misses.append(self._asker(scope).no_frame(wanted, recorded))
+            self._note_miss(scope, self._asker(scope).no_frame(wanted, recorded))
             return scope.misses[-1]
 
         return miss

@@ -24,6 +24,8 @@ _SHORTEST = 4
 _SHORTEST_GUESS = 8
 _SHORTEST_CORE = 8
 _DEPTH = 4
+# requests go to few addresses, again and again
+_REMEMBERED = 200
 
 # base64, also wrapped into lines, also where a JSON text inside a text writes its line ends
 _GAP = rb"(?:\s|\\[nr])+"
@@ -56,6 +58,8 @@ class Scrubber:
         """
         self._names: dict[bytes, str] = {}
         self._pattern: re.Pattern[bytes] | None = None
+        self._secrets = re.compile(rb"(?!)")
+        self._clean_texts: dict[str, str] = {}
         self._groups: list[tuple[str, int]] = []
         environ = os.environ if environ is None else environ
         for name in TOKEN_VARIABLES:
@@ -75,6 +79,7 @@ class Scrubber:
         if len(data) >= shortest and data not in self._names:
             self._names[data] = name
             self._pattern = None
+            self._clean_texts.clear()
 
     def add_token(self, name: str, value: str) -> None:
         """Remember a token, its parts, and both without the scheme that may stand before it.
@@ -97,29 +102,40 @@ class Scrubber:
         data = _HEADER.sub(lambda m: m[1] + _placeholder("Authorization", len(m[2])), data)
         if depth:
             data = _RUN.sub(lambda m: self._clean_run(m[0], depth), data)
-        return self._compiled().sub(self._replace, data)
+        return self._secrets.sub(self._replace, data)
 
     def text(self, text: str) -> str:
         """Text without secrets; the same object when there is none."""
-        data = text.encode("utf-8", "surrogateescape")
-        clean = self.data(data)
-        return text if clean is data else clean.decode("utf-8", "surrogateescape")
+        known = self._clean_texts.get(text)
+        if known is None:
+            data = text.encode("utf-8", "surrogateescape")
+            clean = self.data(data)
+            known = text if clean is data else clean.decode("utf-8", "surrogateescape")
+            if len(self._clean_texts) < _REMEMBERED:
+                self._clean_texts[text] = known
+        return known
 
     def find(self, data: bytes, depth: int = _DEPTH) -> set[str]:
         """Names of the secrets that stand in `data`, plain or encoded."""
-        pattern = self._compiled()
-        found = {self._groups[(m.lastindex or 0) - 1][0] for m in pattern.finditer(data)}
-        if _HEADER.search(data):
-            found.add("Authorization")
-        if any(_is_credential(m[0]) for m in _URL.finditer(data)):
-            found.add("credentials in a URL")
-        if depth:
-            if (plain := unpacked(data)) is not None:
-                found |= self.find(plain, depth - 1)
-            for run in _RUN.finditer(data):
-                for _, decoded in _decodings(_GAPS.sub(b"", run[0])):
-                    found |= self.find(decoded, depth - 1)
+        found: set[str] = set()
+        self._find(data, depth, found)
         return found
+
+    def _find(self, data: bytes, depth: int, found: set[str]) -> None:
+        # nearly everything has nothing to be found, and one search says so
+        if self._compiled().search(data):
+            found |= {self._groups[(m.lastindex or 0) - 1][0] for m in self._secrets.finditer(data)}
+            if _HEADER.search(data):
+                found.add("Authorization")
+            if any(_is_credential(m[0]) for m in _URL.finditer(data)):
+                found.add("credentials in a URL")
+        if not depth:
+            return
+        if (plain := unpacked(data)) is not None:
+            self._find(plain, depth - 1, found)
+        for run in _RUN.finditer(data):
+            for _, decoded in _decodings(_GAPS.sub(b"", run[0])):
+                self._find(decoded, depth - 1, found)
 
     def _compiled(self) -> re.Pattern[bytes]:
         if self._pattern is None:
@@ -130,7 +146,8 @@ class Scrubber:
             ]
             self._groups = [(name, shift) for _, name, shift in spellings]
             alternatives = b"|".join(b"(%b)" % spelling for spelling, _, _ in spellings)
-            self._pattern = re.compile(alternatives or rb"(?!)")
+            self._secrets = re.compile(alternatives or rb"(?!)")
+            self._pattern = re.compile(rb"(?i:authorization)|://[^/\s]+@|" + self._secrets.pattern)
         return self._pattern
 
     def _replace(self, match: re.Match[bytes]) -> bytes:

@@ -94,6 +94,10 @@ class _Indexed(Cassette):  # type: ignore[misc]  # vcrpy has no types
 
     index: dict[Meaning, deque[int]]
 
+    def append(self, request: VcrRequest, response: dict[str, Any]) -> None:
+        """Take what was just read from the file, which nobody else has, without a copy."""
+        self.data.append((request, response))
+
     def _responses(self, request: VcrRequest) -> Iterator[tuple[int, dict[str, Any]]]:
         left = self.index.get(request.meaning, deque())
         while left and self.play_counts[left[0]]:

@@ -103,3 +103,22 @@ def test_pytest_recordings_network_block_holds_for_machines_and_not_for_replay(
     ask = ["-p", "pytest_recording.plugin"]
     project.record().assert_outcomes(passed=2)
     project.replay(*ask).assert_outcomes(passed=2)
+
+
+def test_pytest_recording_replays_our_files(project: Project) -> None:
+    (project.path / "test_a.py").write_text("def test_x(box):\n    box.exec('echo one')\n")
+    project.record().assert_outcomes(passed=1)
+    text = project.cassette("test_a.py/test_x.yaml").read_text()
+    uri = next(line.split()[1] for line in text.splitlines() if line.strip().startswith("uri:"))
+    (project.path / "test_a.py").write_text(
+        "import pytest, httpx\n"
+        "@pytest.fixture(scope='module')\n"
+        "def vcr_cassette_dir():\n"
+        "    return 'cassettes/test_a.py'\n"
+        "@pytest.mark.vcr\n"
+        "def test_x():\n"
+        f"    answer = httpx.post('{uri}', json={{}})\n"
+        "    assert answer.json()['stdout'] == 'one\\n'\n"
+    )
+    ask = ["-p", "pytest_recording.plugin"]
+    project.replay(*ask, FLY_TEST_UNUSED="ignore").assert_outcomes(passed=1)

@@ -319,7 +319,7 @@ def test_a_file_says_what_it_is_and_reads_well(rig: Rig) -> None:
         sh(rig.http(recorder), "echo hello", timeout=3)
     recorder.finish(TEST, passed=True)
     lines = rig.file().read_text().splitlines()
-    assert lines[0:2] == ["version: 1", "metadata:"]
+    assert lines[0:2] == ["version: 1", "recording:"]
     assert "  mode: local" in lines
     assert "  test: tests/test_a.py::test_x" in lines
     assert "  run: run-1" in lines

@@ -1,0 +1,74 @@
+"""The quick reader says what vcrpy's own says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from vcr.serializers import yamlserializer
+
+from pytest_flymachines.cassettes.files import Serializer
+from pytest_flymachines.cassettes.reading import read_yaml
+
+TRICKY = (
+    "yes No null ~ 1 0x1F 1e5 1_000 2026-01-02 01 - = << 12:30:45 .5 1. +1 -0 .inf true a:b #x "
+    "35aad688aa5eed1b 0o7"
+)
+TEXTS = st.text(max_size=60) | st.sampled_from(TRICKY.split())
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS
+VALUES = st.recursive(
+    SCALARS | st.binary(max_size=40),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(VALUES)
+def test_any_value_reads_as_vcrpy_reads_it(value: Any) -> None:
+    text = yamlserializer.serialize({"interactions": [value]})
+    assert read_yaml(text) == yamlserializer.deserialize(text)
+
+
+@given(st.lists(TEXTS, max_size=4))
+def test_any_text_survives_a_cassette(texts: list[str]) -> None:
+    """As bodies, in the layout for people."""
+    texts = [text for text in texts if text.isprintable() or text.isascii()]
+    interactions = [
+        {
+            "request": {"method": "GET", "uri": "http://x", "body": text, "headers": {}},
+            "response": {"status": {"code": 200}, "headers": {}, "body": {"string": text}},
+        }
+        for text in texts
+    ]
+    serializer = Serializer({"test": "a", "run": "0123"})
+    text = serializer.serialize({"version": 1, "interactions": interactions})
+    assert yamlserializer.deserialize(text)["interactions"] == interactions
+    assert Serializer().deserialize(text)["interactions"] == interactions
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &x [1, 2]\nb: *x\n",
+        "a: !!str 1\n",
+        "{a: [1, {b: c}], ? [1] : 2}",
+        "a: 2026-01-02\n",
+        "a: 0b101\nb: 1e3\nc: .inf\n",
+        "? - a\n: 1\n",
+        "'a': \"b\\n\"\nc: 'd'\n",
+        "a: YES\nb: Off\n",
+        "- a\n---\n- b\n",
+        "a: |\n  x\n   y\nb: >-\n  x\n  y\n",
+    ],
+)
+def test_whatever_yaml_holds_is_read_as_vcrpy_reads_it(text: str) -> None:
+    try:
+        expected = yamlserializer.deserialize(text)
+    except yaml.YAMLError as error:
+        with pytest.raises(type(error)):
+            assert read_yaml(text) is None
+    else:
+        assert read_yaml(text) == expected
