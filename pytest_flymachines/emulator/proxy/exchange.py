@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import h11
 
-from pytest_flymachines.emulator.config import Port
-from pytest_flymachines.emulator.proxy.headers import Headers, Visit, for_machine, for_visitor
+from pytest_flymachines.emulator.proxy.headers import Headers
 from pytest_flymachines.emulator.proxy.message import Body, Problem, Request, Responder
 from pytest_flymachines.emulator.proxy.replay import Replay, asked_for, read
 from pytest_flymachines.emulator.proxy.upstream import Upstream
@@ -30,21 +30,19 @@ class Exchange:
     Attributes:
         upstream: The connection; afterwards it can be used again or has to be closed.
         responder: Where the answer goes.
-        visit: Facts for the headers.
-        port: Entry of the service's `ports`, with its `http_options`.
+        answered: Makes the headers of the machine's answers into those for the visitor.
         idle_timeout_s: For a connection that is switched to another protocol.
         may_replay: Whether an answer may send the request elsewhere.
     """
 
     upstream: Upstream
     responder: Responder
-    visit: Visit
-    port: Port
+    answered: Callable[[Headers], Headers]
     idle_timeout_s: float
     may_replay: bool = True
 
-    async def run(self, request: Request, extra: Headers) -> Replay | None:
-        """Send the request with some extra headers, and take back the answer.
+    async def run(self, request: Request, headers: Headers) -> Replay | None:
+        """Send the request with these headers instead of its own, and take back the answer.
 
         Returns:
             Where the request is to go now, if that is what the machine answered.
@@ -56,7 +54,7 @@ class Exchange:
         """
         pump: asyncio.Task[None] | None = None
         try:
-            pump = self._send(request, extra)
+            pump = self._send(request, headers)
             return await self._receive(request.body)
         except (h11.RemoteProtocolError, ConnectionError) as error:
             if pump and pump.done() and (cause := pump.exception()):
@@ -70,15 +68,12 @@ class Exchange:
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await pump
 
-    def _send(self, request: Request, extra: Headers) -> asyncio.Task[None] | None:
+    def _send(self, request: Request, headers: Headers) -> asyncio.Task[None] | None:
         """Send what is there; the rest of a body goes out in a task of its own."""
-        headers = for_machine(request.headers, self.visit, upgrade=request.upgrade)
         http = self.upstream.http
         try:
             out = http.send(
-                h11.Request(
-                    method=request.method, target=request.target, headers=[*headers, *extra]
-                )
+                h11.Request(method=request.method, target=request.target, headers=headers)
             )
         except h11.LocalProtocolError as error:
             raise Problem(502, f"[PU04] could not build the request: {error}") from None
@@ -123,7 +118,7 @@ class Exchange:
                 case h11.InformationalResponse(status_code=101):
                     body.forget()
                     raw: Headers = event.headers.raw_items()
-                    headers = for_visitor(raw, self.visit, self.port)
+                    headers = self.answered(raw)
                     headers += [(b"Connection", b"Upgrade")]
                     headers += [pair for pair in raw if pair[0].lower() == b"upgrade"]
                     await responder.switch(self.upstream, headers, self.idle_timeout_s)
@@ -135,7 +130,7 @@ class Exchange:
                     if self.may_replay and asked_for(headers):
                         return read(headers, await self._short_body())
                     body.forget()
-                    headers = for_visitor(headers, self.visit, self.port)
+                    headers = self.answered(headers)
                     responder.begin(event.status_code, event.reason, headers)
                 case h11.Data():
                     responder.data(event.data)

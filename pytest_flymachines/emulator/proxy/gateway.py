@@ -13,7 +13,13 @@ from pytest_flymachines.emulator.ids import new_ulid
 from pytest_flymachines.emulator.proxy.balancer import Balancer, Reached, Unreachable
 from pytest_flymachines.emulator.proxy.destination import Destination
 from pytest_flymachines.emulator.proxy.exchange import Broken, Exchange
-from pytest_flymachines.emulator.proxy.headers import Headers, Visit, first
+from pytest_flymachines.emulator.proxy.headers import (
+    Headers,
+    Visit,
+    first,
+    for_machine,
+    for_visitor,
+)
 from pytest_flymachines.emulator.proxy.leg import Leg
 from pytest_flymachines.emulator.proxy.message import Problem, Request, Responder
 from pytest_flymachines.emulator.proxy.replay import Replay
@@ -100,10 +106,10 @@ class Gateway:
         self, leg: Leg, reached: Reached[Upstream], responder: Responder, visit: Visit
     ) -> Replay | None:
         target, upstream = reached.target, reached.connection
-        extra = list(leg.extra)
+        headers = for_machine(leg.request.headers, visit, upgrade=leg.request.upgrade) + leg.extra
         if leg.wish.prefer_instance not in ("", target.machine.id):
             missed = leg.wish.prefer_instance.encode("latin-1")
-            extra.append((b"fly-preferred-instance-unavailable", missed))
+            headers.append((b"fly-preferred-instance-unavailable", missed))
         idle_timeout_s = float((target.port.http_options or {}).get("idle_timeout") or 0)
         idle_timeout_s = idle_timeout_s or IDLE_TIMEOUT_S
         responder.limit_idle(idle_timeout_s)
@@ -111,13 +117,12 @@ class Gateway:
             exchange = Exchange(
                 upstream=upstream,
                 responder=responder,
-                visit=visit,
-                port=target.port,
+                answered=lambda headers: for_visitor(headers, visit, target.port),
                 idle_timeout_s=idle_timeout_s,
                 may_replay=not leg.is_fallback,
             )
             try:
-                return await exchange.run(leg.request, extra)
+                return await exchange.run(leg.request, headers)
             except Broken as error:
                 again = leg.request.method in IDEMPOTENT and leg.request.body.again
                 if not upstream.used or not again:

@@ -54,7 +54,7 @@ class Proxy:
         self._directory = directory
         self._loads = Loads()
         self._balancer = Balancer(directory, self._loads, edge=edge, patience_s=patience_s)
-        self._upstreams = Upstreams(directory)
+        self._upstreams = Upstreams(directory.connect)
         self._tls = Tls()
         gateway = Gateway(self._balancer, self._upstreams, self._listing_of)
         visitors = Visitors(gateway, self._balancer, self._tls)

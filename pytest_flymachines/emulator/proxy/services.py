@@ -15,7 +15,8 @@ from pytest_flymachines.emulator.proxy.visitors import Visitors
 
 __all__ = ["Services"]
 
-# Of one entry with start_port and end_port; more would take all sockets of this process.
+# Of one entry with start_port and end_port; more would take all sockets of this process. The
+# front serves all of them.
 MAX_RANGE = 64
 
 
@@ -65,12 +66,10 @@ class Services:
         ports: set[int] = set()
         for machine in self._directory.machines(app):
             for service in machine.config.services or ():
-                for port in (service.ports or ()) if service.protocol != "udp" else ():
-                    first, last = span(port)
-                    if last - first >= MAX_RANGE:
-                        text = f"of ports {first} to {last} the first {MAX_RANGE} are served"
-                        self._directory.log(app, machine.id, text)
-                    ports.update(range(first, min(last + 1, first + MAX_RANGE)))
+                if service.protocol != "udp":
+                    for port in service.ports or ():
+                        first, last = span(port)
+                        ports.update(range(first, min(last + 1, first + MAX_RANGE)))
         return ports
 
     def _open(self, app: str, external: int) -> Listener:

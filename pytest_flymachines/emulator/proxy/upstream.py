@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import socket
+from collections.abc import Awaitable, Callable
 
 import h11
 
 from pytest_flymachines.emulator.proxy.wire import Wire, connected
-
-if TYPE_CHECKING:
-    from pytest_flymachines.emulator.proxy.directory import Directory
 
 __all__ = ["Upstream", "Upstreams"]
 
@@ -48,8 +46,13 @@ class Upstream:
 class Upstreams:
     """Every idle connection, by machine and port."""
 
-    def __init__(self, directory: Directory) -> None:
-        self._directory = directory
+    def __init__(self, connect: Callable[[str, int], Awaitable[socket.socket]]) -> None:
+        """Begin with none.
+
+        Args:
+            connect: Gives a new, connected, non-blocking socket.
+        """
+        self._connect = connect
         self._idle: dict[tuple[str, int], list[Upstream]] = {}
 
     async def take(self, machine_id: str, port: int, *, fresh: bool = False) -> Upstream:
@@ -66,7 +69,7 @@ class Upstreams:
                 upstream.used = True
                 return upstream
             upstream.wire.abort()
-        sock = await self._directory.connect(machine_id, port)
+        sock = await self._connect(machine_id, port)
         return Upstream(await connected(sock), key)
 
     def give_back(self, upstream: Upstream) -> None:

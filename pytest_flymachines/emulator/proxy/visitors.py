@@ -20,7 +20,7 @@ from pytest_flymachines.emulator.proxy.proxy_proto import header
 from pytest_flymachines.emulator.proxy.routing import Target, Wish
 from pytest_flymachines.emulator.proxy.tls import Tls, TlsUnavailable
 from pytest_flymachines.emulator.proxy.tunnel import tunnel
-from pytest_flymachines.emulator.proxy.wire import Wire, connected
+from pytest_flymachines.emulator.proxy.wire import Wire, connected, send_at_once
 
 __all__ = ["Visitors"]
 
@@ -98,6 +98,7 @@ class Visitors:
         if "tls" not in handlers and "pg_tls" not in handlers:
             return await connected(visitor, half_open="http" not in handlers)
         try:
+            send_at_once(visitor)
             context = await self._context(to)
             if "pg_tls" in handlers:
                 async with asyncio.timeout(HANDSHAKE_S):

@@ -113,6 +113,12 @@ def test_another_visitor_gets_the_connection_that_is_idle(world: World) -> None:
     assert world.connects == ["m1"]
 
 
+def test_small_parts_are_sent_at_once_into_machines(world: World, client: httpx.Client) -> None:
+    world.add("m1", mirror())
+    client.get("/")
+    assert world.sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_pipelined_requests_are_answered_in_order(world: World) -> None:
     world.add("m1", mirror())
     with socket.create_connection(world.front) as visitor:

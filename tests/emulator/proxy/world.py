@@ -44,6 +44,7 @@ class World:
         self.programs: dict[str, Program] = {}
         self.servers: dict[str, asyncio.Server] = {}
         self.connects: list[str] = []
+        self.sockets: list[socket.socket] = []
         self.starts: list[str] = []
         self.boot_s = 0.0
         self.refuse_start = ""
@@ -154,6 +155,7 @@ class World:
         except BaseException:
             connection.close()
             raise
+        self.sockets.append(connection)
         return connection
 
     async def start(self, machine_id: str) -> None:
