@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_flymachines._clock import Clock
 from pytest_flymachines.sandbox.channel import Channel
+from pytest_flymachines.sandbox.watched import watched
 from pytest_flymachines.spec import SandboxSpec
 
 if TYPE_CHECKING:
@@ -79,10 +80,11 @@ class Attached:
     def __init__(self, attachment: Attachment) -> None:
         self.attachment = attachment
         self.started: list[Started] = []
+        self._channel: Channel = watched(attachment.channel, self._state, attachment.machine_id)
 
-    @property
-    def _channel(self) -> Channel:
-        return self.attachment.channel
+    def _state(self) -> str:
+        at = self.attachment
+        return at.client.get_machine(at.app, at.machine_id).state
 
     @property
     def _clock(self) -> Clock:

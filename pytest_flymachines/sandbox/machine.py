@@ -96,7 +96,7 @@ class MachineVerbs(ExecVerbs):
     def status(self) -> Status:
         """Ask the API for the machine's state."""
         try:
-            word = self._machine().state
+            word = self._state()
         except NotFound:
             word = "destroyed"
         return Status(_STATES.get(word, "error"), self.machine_id, word)

@@ -31,7 +31,7 @@ class SandboxPath(PurePosixPath):
 
     @property
     def _channel(self) -> Channel:
-        return self._files.attachment.channel
+        return self._files._channel  # noqa: SLF001 - a part of the handle
 
     @property
     def _bytes(self) -> bytes:

@@ -1,0 +1,107 @@
+"""Reaching what listens in the machine, the same over every way."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from pytest_flymachines._http import Http, PoolTransport
+from pytest_flymachines.errors import FlyMachinesError
+from pytest_flymachines.sandbox import Attachment, Sandbox
+
+# with the process engine all machines share this computer's ports
+PORTS = itertools.count(18500)
+
+ECHO = """
+import socket, sys, threading
+server = socket.create_server(("", int(sys.argv[1])))
+print("up", flush=True)
+def serve(connection):
+    while data := connection.recv(65536):
+        connection.sendall(data)
+    connection.sendall(b"[end]")
+    connection.close()
+while True:
+    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+"""
+
+
+@pytest.fixture
+def echo(sandbox: Sandbox) -> Iterator[int]:
+    """A TCP server in the machine that sends everything back; its port."""
+    port = next(PORTS)
+    with sandbox.popen(["python3", "-c", ECHO, str(port)]) as process:
+        process.wait_for_log("up")
+        yield port
+
+
+def all_of(connection: socket.socket) -> bytes:
+    data = b""
+    while piece := connection.recv(65536):
+        data += piece
+    return data
+
+
+class TestForward:
+    def test_bytes_go_both_ways(self, sandbox: Sandbox, echo: int) -> None:
+        raw = bytes(range(256)) * 400
+        with sandbox.forward(echo) as forward:
+            assert forward.host == "127.0.0.1"
+            with socket.create_connection((forward.host, forward.port), 10) as connection:
+                connection.sendall(raw)
+                connection.shutdown(socket.SHUT_WR)
+                assert all_of(connection) == raw + b"[end]"
+
+    def test_several_connections_at_once(self, sandbox: Sandbox, echo: int) -> None:
+        with sandbox.forward(echo) as forward:
+            address = (forward.host, forward.port)
+            connections = [socket.create_connection(address, 10) for _ in range(5)]
+            for n, connection in enumerate(connections):
+                connection.sendall(b"%d" % n)
+            for n, connection in enumerate(connections):
+                with connection:
+                    assert connection.recv(10) == b"%d" % n
+
+    def test_it_ends(self, sandbox: Sandbox, echo: int) -> None:
+        with sandbox.forward(echo) as forward:
+            pass
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection((forward.host, forward.port), 10)
+
+    @pytest.mark.parametrize("port", [0, -1, 65536])
+    def test_no_port_at_all(self, sandbox: Sandbox, port: int) -> None:
+        with pytest.raises(ValueError, match="1 to 65535"):
+            sandbox.forward(port)
+
+
+class TestUrl:
+    def test_http(self, sandbox: Sandbox) -> None:
+        port = next(PORTS)
+        sandbox.write_file("page.txt", "the page")
+        with sandbox.popen(["python3", "-m", "http.server", str(port)]) as process:
+            process.wait_for_port(port)
+            url = sandbox.url(port)
+            transport = PoolTransport()
+            answer = Http(transport, url).request("GET", "/page.txt")
+            transport.close()
+        assert answer.text == "the page"
+        assert sandbox.url(port) == url
+
+    def test_there_may_be_no_way(self, sandbox: Sandbox) -> None:
+        class Closed:
+            """A channel that knows nothing of ports."""
+
+        at = {**vars(sandbox.attachment), "ports": None, "channel": Closed()}
+        with pytest.raises(FlyMachinesError, match="no way to port 8000"):
+            Sandbox(Attachment(**at)).url(8000)
+
+    def test_a_public_port_of_the_spec(self, sandbox: Sandbox) -> None:
+        class Closed:
+            """A channel that knows nothing of ports."""
+
+        spec = sandbox.attachment.spec.replace(ports=(8000,))
+        at = {**vars(sandbox.attachment), "ports": None, "channel": Closed(), "spec": spec}
+        assert Sandbox(Attachment(**at)).url(8000) == "https://handle-tests.fly.dev:8000"
