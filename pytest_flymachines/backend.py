@@ -13,6 +13,7 @@ from pathlib import Path
 from pytest_flymachines._clock import Clock, SystemClock
 from pytest_flymachines._http import ConnectError, PoolTransport, Request, Response, Transport
 from pytest_flymachines.api import MachinesClient, build_transport
+from pytest_flymachines.api.retry import RETRY_S
 from pytest_flymachines.cassettes import Recorder
 from pytest_flymachines.settings import Settings
 from pytest_flymachines.sharing import RunInfo
@@ -153,17 +154,24 @@ def build(settings: Settings, info: RunInfo | None, recorder: Recorder) -> Backe
     )
 
 
-def direct_client(settings: Settings, info: RunInfo) -> MachinesClient:
-    """A client for a run's own business, of which no cassette knows."""
+def direct_client(settings: Settings, info: RunInfo, *, retry_s: float) -> MachinesClient:
+    """A client for a run's own business, of which no cassette knows.
+
+    Args:
+        settings: What the user asked for.
+        info: From the controller.
+        retry_s: Seconds from a request's first attempt after which no other one is made.
+    """
     url, token, _ = _address(settings, info)
-    return MachinesClient(token, base_url=url, transport=_api_transport(settings, info))
+    transport = _api_transport(settings, info, retry_s)
+    return MachinesClient(token, base_url=url, transport=transport)
 
 
-def _api_transport(settings: Settings, info: RunInfo | None) -> Transport:
+def _api_transport(settings: Settings, info: RunInfo | None, retry_s: float = RETRY_S) -> Transport:
     """Live, all processes of a run keep one pace; the local emulator has no rate limits."""
     live = settings.chosen == "live" and info is not None
     directory = Path(info.directory) / "pace" if live and info else None
-    return build_transport(PoolTransport(), pace=live, pace_directory=directory)
+    return build_transport(PoolTransport(), pace=live, pace_directory=directory, retry_s=retry_s)
 
 
 def _address(settings: Settings, info: RunInfo | None) -> tuple[str, str, str]:

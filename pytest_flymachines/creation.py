@@ -1,15 +1,19 @@
-"""Creating the machine of a sandbox: regions in turn, a lost answer, a name that is taken."""
+"""From a spec to a started machine: regions in turn, lost answers, names that are taken."""
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import re
-import warnings
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
-from pytest_flymachines._clock import Clock, SystemClock
-from pytest_flymachines.api import Machine, MachinesClient
+from msgspec import structs
+
+from pytest_flymachines.api import Machine
 from pytest_flymachines.backend import Backend
 from pytest_flymachines.errors import (
     ApiError,
@@ -20,197 +24,319 @@ from pytest_flymachines.errors import (
     MachineStartFailed,
     NotFound,
     Unauthorized,
+    WaitTimeout,
 )
 from pytest_flymachines.machine_config import Identity, machine_config
+from pytest_flymachines.marks import LOCK_KEY, RUN_KEY, TTL_KEY, USER_PREFIX, volume_name
+from pytest_flymachines.prices import spec_hourly_usd
+from pytest_flymachines.sharing import Intent
 from pytest_flymachines.spec import SandboxSpec
+from pytest_flymachines.volumes import delete_volume, volumes_of
 
-__all__ = [
-    "LOCK_KEY",
-    "OWNER_KEY",
-    "RUN_KEY",
-    "SPEC_KEY",
-    "VOLUME_PREFIX",
-    "Created",
-    "create",
-    "delete_volume",
-    "discard",
-    "volume_name",
-]
+__all__ = ["ENDED", "Created", "Note", "create", "discard"]
 
-RUN_KEY = "pytest_flymachines_run"
-LOCK_KEY = "pytest_flymachines_lock"
-OWNER_KEY = "pytest_flymachines_owner"
-SPEC_KEY = "pytest_flymachines_spec"
-VOLUME_PREFIX = "ptfm_"
+#: States of a machine that will not run again, or not by itself.
+ENDED = frozenset({"stopped", "stopping", "failed", "launch_failed", "destroying", "destroyed"})
+# A pull takes up to two minutes; `created` has lasted for hours
+# (https://community.fly.io/t/28143), for which no region is worth waiting.
+START_TIMEOUT_S = 180.0
 # Lists are gossip and lag by seconds
 # (https://github.com/superfly/flyctl/blob/master/internal/command/deploy/strategy_bluegreen.go).
 _LOOK_FOR_S = 6.0
+_NAMES = 9
+# An app or image that was made seconds ago is not known everywhere.
+_NOT_YET_S = 30.0
+_NAME_TAKEN = re.compile(r"unique machine name violation(?:, machine ID (\w+))?")
+
+Note = Callable[[Intent], None]
+_T = TypeVar("_T")
 
 
+@dataclass(frozen=True, kw_only=True)
 class Created:
-    """A machine of ours that exists.
+    """A machine of the run's that has started.
 
     Attributes:
         machine: As the API showed it last.
+        name: Its name, from which the token of its agent is derived.
         volume_id: Its volume, or empty.
-        adopted: Somebody else of the run created it, and may be filling its workspace.
+        adopted: Another host's part of the run made it, and may be filling its workspace.
     """
 
-    def __init__(self, machine: Machine, volume_id: str = "", adopted: bool = False) -> None:
-        self.machine = machine
-        self.volume_id = volume_id
-        self.adopted = adopted
+    machine: Machine
+    name: str
+    volume_id: str = ""
+    adopted: bool = False
 
 
-def create(backend: Backend, spec: SandboxSpec, identity: Identity) -> Created:
-    """A new machine in the first region with room, or the one that has its name already.
+def create(
+    backend: Backend,
+    spec: SandboxSpec,
+    identity: Identity,
+    *,
+    note: Note = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Created:
+    """A machine that has started, in the first region where one does.
+
+    Each region is tried in turn, a single one twice. What did not start is destroyed. Where the
+    run's name is taken by the run itself, that machine is taken; where by somebody else, or by
+    one that is ending, the next name is.
+
+    Args:
+        backend: Where.
+        spec: What.
+        identity: Name, metadata and time to live.
+        note: Told of every machine and volume that may exist from now on.
+        progress: Told each try that failed.
 
     Raises:
-        MachineStartFailed: No region has room, or the API refused; says what to do.
+        MachineStartFailed: Nothing started; says what each try came to, and what to do.
         Unauthorized: The token is not accepted.
     """
-    refusals = []
-    for region in spec.regions:
-        volume_id = _create_volume(backend, spec, identity, region) if spec.volume_gb else ""
+    names = _names(identity.name)
+    tries: list[str] = []
+    regions = spec.regions if len(spec.regions) > 1 else spec.regions * 2
+    for region in regions:
+        attempt = _Attempt(backend, spec, identity, region, names, note)
         try:
-            return _create_in(backend, spec, identity, region, volume_id)
-        except CapacityError as error:
-            refusals.append(f"{region}: {error}")
-            discard(backend, spec.app, volume_id=volume_id)
-        except BaseException:
-            discard(backend, spec.app, volume_id=volume_id)
+            return attempt.run()
+        except Unauthorized:
             raise
-    raise MachineStartFailed(
-        "no region has room for the machine:\n  "
-        + "\n  ".join(refusals)
-        + "\nName more regions (--fly-region=ord,iad) or ask for a smaller guest."
-    )
-
-
-def discard(backend: Backend, app: str, machine_id: str = "", volume_id: str = "") -> None:
-    """Destroy a machine and its volume, whatever state they are in; a failure is a warning.
-
-    The bond between both lingers after the machine's end, so the volume is tried for a minute.
-    """
-    try:
-        if machine_id:
-            with suppress(NotFound):
-                backend.client.destroy_machine(app, machine_id, force=True)
-        if volume_id:
-            delete_volume(backend.client, app, volume_id, backend.clock)
-    except FlyMachinesError as error:
-        warnings.warn(f"could not clean up after a failed launch: {error}", stacklevel=2)
-
-
-def volume_name(run_id: str) -> str:
-    """Name of the volumes of a run: volumes have no metadata, so their name marks them as ours."""
-    return f"{VOLUME_PREFIX}{hashlib.sha256(run_id.encode()).hexdigest()[:20]}"
-
-
-def delete_volume(
-    client: MachinesClient, app: str, volume_id: str, clock: Clock | None = None
-) -> None:
-    """Delete a volume, trying for a minute: its bond with a destroyed machine lingers.
-
-    Raises:
-        Conflict: It is still bound to a machine.
-    """
-    clock = clock or SystemClock()
-    deadline = clock.monotonic() + 60
-    while True:
-        try:
-            client.delete_volume(app, volume_id)
-        except NotFound:
-            return
-        except Conflict:
-            if clock.monotonic() >= deadline:
-                raise
-            clock.sleep(2)
-        else:
-            return
-
-
-def _create_volume(backend: Backend, spec: SandboxSpec, identity: Identity, region: str) -> str:
-    make = partial(
-        backend.client.create_volume,
-        spec.app,
-        volume_name(identity.metadata[RUN_KEY]),
-        region=region,
-        size_gb=spec.volume_gb,
-    )
-    try:
-        return make().id
-    except NotFound as error:
-        _create_app(backend, spec, error)
-        return make().id
-
-
-def _create_in(
-    backend: Backend, spec: SandboxSpec, identity: Identity, region: str, volume_id: str
-) -> Created:
-    """One region; never two machines."""
-    token = backend.agent_token(identity.name)
-    config = machine_config(spec, identity, agent_token=token, volume_id=volume_id)
-    last: FlyMachinesError | None = None
-    for _ in range(3):
-        try:
-            machine = backend.client.create_machine(
-                spec.app, config, name=identity.name, region=region
-            )
-            return Created(machine, volume_id)
-        except NotFound as error:
-            _create_app(backend, spec, error)
-        except (CapacityError, Unauthorized):
-            raise
-        except Conflict as error:
-            return _adopt(backend, spec, identity, error)
-        except (ApiUnreachable, ApiError) as error:
-            if isinstance(error, ApiError) and not error.ambiguous:
+        except (CapacityError, WaitTimeout, Conflict, ApiError, ApiUnreachable) as error:
+            refused = isinstance(error, (ApiError, ApiUnreachable)) and not _passing(error)
+            attempt.give_up()
+            if refused:
                 raise MachineStartFailed(
                     f"the Machines API refused the machine of this spec: {error}"
                 ) from error
-            last = error
-            if found := _find(backend, spec, identity):
-                return Created(found, volume_id)
-    raise MachineStartFailed(
-        f"creating {identity.name} in app {spec.app} failed three times, last with: {last}"
-    ) from last
+            tries.append(f"{region}: {error}")
+            progress(f"no machine in {region}: {error}")
+            if isinstance(error, CapacityError) and len(spec.regions) == 1:
+                break
+    raise MachineStartFailed(_each(spec, tries))
 
 
-def _find(backend: Backend, spec: SandboxSpec, identity: Identity) -> Machine | None:
-    """A machine whose create answer was lost."""
-    with suppress(ApiUnreachable, ApiError):
-        return backend.client.find_machine(spec.app, identity.name, timeout_s=_LOOK_FOR_S)
-    return None
+def discard(backend: Backend, spec: SandboxSpec, created: Created, note: Note) -> None:
+    """Destroy a machine and its volume; what cannot be now is left to the end of the run."""
+    intent = _intent(spec, created.name, created.machine, created.volume_id)
+    try:
+        backend.client.destroy_machine(spec.app, created.machine.id, force=True)
+        if created.volume_id:
+            delete_volume(
+                backend.client, spec.app, created.volume_id, within_s=0, clock=backend.clock
+            )
+    except FlyMachinesError:
+        return
+    note(structs.replace(intent, over=True))
 
 
-def _adopt(backend: Backend, spec: SandboxSpec, identity: Identity, error: Conflict) -> Created:
-    """The machine that has our name, if it is this run's."""
-    machine_id = _quoted_id(error.message)
-    found = backend.client.get_machine(spec.app, machine_id) if machine_id else None
-    found = found or _find(backend, spec, identity)
-    metadata = found.metadata if found else {}
-    if found is None or metadata.get(RUN_KEY) != identity.metadata[RUN_KEY]:
+class _Attempt:
+    """One try, in one region: a volume if the spec has one, a machine, its start."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        spec: SandboxSpec,
+        identity: Identity,
+        region: str,
+        names: Iterator[str],
+        note: Note,
+    ) -> None:
+        self._backend = backend
+        self._spec = spec
+        self._identity = identity
+        self._region = region
+        self._names = names
+        self._note = note
+        self._volume_id = ""
+        self._created: Created | None = None
+
+    def run(self) -> Created:
+        """Make it."""
+        if self._spec.volume_gb:
+            self._volume_id = self._create_volume()
+        self._created = created = self._create()
+        machine = self._backend.client.wait(
+            self._spec.app,
+            created.machine.id,
+            "started",
+            timeout_s=START_TIMEOUT_S,
+            version=created.machine.instance_id or None,
+        )
+        return Created(
+            machine=machine,
+            name=created.name,
+            volume_id=created.volume_id,
+            adopted=created.adopted,
+        )
+
+    def give_up(self) -> None:
+        """Destroy what this try made."""
+        if self._created and not self._created.adopted:
+            discard(self._backend, self._spec, self._created, self._note)
+        elif self._volume_id:
+            self._drop_volume()
+
+    def _create(self) -> Created:
+        for name in self._names:
+            self._note(_intent(self._spec, name, None, self._volume_id))
+            created = self._create_named(name)
+            if created is None:
+                self._note(Intent(app=self._spec.app, name=name, over=True))
+                continue
+            if created.volume_id != self._volume_id:
+                self._drop_volume()
+            self._note(
+                _intent(
+                    self._spec, name, created.machine, created.volume_id, adopted=created.adopted
+                )
+            )
+            return created
         raise MachineStartFailed(
-            f"the name {identity.name} is taken in app {spec.app} by a machine that is not this "
-            f"run's: {error}\nUse another --fly-run-id or --fly-app."
-        ) from error
-    # Under our own lock nobody else can be at work on it: whoever made it was killed.
-    ours = metadata.get(LOCK_KEY) == identity.metadata.get(LOCK_KEY)
-    return Created(found, adopted=not ours)
+            f"{_NAMES} names beginning with {self._identity.name} are taken in app "
+            f"{self._spec.app} by machines that are not this run's, or are ending.\n"
+            "Use another --fly-run-id or --fly-app."
+        )
+
+    def _create_named(self, name: str) -> Created | None:
+        """A machine of this name; None where somebody else has it. Never two."""
+        backend, spec = self._backend, self._spec
+        token = backend.agent_token(name)
+        config = machine_config(spec, self._identity, agent_token=token, volume_id=self._volume_id)
+        send = partial(
+            backend.client.create_machine, spec.app, config, name=name, region=self._region
+        )
+        for last in (False, False, True):
+            try:
+                machine = self._when_known(send)
+            except (ApiError, ApiUnreachable) as error:
+                if taken := _NAME_TAKEN.search(str(error)):
+                    return self._adopt(name, taken[1] or "")
+                if not error.ambiguous or last:
+                    raise
+                if found := self._find(name):
+                    return Created(machine=found, name=name, volume_id=self._volume_id)
+            else:
+                return Created(machine=machine, name=name, volume_id=self._volume_id)
+        raise AssertionError("unreachable")
+
+    def _adopt(self, name: str, machine_id: str) -> Created | None:
+        """The machine that has our name, if it is this run's and alive."""
+        found: Machine | None = None
+        with suppress(NotFound):
+            if machine_id:
+                found = self._backend.client.get_machine(self._spec.app, machine_id)
+        found = found or self._find(name)
+        if found is None or found.state in ENDED:
+            return None
+        mine = self._identity.metadata
+        if found.metadata.get(RUN_KEY) != mine[RUN_KEY]:
+            return None
+        # Under our own lock nobody else can be at work on it: whoever made it was killed.
+        ours = found.metadata.get(LOCK_KEY) == mine.get(LOCK_KEY)
+        if not ours:
+            self._use(found)
+        volume_id = next(iter(volumes_of(found)), "")
+        return Created(machine=found, name=name, volume_id=volume_id, adopted=not ours)
+
+    def _use(self, machine: Machine) -> None:
+        """Tell the other shards of the run that this one uses the machine, too."""
+        for key, value in self._identity.metadata.items():
+            if key.startswith(USER_PREFIX):
+                self._backend.client.set_metadata(self._spec.app, machine.id, key, value)
+
+    def _find(self, name: str) -> Machine | None:
+        """A machine whose create answer was lost."""
+        with suppress(ApiUnreachable, ApiError):
+            return self._backend.client.find_machine(self._spec.app, name, timeout_s=_LOOK_FOR_S)
+        return None
+
+    def _create_volume(self) -> str:
+        spec, metadata = self._spec, self._identity.metadata
+        send = partial(
+            self._backend.client.create_volume,
+            spec.app,
+            volume_name(metadata[RUN_KEY], int(metadata[TTL_KEY])),
+            region=self._region,
+            size_gb=spec.volume_gb,
+        )
+        return self._when_known(send).id
+
+    def _drop_volume(self) -> None:
+        """Delete the volume of this try; the end of the run does where that fails."""
+        with suppress(FlyMachinesError):
+            delete_volume(
+                self._backend.client,
+                self._spec.app,
+                self._volume_id,
+                within_s=0,
+                clock=self._backend.clock,
+            )
+        self._volume_id = ""
+
+    def _when_known(self, send: Callable[[], _T]) -> _T:
+        """Send; where the app is missing and may be made, make it first."""
+        try:
+            return send()
+        except NotFound as error:
+            self._make_app(error)
+        clock = self._backend.clock
+        deadline = clock.monotonic() + _NOT_YET_S
+        while True:
+            try:
+                return send()
+            except (NotFound, Unauthorized):
+                if clock.monotonic() >= deadline:
+                    raise
+            clock.sleep(1.0)
+
+    def _make_app(self, error: NotFound) -> None:
+        spec = self._spec
+        if not spec.org:
+            raise MachineStartFailed(
+                f"app {spec.app!r} does not exist, or the token cannot see it: {error}\n"
+                f"Create it with `fly apps create {spec.app}`, name another one with --fly-app, "
+                "or name an organization with --fly-org and it is created for you."
+            ) from error
+        with suppress(Conflict):  # another worker was faster; if it is somebody else's, sends fail
+            self._backend.client.create_app(spec.app, spec.org)
 
 
-def _quoted_id(message: str) -> str:
-    """The id in "unique machine name violation, machine ID <id> already exists"."""
-    found = re.search(r"machine ID (\w+)", message)
-    return found[1] if found else ""
+def _names(first: str) -> Iterator[str]:
+    """`first`, `first-2`, ...: the same ones for every part of a run."""
+    return itertools.chain([first], (f"{first}-{n}" for n in range(2, _NAMES + 1)))
 
 
-def _create_app(backend: Backend, spec: SandboxSpec, error: NotFound) -> None:
-    if not spec.org:
-        raise MachineStartFailed(
-            f"app {spec.app!r} does not exist, or the token cannot see it: {error}\n"
-            f"Create it with `fly apps create {spec.app}`, name another one with --fly-app, or "
-            "name an organization with --fly-org and it is created for you."
-        ) from error
-    backend.client.create_app(spec.app, spec.org)
+def _passing(error: ApiError | ApiUnreachable) -> bool:
+    """Whether another try, elsewhere, may do better."""
+    return isinstance(error, (CapacityError, Conflict)) or error.ambiguous
+
+
+def _intent(
+    spec: SandboxSpec,
+    name: str,
+    machine: Machine | None,
+    volume_id: str,
+    *,
+    adopted: bool = False,
+) -> Intent:
+    return Intent(
+        app=spec.app,
+        name=name,
+        machine_id=machine.id if machine else "",
+        volume_id=volume_id,
+        adopted=adopted,
+        hourly_usd=spec_hourly_usd(spec),
+        began=time.time() if machine else 0.0,
+    )
+
+
+def _each(spec: SandboxSpec, tries: list[str]) -> str:
+    listed = "\n".join(f"  {number}. {text}" for number, text in enumerate(tries, 1))
+    return (
+        f"no machine ({spec.image}, {spec.cpu_kind}-{spec.cpus}x, {spec.memory_mb} MB) started "
+        f"in app {spec.app}; what was tried:\n{listed}\n"
+        "Name other regions (--fly-region=ord,iad), ask for a smaller guest, or check the image: "
+        "it needs /bin/sh. What did not start was destroyed."
+    )

@@ -51,6 +51,10 @@ def _session(config: pytest.Config) -> Session:
     return config.stash[SESSION]
 
 
+def _uses_sandbox(item: pytest.Item) -> bool:
+    return bool(FIXTURES.intersection(getattr(item, "fixturenames", ())))
+
+
 def _wants_machines(config: pytest.Config) -> bool:
     return config.stash[SETTINGS].chosen != "replay" and not config.getoption("collectonly")
 
@@ -72,7 +76,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Where sandbox tests were collected, get ready to record or replay them."""
-    if any(FIXTURES.intersection(getattr(item, "fixturenames", ())) for item in session.items):
+    if any(_uses_sandbox(item) for item in session.items):
         _session(session.config).collected()
 
 
@@ -80,18 +84,29 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Tell an xdist worker about the run."""
     if _wants_machines(node.config):
-        node.workerinput["flymachines"] = _session(node.config).worker_input()
+        node.workerinput["flymachines"] = _session(node.config).worker_input(
+            remote=not node.gateway.spec.popen
+        )
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item,
+    item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Let fixtures that are torn down know how their test went."""
     report = yield
     if SESSION in item.config.stash:
         item.config.stash[SESSION].reported(item, report)
+        if report.failed and call.excinfo is not None:
+            item.config.stash[SESSION].explain(report, call.excinfo.value)
     return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Notice a machine that died, before another test fails on it."""
+    if SESSION in item.config.stash and _uses_sandbox(item):
+        item.config.stash[SESSION].before()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -116,11 +131,18 @@ def pytest_fixture_setup(
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
     """Take everything down, after the last worker has ended and before the summary."""
-    try:
+    ours = session.config.stash.get(SESSION, None)
+    if ours is None:
         return (yield)
-    finally:
-        if SESSION in session.config.stash:
-            session.config.stash[SESSION].finish(session)
+    try:
+        ours.interrupted(session)
+        try:
+            return (yield)
+        finally:
+            ours.finish(session)
+    except KeyboardInterrupt:
+        ours.leave()
+        raise
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pytest_flymachines.api import Machine
 from pytest_flymachines.spec import SandboxSpec
 
-__all__ = ["SOURCE", "describe_cost", "hourly_usd"]
+__all__ = ["SOURCE", "describe_cost", "hourly_usd", "spec_hourly_usd"]
 
 SOURCE = "https://fly.io/docs/about/pricing/ (2026-08-05)"
 _HOURS_PER_MONTH = 30 * 24

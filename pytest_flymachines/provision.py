@@ -19,15 +19,14 @@ from pytest_flymachines._http import PoolTransport
 from pytest_flymachines.agent.channel import AgentChannel
 from pytest_flymachines.api import Machine
 from pytest_flymachines.backend import Backend
-from pytest_flymachines.creation import Created, create, discard
+from pytest_flymachines.creation import ENDED, Created, Note, create, discard
 from pytest_flymachines.deadline import renew
 from pytest_flymachines.errors import (
     AgentUnavailable,
-    ApiError,
     CommandFailed,
     CommandTimeout,
     MachineStartFailed,
-    WaitTimeout,
+    NotFound,
 )
 from pytest_flymachines.machine_config import GUEST_DIR, Identity
 from pytest_flymachines.sandbox import Attachment, Sandbox
@@ -40,7 +39,6 @@ from pytest_flymachines.spec import SandboxSpec
 __all__ = ["PRISTINE", "attach", "existing", "launch"]
 
 PRISTINE = "pytest-flymachines-pristine"
-START_TIMEOUT_S = 300.0
 PREPARE_TIMEOUT_S = 1800.0
 _PACK = b".pytest-flymachines.pack"
 
@@ -51,6 +49,7 @@ def launch(
     identity: Identity,
     *,
     rootdir: Path,
+    note: Note = lambda _: None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Launched:
     """Make a sandbox.
@@ -60,6 +59,7 @@ def launch(
         spec: What.
         identity: Name, metadata and time to live of the machine.
         rootdir: What a relative local `spec.repo` is relative to.
+        note: Told of every machine and volume that may exist from now on.
         progress: Told each step.
 
     Raises:
@@ -70,26 +70,48 @@ def launch(
     if spec.repo and backend.mode != "replay":
         repository.check_source(spec.repo, rootdir)
     progress(f"creating {identity.name} in {'/'.join(spec.regions)}")
-    created = create(backend, spec, identity)
+    while True:
+        created = create(backend, spec, identity, note=note, progress=progress)
+        try:
+            return _ready(backend, spec, created, rootdir, progress)
+        except Exception:
+            if not created.adopted:
+                discard(backend, spec, created, note)
+                raise
+            # the last shard but this one ended it under our hands: the next one is our own
+            if not _is_gone(backend, spec.app, created.machine.id):
+                raise
+
+
+def _ready(
+    backend: Backend,
+    spec: SandboxSpec,
+    created: Created,
+    rootdir: Path,
+    progress: Callable[[str], None],
+) -> Launched:
+    """Make a started machine reachable, and fill its workspace."""
+    machine = created.machine
+    _make_reachable(backend, spec)
+    launched = Launched(
+        app=spec.app,
+        machine_id=machine.id,
+        name=created.name,
+        region=machine.region,
+        private_ip=machine.private_ip or "",
+        workdir=spec.workdir,
+        channel="api" if spec.agent == "off" else "agent",
+        volume_id=created.volume_id,
+    )
+    progress(f"preparing the workspace on {machine.id}")
+    return _prepared(backend, spec, launched, created, rootdir)
+
+
+def _is_gone(backend: Backend, app: str, machine_id: str) -> bool:
     try:
-        machine = _started(backend, spec, created.machine)
-        _make_reachable(backend, spec)
-        launched = Launched(
-            app=spec.app,
-            machine_id=machine.id,
-            name=identity.name,
-            region=machine.region,
-            private_ip=machine.private_ip or "",
-            workdir=spec.workdir,
-            channel="api" if spec.agent == "off" else "agent",
-            volume_id=created.volume_id,
-        )
-        progress(f"preparing the workspace on {machine.id}")
-        return _prepared(backend, spec, launched, created, rootdir)
-    except BaseException:
-        if not created.adopted:
-            discard(backend, spec.app, created.machine.id, created.volume_id)
-        raise
+        return backend.client.get_machine(app, machine_id).state in ENDED
+    except NotFound:
+        return True
 
 
 def attach(
@@ -184,9 +206,7 @@ def _ports(backend: Backend, launched: Launched) -> PortAccess | None:
     )
 
 
-def _channel(
-    backend: Backend, spec: SandboxSpec, launched: Launched, *, borrowed: bool
-) -> Channel:
+def _channel(backend: Backend, spec: SandboxSpec, launched: Launched, *, borrowed: bool) -> Channel:
     """The way in; paths are relative to the workspace, which a borrowed machine may lack."""
     base = launched.workdir.encode() if borrowed else b""
     if launched.channel == "api":
@@ -210,23 +230,6 @@ def _channel(
         clock=backend.clock,
         base=base,
     )
-
-
-def _started(backend: Backend, spec: SandboxSpec, machine: Machine) -> Machine:
-    try:
-        return backend.client.wait(
-            spec.app,
-            machine.id,
-            "started",
-            timeout_s=START_TIMEOUT_S,
-            version=machine.instance_id,
-        )
-    except (WaitTimeout, ApiError) as error:
-        raise MachineStartFailed(
-            f"machine {machine.id} ({spec.image}) in {machine.region} did not start: {error}\n"
-            "If it stays in `created`, the region or the image's registry has trouble: try "
-            "another --fly-region. If it stopped, the image lacks /bin/sh."
-        ) from error
 
 
 def _make_reachable(backend: Backend, spec: SandboxSpec) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_flymachines.api import MachinesClient, Volume
-from pytest_flymachines.creation import delete_volume
 from pytest_flymachines.errors import FlyMachinesError
+from pytest_flymachines.marks import volume_run
 from pytest_flymachines.run import owner
 from pytest_flymachines.sweep import OurMachine, destroy_verified, ours, stray_volumes
+from pytest_flymachines.volumes import delete_volume, volumes_of
 
 __all__ = ["Plan", "carry_out", "plan"]
 
@@ -46,7 +47,8 @@ def plan(
 ) -> Plan:
     """Choose; without a choice, what is past its deadline.
 
-    A run that is alive is left alone unless `run` names it.
+    A run that is alive is left alone unless `run` names it. The volumes of a machine go with
+    it, and so do those of runs that have no machine any more.
     """
     now = time.time()
     chosen: list[OurMachine] = []
@@ -55,8 +57,15 @@ def plan(
         found = ours(client, app)
         picked = [one for one in found if _picked(one, now, run, older_than_s, all_mine)]
         chosen += picked
-        kept = {one.run for one in found if one not in picked}
-        volumes += [(app, volume) for volume in stray_volumes(client, app, kept, now)]
+        bound = {volume_id for one in picked for volume_id in volumes_of(one.machine)}
+        kept = {volume_run(one.run) for one in found if one not in picked}
+        stray = {volume.id for volume in stray_volumes(client, app, kept, now)}
+        mark = volume_run(run) if run is not None else None
+        volumes += [
+            (app, volume)
+            for volume in client.list_volumes(app)
+            if (volume.id in bound | stray if mark is None else volume.name.startswith(mark))
+        ]
     return Plan(chosen, volumes)
 
 

@@ -11,27 +11,63 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pytest_flymachines import backend, provision
 from pytest_flymachines.api import MachinesClient
 from pytest_flymachines.backend import Backend
+from pytest_flymachines.budget import check_budget
 from pytest_flymachines.cassettes import Recorder
-from pytest_flymachines.creation import LOCK_KEY, OWNER_KEY, RUN_KEY, SPEC_KEY
-from pytest_flymachines.deadline import DEADLINE_KEY, TTL_KEY, stamp
-from pytest_flymachines.errors import MachineGone, NotFound, SettingsError
+from pytest_flymachines.creation import ENDED
+from pytest_flymachines.errors import (
+    AgentUnavailable,
+    ApiError,
+    FlyMachinesError,
+    MachineGone,
+    NotFound,
+    SettingsError,
+)
 from pytest_flymachines.machine_config import Identity
-from pytest_flymachines.prices import SOURCE, spec_hourly_usd
+from pytest_flymachines.marks import (
+    DEADLINE_KEY,
+    LOCK_KEY,
+    OWNER_KEY,
+    RUN_KEY,
+    SPEC_KEY,
+    TTL_KEY,
+    USER_PREFIX,
+    machine_name,
+    stamp,
+)
 from pytest_flymachines.sandbox import Sandbox
 from pytest_flymachines.sandbox.attachment import Started
 from pytest_flymachines.settings import Settings
-from pytest_flymachines.sharing import Intent, Launched, RunInfo, SharedState
+from pytest_flymachines.sharing import Intent, Launched, LostBefore, RunInfo, SharedState
 from pytest_flymachines.spec import SandboxSpec
 
 __all__ = ["Run", "build", "identity", "owner"]
 
-_ENDED = frozenset({"stopped", "stopping", "failed", "destroying", "destroyed"})
+
+@dataclass
+class _Shared:
+    """One shared sandbox, as this process has it.
+
+    Attributes:
+        spec: What it was asked to be.
+        launched: What its launch said of it.
+        sandbox: The handle that tests have.
+        version: Of the state that this follows.
+        lost: Why it is no more, where no state says so.
+    """
+
+    spec: SandboxSpec
+    launched: Launched
+    sandbox: Sandbox
+    version: tuple[int, int] | None
+    lost: str = ""
 
 
 class Run:
@@ -62,7 +98,7 @@ class Run:
         self.recorder = recorder
         self.progress = progress
         self._state = SharedState(Path(info.directory)) if info is not None else None
-        self._shared: dict[str, tuple[Launched, Sandbox]] = {}
+        self._shared: dict[str, _Shared] = {}
         self._fresh: list[Sandbox] = []
         self._private: list[Sandbox] = []
         self._lock = threading.RLock()
@@ -80,20 +116,12 @@ class Run:
             MachineStartFailed: It did not come up, here or in another worker.
             MachineGone: It died, and `--fly-on-lost` is `fail`.
         """
-        key = spec.key if self.settings.share == "run" else f"{spec.key}-{self.worker}"
+        key = spec.key if self.settings.share == "run" else self._own(spec)
         with self._lock:
             if key not in self._shared:
-                with self.recorder.provisioning(spec):
-                    launched = self._attach_or_launch(key, spec)
-                    sandbox = self._attach(spec, launched)
-                self.recorder.identify(
-                    spec,
-                    id=launched.machine_id,
-                    name=launched.name,
-                    private_ip=launched.private_ip,
-                )
-                self._shared[key] = launched, sandbox
-            return self._shared[key][1]
+                version, launched, sandbox = self._obtain(key, spec)
+                self._shared[key] = _Shared(spec, launched, sandbox, version)
+            return self._shared[key].sandbox
 
     def fresh_sandbox(self, spec: SandboxSpec) -> Sandbox:
         """A sandbox that nobody shares; it ends with the run, or by its `destroy()`.
@@ -101,8 +129,7 @@ class Run:
         Raises: as `sandbox`.
         """
         with self._lock:
-            name = f"{spec.key}-{self.worker}-{len(self._fresh) + 1}"
-            launched = self._launch(name, spec)
+            launched = self._launch(f"{self._own(spec)}-{len(self._fresh) + 1}", spec)
             sandbox = self._attach(spec, launched)
             self._fresh.append(sandbox)
             return sandbox
@@ -125,52 +152,104 @@ class Run:
         self._private.remove(private)
         keep = self.settings.keep
         if keep == "never" or (keep == "failed" and not failed()):
-            at.channel.drop_workspace(path)
+            # one that cannot be dropped goes with its machine
+            with suppress(AgentUnavailable, ApiError, MachineGone):
+                at.channel.drop_workspace(path)
 
     def take_started(self) -> list[Started]:
         """Processes and terminals that were started since this was last asked."""
         taken: list[Started] = []
-        for handle in [*(s for _, s in self._shared.values()), *self._fresh, *self._private]:
+        for handle in [*(s.sandbox for s in self._shared.values()), *self._fresh, *self._private]:
             taken += handle.started
             handle.started.clear()
         return taken
 
-    def check_alive(self) -> None:
-        """Notice a shared machine that died since the last test.
+    def refresh(self) -> None:
+        """Before a test: follow what other workers, or this one, found out since the last one.
 
-        With `--fly-on-lost=relaunch` it is forgotten, so that the next test gets another.
+        Costs a look at a local file. A handle whose machine was replaced leads to the new one
+        from now on; where nobody has replaced it yet, that is done here.
 
         Raises:
             MachineGone: It died, and `--fly-on-lost` is `fail`.
+            MachineStartFailed: The new one did not come up.
         """
-        if self._state is None:
-            return
-        for key, (launched, _) in list(self._shared.items()):
-            if state := self._ended(launched):
-                self._lose(key, launched, state)
+        with self._lock:
+            for key, shared in self._shared.items():
+                if shared.lost:
+                    raise LostBefore(shared.lost)
+                if self._state is None or self._state.version(key) == shared.version:
+                    continue
+                version, launched, sandbox = self._obtain(key, shared.spec)
+                if launched.machine_id != shared.launched.machine_id:
+                    shared.sandbox.attachment = sandbox.attachment
+                shared.launched, shared.version = launched, version
+
+    def check_alive(self) -> list[str]:
+        """After a failure that a dead machine may explain: which shared ones died, in words.
+
+        With `--fly-on-lost=relaunch` they are forgotten, so that the next test gets another;
+        else every test that follows, in every worker, fails at once and for this reason.
+        """
+        told = []
+        with self._lock:
+            for key, shared in self._shared.items():
+                if state := self._ended(shared.launched):
+                    told.append(self._lose(key, shared, state))
+        return told
 
     def _ended(self, launched: Launched) -> str:
+        """The state of a machine that runs no more; empty while it does, or nobody knows."""
         try:
-            state = self.client.get_machine(launched.app, launched.machine_id).state
+            machine = self.client.get_machine(launched.app, launched.machine_id)
         except NotFound:
-            state = "destroyed"
-        return state if state in _ENDED else ""
+            return "destroyed"
+        except FlyMachinesError:
+            return ""
+        if machine.host_status == "unreachable":
+            return "on a host that cannot be reached"
+        return machine.state if machine.state in ENDED else ""
 
-    def _lose(self, key: str, launched: Launched, state: str) -> None:
-        assert self._state is not None
-        told = f"machine {launched.machine_id} of this run is {state}: it died under the tests."
-        if self.settings.on_lost == "fail" or self.settings.machine:
-            raise MachineGone(
-                f"{told} `fly machine status {launched.machine_id} -a {launched.app}` may say "
-                "why; --fly-on-lost=relaunch gives the tests that follow another one."
+    def _lose(self, key: str, shared: _Shared, state: str) -> str:
+        launched = shared.launched
+        told = f"machine {launched.machine_id} of this run is {state}: it died under the tests"
+        advice = f"`fly machine status {launched.machine_id} -a {launched.app}` may say why"
+        replace = self.settings.on_lost == "relaunch" and not self.settings.machine
+        if replace:
+            told += "; the tests that follow get another one"
+        elif self.settings.machine:
+            told += f"; {advice}"
+        else:
+            told += (
+                f"; {advice}, and --fly-on-lost=relaunch gives the tests that follow another one"
             )
-        self._state.drop(key, launched.machine_id)
-        del self._shared[key]
-        self.progress(f"{told} Launching another one.")
+        if self._state is not None and not self.settings.machine:
+            self._state.lose(key, launched.machine_id, told, replace=replace)
+        else:
+            shared.lost = told
+        return told
 
     def close(self) -> None:
         """Give back connections; machines stay, for the controller to end."""
         self.client.close()
+
+    def _own(self, spec: SandboxSpec) -> str:
+        """Key of a sandbox of this worker alone, also among the shards of a run."""
+        shard = f"-{self.info.shard}" if self.info and self.info.shard else ""
+        return f"{spec.key}-{self.worker}{shard}"
+
+    def _obtain(
+        self, key: str, spec: SandboxSpec
+    ) -> tuple[tuple[int, int] | None, Launched, Sandbox]:
+        """Attach or launch; with the version of the state that this follows."""
+        with self.recorder.provisioning(spec):
+            launched = self._attach_or_launch(key, spec)
+            version = self._state.version(key) if self._state else None
+            sandbox = self._attach(spec, launched)
+        self.recorder.identify(
+            spec, id=launched.machine_id, name=launched.name, private_ip=launched.private_ip
+        )
+        return version, launched, sandbox
 
     def _attach_or_launch(self, key: str, spec: SandboxSpec) -> Launched:
         if self.settings.machine:
@@ -180,32 +259,29 @@ class Run:
         return self._state.attach_or_launch(key, lambda: self._launch(key, spec))
 
     def _launch(self, key: str, spec: SandboxSpec) -> Launched:
-        who = identity(self.settings, self.info, key)
-        if self._state is not None:
-            self._check_budget(spec, len(self._state.intents()))
-            self._state.intend(Intent(app=spec.app, name=who.name))
         return provision.launch(
-            self.backend, spec, who, rootdir=self.settings.rootdir, progress=self.progress
+            self.backend,
+            spec,
+            identity(self.settings, self.info, key),
+            rootdir=self.settings.rootdir,
+            note=partial(self._note, spec),
+            progress=self.progress,
         )
 
-    def _check_budget(self, spec: SandboxSpec, machines: int) -> None:
-        """Refuse a launch that could cost more than was allowed, if nothing ended it but TTL."""
-        if self.settings.budget is None or self.backend.mode != "live":
+    def _note(self, spec: SandboxSpec, intent: Intent) -> None:
+        """Write down what may exist from now on, unless it would cost too much."""
+        budget = self.settings.budget
+        if self._state is None:
             return
-        hourly = spec_hourly_usd(spec)
-        if hourly is None:
-            raise SettingsError(
-                f"--fly-budget={self.settings.budget:g}: the price of {spec.cpu_kind}-{spec.cpus}x "
-                f"is not known to this version ({SOURCE}), so it cannot be held; leave the budget "
-                "out or ask for shared-1x"
-            )
-        estimate = hourly * self.settings.ttl / 3600 * (machines + 1)
-        if estimate > self.settings.budget:
-            raise SettingsError(
-                f"--fly-budget={self.settings.budget:g}: {machines + 1} machine(s) for "
-                f"{self.settings.ttl} s cost about ${estimate:.4f} ({SOURCE}); raise the budget, "
-                "lower --fly-ttl or ask for less memory"
-            )
+        if budget is None or self.backend.mode != "live" or intent.machine_id or intent.over:
+            self._state.intend(intent)
+            return
+
+        def allowed(noted: list[Intent]) -> None:
+            others = [other for other in noted if other.name != intent.name]
+            check_budget(budget, spec, others, self.settings.ttl)
+
+        self._state.intend(intent, allowed)
 
     def _attach(self, spec: SandboxSpec, launched: Launched) -> Sandbox:
         return provision.attach(
@@ -247,8 +323,9 @@ def identity(settings: Settings, info: RunInfo | None, key: str) -> Identity:
     """Name and metadata of the machine that a run makes for `key`."""
     info = info or RunInfo(run_id="replay", directory="")
     place = f"{socket.gethostname()} {info.directory}"
+    users = {USER_PREFIX + info.shard: stamp(settings.ttl)} if info.shard else {}
     return Identity(
-        name=f"pytest-{info.run_id[:12]}-{key}",
+        name=machine_name(info.run_id, key),
         metadata={
             RUN_KEY: info.run_id,
             SPEC_KEY: key,
@@ -256,6 +333,7 @@ def identity(settings: Settings, info: RunInfo | None, key: str) -> Identity:
             LOCK_KEY: hashlib.sha256(place.encode()).hexdigest()[:12],
             TTL_KEY: str(settings.ttl),
             DEADLINE_KEY: stamp(settings.ttl),
+            **users,
         },
         ttl_s=settings.ttl,
     )

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import secrets
-import signal
-import threading
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
+from pytest_flymachines.report import Repeated, may_be_lost, progress_of, write_summary
 from pytest_flymachines.settings import Settings
 from pytest_flymachines.sharing import RunInfo
+from pytest_flymachines.signals import EndSignals
 
 if TYPE_CHECKING:
     from pytest_flymachines.cassettes import Recorder
     from pytest_flymachines.cassettes.recorder import Mode
-    from pytest_flymachines.controller import Controller, Outcome
+    from pytest_flymachines.controller import Controller
     from pytest_flymachines.run import Run
     from pytest_flymachines.sandbox import Sandbox
     from pytest_flymachines.sandbox.attachment import Started
     from pytest_flymachines.spec import SandboxSpec
+    from pytest_flymachines.teardown import Outcome
 
 __all__ = ["REPORTS", "Session"]
 
@@ -48,7 +48,9 @@ class Session:
         self._run: Run | None = None
         self._recorder: Recorder | None = None
         self._outcome: Outcome | None = None
-        self._signals: list[int] = []
+        self._signals: EndSignals | None = None
+        self._left = False
+        self._repeated = Repeated()
 
     @property
     def _is_worker(self) -> bool:
@@ -64,7 +66,7 @@ class Session:
 
         base = self._config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]  # noqa: SLF001
         self._controller = Controller(self._settings, base / f"fly-{secrets.token_hex(6)}")
-        self._end_on_signals()
+        self._signals = EndSignals()
 
     def header(self) -> str:
         """The line of `pytest_report_header`."""
@@ -72,54 +74,53 @@ class Session:
         line = f"fly sandbox: {self._settings.chosen} ({self._settings.why})"
         return f"{line}, {self._controller.describe()}" if self._controller else line
 
-    def worker_input(self) -> str:
-        """What `pytest_configure_node` sends to a worker."""
+    def worker_input(self, *, remote: bool) -> str:
+        """What `pytest_configure_node` sends to a worker, here or on another computer."""
         self.start()
         assert self._controller is not None
+        self._controller.remote_workers |= remote
         return msgspec.json.encode(self._controller.info).decode()
 
-    def _end_on_signals(self) -> None:
-        """A cancelled CI job (SIGTERM) and a closed terminal (SIGHUP) take machines down too."""
+    def interrupted(self, session: pytest.Session) -> None:
+        """When a signal or Ctrl-C ends the session: do not wait for workers to take down.
 
-        def end(number: int, _: FrameType | None) -> None:
-            pytest.exit(f"received {signal.Signals(number).name}", returncode=128 + number)
-
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) is signal.SIG_DFL:
-                    signal.signal(number, end)
-                    self._signals.append(number)
+        Without workers there is nothing to wait for, and fixtures may still use their machine.
+        """
+        if self._controller is None or self._signals is None:
+            return
+        self._signals.ending = True
+        stopped = session.shouldstop or session.shouldfail
+        by_user = session.exitstatus == pytest.ExitCode.INTERRUPTED and not stopped
+        if self._config.pluginmanager.hasplugin("dsession") and (by_user or self._signals.received):
+            self._controller.interrupt(progress_of(self._config))
 
     def finish(self, session: pytest.Session) -> None:
         """At the end of the session; takes down what the run made, in its controller."""
+        if self._controller is None or self._left:
+            return
+        assert self._signals is not None
+        self._signals.ending = True
+        failed = session.exitstatus != pytest.ExitCode.OK or session.testsfailed > 0
+        self._outcome = self._controller.finish(
+            failed=failed, progress=progress_of(self._config), hurry=bool(self._signals.received)
+        )
+
+    def leave(self) -> None:
+        """After a second Ctrl-C: leave machines to their deadline, and say so."""
         if self._controller is None:
             return
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-
-        def progress(text: str) -> None:
-            if reporter is not None:
-                reporter.ensure_newline()
-                reporter.write_line(f"fly sandbox: {text}")
-
-        failed = session.exitstatus != pytest.ExitCode.OK or session.testsfailed > 0
-        try:
-            self._outcome = self._controller.finish(failed=failed, progress=progress)
-        except KeyboardInterrupt:
-            progress(
-                "interrupted while taking machines down: what is left ends itself within "
-                f"{self._settings.ttl} s; `pytest-flymachines reap` does it now"
-            )
-            raise
+        self._left = True
+        raise pytest.exit.Exception(
+            "interrupted while taking machines down: what is left ends itself within "
+            f"{self._settings.ttl} s; `pytest-flymachines reap --run "
+            f"{self._controller.info.run_id}` does it now",
+            returncode=130,
+        )
 
     def summary(self, reporter: pytest.TerminalReporter) -> None:
-        """What was kept, and what could not be removed."""
-        if self._outcome is None:
-            return
-        for title, lines in (("kept", self._outcome.kept), ("LEFT BEHIND", self._outcome.left)):
-            if lines:
-                reporter.section(f"fly sandbox: {title}", yellow=True)
-                for line in lines:
-                    reporter.write_line(line)
+        """What was used, kept, and could not be removed."""
+        if self._outcome is not None and self._controller is not None:
+            write_summary(reporter, self._outcome, self._controller.swept)
 
     # --- every process that runs tests --------------------------------------------------
 
@@ -205,6 +206,17 @@ class Session:
             spec = spec.replace(**marker.kwargs)
         yield from self.run.workspace(spec, failed=lambda: _failed(item))
 
+    def before(self) -> None:
+        """Before a test that uses a sandbox: notice what became of the machines."""
+        if self._run is not None:
+            self._run.refresh()
+
+    def explain(self, report: pytest.TestReport, error: BaseException) -> None:
+        """Say in the report of a failure when a machine's end is behind it."""
+        self._repeated.shorten(report, error)
+        if self._run is not None and may_be_lost(error):
+            report.sections += [("fly sandbox", told) for told in self._run.check_alive()]
+
     def reported(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Keep the reports of a test for its fixtures' teardown; show what it had running."""
         item.stash.setdefault(REPORTS, []).append(report)
@@ -231,8 +243,8 @@ class Session:
 
     def close(self) -> None:
         """Give back connections and signal handlers."""
-        for number in self._signals:
-            signal.signal(number, signal.SIG_DFL)
+        if self._signals is not None:
+            self._signals.restore()
         if self._run is not None:
             self._run.close()
 

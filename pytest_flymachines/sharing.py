@@ -15,9 +15,27 @@ from pathlib import Path
 import msgspec
 from filelock import FileLock
 
-from pytest_flymachines.errors import FlyMachinesError, MachineStartFailed
+from pytest_flymachines.errors import FlyMachinesError, MachineGone, MachineStartFailed
 
-__all__ = ["EmulatorAddress", "Intent", "Launched", "RunInfo", "SharedState"]
+__all__ = [
+    "EmulatorAddress",
+    "FailedBefore",
+    "Intent",
+    "Launched",
+    "LostBefore",
+    "RunInfo",
+    "SharedState",
+]
+
+_ENDED = "ended"
+
+
+class FailedBefore(MachineStartFailed):
+    """A sandbox was asked for again that failed to start before in this run."""
+
+
+class LostBefore(MachineGone):
+    """A sandbox was asked for whose machine died before in this run."""
 
 
 class EmulatorAddress(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,11 +57,13 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
         run_id: Of the run.
         directory: Shared by the run's processes on this computer.
         emulator: None unless local.
+        shard: Of several shards with one run id, this one; empty if the run is the only one.
     """
 
     run_id: str
     directory: str
     emulator: EmulatorAddress | None = None
+    shard: str = ""
 
 
 class Launched(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,15 +93,35 @@ class Launched(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
-    """Written before a create is sent, so that the end of the run knows where to look."""
+    """A machine that may exist: noted before its create is sent, and when more is known of it.
+
+    Attributes:
+        app: App of the machine.
+        name: Its name, by which it is found when nothing else is known.
+        machine_id: Empty until the create was answered.
+        volume_id: Its volume, or empty.
+        adopted: Another host's part of the run made it.
+        over: It is gone again, or never came to be.
+        hourly_usd: Its price while it runs; None where it is not known.
+        began: Seconds since the epoch when the create was answered.
+    """
 
     app: str
     name: str
+    machine_id: str = ""
+    volume_id: str = ""
+    adopted: bool = False
+    over: bool = False
+    hourly_usd: float | None = None
+    began: float = 0.0
 
 
 class _State(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one sandbox: it is ready, or failed to start, or died and is not replaced."""
+
     launched: Launched | None = None
     failed: str | None = None
+    lost: str | None = None
 
 
 class SharedState:
@@ -100,53 +140,80 @@ class SharedState:
 
         Raises:
             MachineStartFailed: The launch failed, here or in another worker.
+            MachineGone: The machine died, and the run goes on without.
         """
-        with FileLock(self.directory / f"{key}.lock"):
+        with self._lock(key):
             state = self._read(key)
-            if state is not None and state.launched is not None:
-                return state.launched
-            if state is not None:
-                raise MachineStartFailed(
-                    f"this sandbox failed to start before in this run: {state.failed}"
-                )
-            try:
-                launched = launch()
-            except FlyMachinesError as error:
-                self._write(self._path(key), _State(failed=str(error)))
-                raise
-            self._write(self._path(key), _State(launched=launched))
-            return launched
+            if state is None:
+                return self._launch(key, launch)
+        if state.launched is not None:
+            return state.launched
+        if state.lost is not None:
+            raise LostBefore(state.lost)
+        raise FailedBefore(f"this sandbox failed to start before in this run: {state.failed}")
 
-    def drop(self, key: str, machine_id: str) -> bool:
-        """Forget a machine that died, so that the next one who asks launches again.
+    def _launch(self, key: str, launch: Callable[[], Launched]) -> Launched:
+        if (self.directory / _ENDED).exists():
+            raise MachineStartFailed("the run is ending: nothing is launched any more")
+        try:
+            launched = launch()
+        except FlyMachinesError as error:
+            self._write(self._path(key), _State(failed=str(error)))
+            raise
+        self._write(self._path(key), _State(launched=launched))
+        return launched
 
-        False when another worker did so already.
+    def lose(self, key: str, machine_id: str, why: str, *, replace: bool) -> None:
+        """Note that a machine died; no effect when another worker did so already.
+
+        Args:
+            key: Of the sandbox.
+            machine_id: Of the machine that died.
+            why: For whoever asks for this sandbox from now on.
+            replace: Forget it instead, so that the next one who asks launches again.
         """
-        with FileLock(self.directory / f"{key}.lock"):
+        with self._lock(key):
             state = self._read(key)
             if state is None or state.launched is None or state.launched.machine_id != machine_id:
-                return False
-            self._path(key).unlink()
-            return True
+                return
+            if replace:
+                self._path(key).unlink()
+            else:
+                self._write(self._path(key), _State(lost=why))
 
-    def intend(self, intent: Intent) -> None:
-        """Note that a machine of this name may exist from now on."""
-        self._write(self.directory / f"{intent.name}.intent", intent)
+    def version(self, key: str) -> tuple[int, int] | None:
+        """Differs after each change of what is known of `key`; None where nothing is."""
+        try:
+            found = self._path(key).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def intend(self, intent: Intent, allowed: Callable[[list[Intent]], None] | None = None) -> None:
+        """Note that a machine of this name may exist from now on, or what became of it.
+
+        Args:
+            intent: What is known.
+            allowed: Sees what was noted before, and may raise to refuse.
+        """
+        with self._lock("intents"):
+            if allowed:
+                allowed(self.intents())
+            self._write(self.directory / f"{intent.name}.intent", intent)
 
     def intents(self) -> list[Intent]:
-        """Every machine that may exist."""
+        """Every machine that may exist, or did."""
         return [
             msgspec.json.decode(path.read_bytes(), type=Intent)
             for path in sorted(self.directory.glob("*.intent"))
         ]
 
-    def launched(self) -> list[Launched]:
-        """Every sandbox that is ready now."""
-        states = [
-            msgspec.json.decode(path.read_bytes(), type=_State)
-            for path in sorted(self.directory.glob("*.state"))
-        ]
-        return [state.launched for state in states if state.launched is not None]
+    def end(self) -> None:
+        """From now on nothing is launched."""
+        self.directory.joinpath(_ENDED).touch()
+
+    def _lock(self, name: str) -> FileLock:
+        return FileLock(self.directory / f"{name}.lock")
 
     def _path(self, key: str) -> Path:
         return self.directory / f"{key}.state"

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from datetime import datetime
 
 from pytest_flymachines.api import Machine, MachinesClient, Volume
-from pytest_flymachines.creation import OWNER_KEY, RUN_KEY, VOLUME_PREFIX, volume_name
-from pytest_flymachines.deadline import DEADLINE_KEY, TTL_KEY
 from pytest_flymachines.errors import ApiError, FlyMachinesError, NotFound
+from pytest_flymachines.marks import (
+    DEADLINE_KEY,
+    OWNER_KEY,
+    RUN_KEY,
+    TTL_KEY,
+    grace_s,
+    volume_run,
+    volume_ttl_s,
+)
 
 __all__ = ["GONE", "OurMachine", "destroy_verified", "ours", "stray_volumes", "sweep"]
 
 GONE = frozenset({"destroying", "destroyed", "replaced", "migrated"})
-# A run renews well before its deadline; clocks of two computers may disagree by this much.
-GRACE_S = 120
-# A volume is made shortly before its machine.
-VOLUME_AGE_S = 900
 _TRIES = 4
 
 
@@ -46,11 +49,11 @@ class OurMachine:
 
     def overdue(self, now: float) -> bool:
         """Whether the machine should have ended itself by now."""
-        return now > self.deadline + GRACE_S
+        return now > self.deadline + grace_s(self.ttl_s)
 
     def run_alive(self, now: float) -> bool:
         """Whether its run may be alive: the last renewal is not older than it should be."""
-        return self.deadline - now > self.ttl_s * 2 / 3 - GRACE_S
+        return self.deadline - now > self.ttl_s * 2 / 3 - grace_s(self.ttl_s)
 
 
 def ours(client: MachinesClient, app: str, *, run: str | None = None) -> list[OurMachine]:
@@ -70,37 +73,68 @@ def ours(client: MachinesClient, app: str, *, run: str | None = None) -> list[Ou
     return sorted(found, key=lambda one: one.machine.created_at)
 
 
-def sweep(client: MachinesClient, app: str) -> list[str]:
-    """Destroy what is ours and overdue, with its volumes; ids of what is gone.
+def sweep(
+    client: MachinesClient, app: str, enough: Callable[[], bool] = lambda: False
+) -> list[str]:
+    """Destroy what is ours and overdue, and volumes that nobody uses; ids of what is gone.
 
-    Never touches a machine without our metadata, nor one whose run is alive.
+    Args:
+        client: Of the API.
+        app: App name.
+        enough: Asked before each request that destroys; true ends the sweep.
+
+    Raises:
+        ApiError: The app cannot be listed.
+        ApiUnreachable: No answer.
     """
-    now = time.time()
     machines = ours(client, app)
-    overdue = [one for one in machines if one.overdue(now)]
-    gone = [
-        one.machine.id for one in overdue if destroy_verified(client, app, one.machine.id) is None
-    ]
-    alive = {one.run for one in machines if not one.overdue(now)}
-    for volume in stray_volumes(client, app, alive, now):
-        client.delete_volume(app, volume.id)
+    gone = []
+    for one in machines:
+        if enough():
+            return gone
+        if not one.overdue(time.time()) or not _still_overdue(client, one):
+            continue
+        if destroy_verified(client, app, one.machine.id) is None:
+            gone.append(one.machine.id)
+    alive = {volume_run(one.run) for one in machines if one.machine.id not in gone}
+    for volume in stray_volumes(client, app, alive, time.time()):
+        if enough():
+            return gone
+        try:
+            client.delete_volume(app, volume.id)
+        except FlyMachinesError:  # the bond with its machine lingers: the next sweep's
+            continue
         gone.append(volume.id)
     return gone
 
 
+def _still_overdue(client: MachinesClient, one: OurMachine) -> bool:
+    """Ask the machine's host, because lists lag and may show an old deadline."""
+    try:
+        machine = client.get_machine(one.app, one.machine.id)
+    except FlyMachinesError:
+        return False
+    return RUN_KEY in machine.metadata and _our(one.app, machine).overdue(time.time())
+
+
 def stray_volumes(
-    client: MachinesClient, app: str, alive: Iterable[str], now: float
+    client: MachinesClient, app: str, alive: Container[str], now: float
 ) -> list[Volume]:
-    """Volumes that bear our name, belong to no run that is alive, and are bound to nothing."""
-    kept = {volume_name(run) for run in alive}
+    """Volumes whose name is ours, that no machine holds and whose run is over.
+
+    Args:
+        client: Of the API.
+        app: App name.
+        alive: Beginnings of the names of volumes whose runs have machines, see `volume_run`.
+        now: Seconds since the epoch.
+    """
     return [
         volume
         for volume in client.list_volumes(app)
-        if volume.name.startswith(VOLUME_PREFIX)
-        and volume.name not in kept
+        if (ttl_s := volume_ttl_s(volume.name)) is not None
+        and volume.name.rpartition("_")[0] not in alive
         and not volume.attached_machine_id
-        and "destroy" not in volume.state
-        and now - _epoch(volume.created_at) > VOLUME_AGE_S
+        and now - _epoch(volume.created_at) > ttl_s + grace_s(ttl_s)
     ]
 
 

@@ -1,0 +1,85 @@
+"""Moves the deadlines of a run's machines on, and sweeps up what earlier runs left."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+
+from pytest_flymachines.api import MachinesClient
+from pytest_flymachines.deadline import renew
+from pytest_flymachines.errors import FlyMachinesError, NotFound
+from pytest_flymachines.sharing import SharedState
+from pytest_flymachines.sweep import sweep
+
+__all__ = ["KeepAlive"]
+
+
+class KeepAlive:
+    """Moves the deadline of every machine of the run, until closed.
+
+    One thread in the controller serves all workers, so the number of requests does not grow
+    with them: an exec and a metadata write for each machine, every third of the TTL. When one
+    fails, the next third is not waited for.
+
+    Attributes:
+        swept: Ids of machines and volumes of earlier runs that it removed.
+    """
+
+    def __init__(
+        self,
+        make_client: Callable[[], MachinesClient],
+        state: SharedState,
+        ttl_s: int,
+        *,
+        user: str = "",
+        sweep_app: str = "",
+    ) -> None:
+        """Start.
+
+        Args:
+            make_client: Makes the thread's own client, which it closes.
+            state: Knows the machines.
+            ttl_s: Their time to live, in seconds.
+            user: Of several shards that use the machines, this one.
+            sweep_app: App to sweep first; empty: none.
+        """
+        self.swept: list[str] = []
+        self._make_client = make_client
+        self._state = state
+        self._ttl_s = ttl_s
+        self._user = user
+        self._sweep_app = sweep_app
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="fly-keepalive", daemon=True)
+        self._thread.start()
+
+    def close(self, within_s: float = 2.0) -> None:
+        """Stop; a request that is under way is not waited for longer than this."""
+        self._stop.set()
+        self._thread.join(within_s)
+
+    def _work(self) -> None:
+        with self._make_client() as client:
+            if self._sweep_app:
+                with contextlib.suppress(FlyMachinesError):
+                    self.swept += sweep(client, self._sweep_app, self._stop.is_set)
+            pause_s = self._ttl_s / 3
+            while not self._stop.wait(pause_s):
+                pause_s = self._ttl_s / (3 if self._renew_all(client) else 12)
+
+    def _renew_all(self, client: MachinesClient) -> bool:
+        """Whether all were renewed that are still there."""
+        good = True
+        for intent in self._state.intents():
+            if self._stop.is_set():
+                break
+            if not intent.machine_id or intent.over:
+                continue
+            try:
+                renew(client, intent.app, intent.machine_id, self._ttl_s, user=self._user)
+            except NotFound:
+                continue
+            except FlyMachinesError:
+                good = False
+        return good

@@ -1,0 +1,88 @@
+"""What a run says about its machines: progress, failures, summary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_flymachines.errors import (
+    AgentUnavailable,
+    ApiError,
+    ApiUnreachable,
+    FlyMachinesError,
+    MachineGone,
+)
+from pytest_flymachines.sharing import FailedBefore, LostBefore
+
+if TYPE_CHECKING:
+    from pytest_flymachines.teardown import Outcome
+
+__all__ = ["Repeated", "may_be_lost", "progress_of", "write_summary"]
+
+
+def progress_of(config: pytest.Config) -> Callable[[str], None]:
+    """Writes lines to the terminal, where there is one."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+
+    def progress(text: str) -> None:
+        if reporter is not None:
+            reporter.ensure_newline()
+            reporter.write_line(f"fly sandbox: {text}")
+
+    return progress
+
+
+def write_summary(
+    reporter: pytest.TerminalReporter, outcome: Outcome, swept: Sequence[str]
+) -> None:
+    """What was used, kept, and could not be removed."""
+    sections = (
+        ("kept", outcome.kept),
+        ("still in use", outcome.shared),
+        ("LEFT BEHIND", outcome.left),
+    )
+    for title, lines in sections:
+        if lines:
+            reporter.section(f"fly sandbox: {title}", yellow=True)
+            for line in lines:
+                reporter.write_line(line)
+    if swept:
+        reporter.write_line(f"fly sandbox: swept up what earlier runs had left: {', '.join(swept)}")
+    if outcome.usage:
+        reporter.write_line(f"fly sandbox: {outcome.usage}")
+
+
+def may_be_lost(error: BaseException) -> bool:
+    """Whether the end of a machine may be behind a test's failure."""
+    suspicious = (MachineGone, AgentUnavailable, ApiError, ApiUnreachable, ConnectionError)
+    return any(
+        isinstance(one, suspicious) and not isinstance(one, LostBefore) for one in _chain(error)
+    )
+
+
+class Repeated:
+    """Knows which failures of a sandbox were reported, so that each is told at length once."""
+
+    def __init__(self) -> None:
+        self._told: list[BaseException] = []
+
+    def shorten(self, report: pytest.TestReport, error: BaseException) -> None:
+        """Leave the first line of what was told before, here or by another worker."""
+        if not isinstance(error, FlyMachinesError) or report.when != "setup":
+            return
+        before = any(one is error for one in self._told)
+        if not before:
+            self._told.append(error)
+        if before or isinstance(error, FailedBefore | LostBefore):
+            line = str(error).partition("\n")[0]
+            report.longrepr = f"E   {type(error).__name__}: {line}"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
