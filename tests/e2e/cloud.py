@@ -1,0 +1,182 @@
+"""A stand-alone emulator that outlives runs, as Fly does, and runs against it in live mode."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from pytest_flymachines.api import Machine, MachinesClient, Volume
+from pytest_flymachines.emulator.launch import EmulatorProcess, launch
+from pytest_flymachines.marks import volume_ttl_s
+
+APP = "cook-sandbox"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One line of the emulator's log."""
+
+    method: str
+    path: str
+    status: int
+
+    @property
+    def kind(self) -> str:
+        """What it does, without ids: `POST machines`, `GET machines/ID/wait`."""
+        path = self.path.removeprefix(f"/v1/apps/{APP}/")
+        parts = path.split("/")
+        if len(parts) > 1:
+            parts[1] = "ID"
+        return f"{self.method} {'/'.join(parts[:3])}"
+
+
+class Cloud:
+    """What the tests see of the emulator."""
+
+    def __init__(self, emulator: EmulatorProcess) -> None:
+        self.emulator = emulator
+        self.client = MachinesClient(emulator.token, base_url=emulator.api_url, pace=False)
+        self._control = httpx.Client(
+            base_url=emulator.control_url,
+            headers={"authorization": f"Bearer {emulator.token}"},
+            trust_env=False,
+            timeout=30,
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Leads a live run here."""
+        return {
+            "FLY_API_TOKEN": self.emulator.token,
+            "FLY_FLAPS_BASE_URL": self.emulator.api_url,
+            "FLY_EMULATOR_PROXY_URL": self.emulator.proxy_url,
+        }
+
+    def requests(self) -> list[Request]:
+        """Every request so far, oldest first."""
+        lines = self._control.get("/requests").text.splitlines()
+        entries = [json.loads(line) for line in lines]
+        return [Request(e["method"], e["path"], e["status"]) for e in entries]
+
+    def forget_requests(self) -> None:
+        self._control.delete("/requests")
+
+    def count(self, kind: str) -> int:
+        return sum(request.kind == kind for request in self.requests())
+
+    def fault(self, spec: str) -> None:
+        answer = self._control.post("/faults", json={"spec": spec})
+        assert answer.status_code == 201, answer.text
+
+    def hits(self) -> list[int]:
+        """How often each fault struck, in the order of their making."""
+        return [fault["hits"] for fault in self._control.get("/faults").json()]
+
+    def clear_faults(self) -> None:
+        self._control.delete("/faults")
+
+    def machines(self) -> list[Machine]:
+        """Ours that are alive."""
+        return [
+            m
+            for m in self.client.list_machines(APP)
+            if m.state not in ("destroying", "destroyed")
+            and any(key.startswith("pytest_flymachines_") for key in m.metadata)
+        ]
+
+    def volumes(self) -> list[Volume]:
+        """Ours that are alive."""
+        return [v for v in self.client.list_volumes(APP) if volume_ttl_s(v.name) is not None]
+
+    def close(self) -> None:
+        self.client.close()
+        self._control.close()
+
+
+@contextmanager
+def cloud(*extra: str, engine: str = "process", latency_ms: float = 0) -> Iterator[Cloud]:
+    """An emulator of the test's own; `process` is the engine that starts fastest."""
+    with launch(engine=engine, apps=[APP], latency_ms=latency_ms, extra=extra) as emulator:
+        found = Cloud(emulator)
+        try:
+            yield found
+        finally:
+            found.close()
+
+
+@dataclass
+class Ended:
+    """A run that has ended."""
+
+    code: int
+    output: str
+
+    def has(self, *texts: str) -> None:
+        for text in texts:
+            assert text in self.output, f"{text!r} is not in:\n{self.output}"
+
+
+class Project:
+    """A directory with tests, in which pytest is run."""
+
+    def __init__(self, path: Path, tests: str, conftest: str = "") -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "test_it.py").write_text(tests)
+        (path / "pytest.ini").write_text("[pytest]\n")
+        if conftest:
+            (path / "conftest.py").write_text(conftest)
+
+    def start(
+        self, *args: str, env: Mapping[str, str] | None = None, mode: str = "live"
+    ) -> subprocess.Popen[str]:
+        plain = ["-p", "no:randomly", "-p", "no:cacheprovider", "-ra"]
+        temp = self.path / "tmp"
+        temp.mkdir(exist_ok=True)
+        return subprocess.Popen(
+            [sys.executable, "-m", "pytest", *plain, f"--fly-mode={mode}", *args],
+            cwd=self.path,
+            env={**os.environ, "TMPDIR": str(temp), **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *args: str, env: Mapping[str, str] | None = None, mode: str = "live") -> Ended:
+        return end(self.start(*args, env=env, mode=mode))
+
+    def clean(self) -> None:
+        shutil.rmtree(self.path / "tmp", ignore_errors=True)
+
+
+def end(process: subprocess.Popen[str], timeout_s: float = 120) -> Ended:
+    """Wait for the end of a run; one that hangs is killed, and that is an error."""
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        raise AssertionError(f"still running after {timeout_s} s:\n{output}") from None
+    return Ended(process.returncode, output)
+
+
+def until(condition: Callable[[], Any], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
