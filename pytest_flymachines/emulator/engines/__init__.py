@@ -16,6 +16,16 @@ def _bubblewrap(directory: Path) -> Engine:
     return BubblewrapEngine(directory)
 
 
+def _docker(directory: Path) -> Engine:
+    try:
+        from pytest_flymachines.emulator.engines.docker import DockerEngine
+    except ImportError as error:
+        raise EngineError(
+            f"{error}: pip install 'pytest-flymachines[docker]' for the docker engine"
+        ) from error
+    return DockerEngine(directory)
+
+
 def _process(directory: Path) -> Engine:
     from pytest_flymachines.emulator.engines.process import ProcessEngine
 
@@ -25,6 +35,7 @@ def _process(directory: Path) -> Engine:
 # Imported when first used: the supervisors import this package too, and need none of them.
 ENGINES: dict[str, Callable[[Path], Engine]] = {
     "bubblewrap": _bubblewrap,
+    "docker": _docker,
     "process": _process,
 }
 """Engines by name, the most faithful that needs nothing first; each takes its directory."""
@@ -47,7 +58,11 @@ async def choose(name: str, directory: Path) -> tuple[Engine, Probe, list[str]]:
         raise EngineError(f"engine {name!r}: there are auto, {', '.join(ENGINES)}")
     failed: list[str] = []
     for candidate in ENGINES if name == "auto" else [name]:
-        engine = ENGINES[candidate](directory / candidate)
+        try:
+            engine = ENGINES[candidate](directory / candidate)
+        except EngineError as error:
+            failed.append(f"{candidate}: {error}")
+            continue
         probe = await engine.probe()
         if probe.works:
             return engine, probe, failed

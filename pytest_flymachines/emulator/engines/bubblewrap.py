@@ -22,8 +22,8 @@ from pytest_flymachines.emulator.engines.base import (
 from pytest_flymachines.emulator.engines.bwrap import IdMaps, bwrap_options, find_bwrap, id_maps
 from pytest_flymachines.emulator.engines.host_python import HostPython, find_python
 from pytest_flymachines.emulator.engines.layers import SystemTree, survey
+from pytest_flymachines.emulator.engines.spawner import Spawner
 from pytest_flymachines.emulator.engines.supervised import (
-    Spawner,
     SupervisedMachine,
     files_field,
     main_command,

@@ -19,8 +19,8 @@ from pytest_flymachines.emulator.engines.base import (
     MachineConfigForEngine,
     Probe,
 )
+from pytest_flymachines.emulator.engines.spawner import Spawner
 from pytest_flymachines.emulator.engines.supervised import (
-    Spawner,
     SupervisedMachine,
     files_field,
     main_command,

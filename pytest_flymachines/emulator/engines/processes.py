@@ -11,12 +11,11 @@ from pathlib import Path
 from pytest_flymachines.emulator.engines.base import GuestProcess
 from pytest_flymachines.emulator.engines.supervisor.tree import descendants
 
-__all__ = ["list_processes", "resident_bytes"]
+__all__ = ["describe", "list_processes", "resident_bytes"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _LISTEN = "0A"
-_SOCKET_TABLES = {"tcp": "tcp", "tcp6": "tcp6"}
 
 
 def list_processes(supervisor: int, *, hidden: Iterable[int] = ()) -> list[GuestProcess]:
@@ -30,11 +29,9 @@ def list_processes(supervisor: int, *, hidden: Iterable[int] = ()) -> list[Guest
         hidden: What belongs to the walls and not to the machine.
     """
     listeners: dict[str, dict[str, tuple[str, str]]] = {}
-    found = []
-    for pid in set(descendants(supervisor)) - set(hidden):
-        with contextlib.suppress(OSError, LookupError, ValueError):
-            found.append(_describe(Path("/proc", str(pid)), listeners))
-    return sorted(found, key=lambda process: process.pid)
+    pids = set(descendants(supervisor)) - set(hidden)
+    described = (describe(Path("/proc", str(pid)), listeners) for pid in pids)
+    return sorted(filter(None, described), key=lambda process: process.pid)
 
 
 def resident_bytes(supervisor: int) -> int:
@@ -44,6 +41,21 @@ def resident_bytes(supervisor: int) -> int:
         with contextlib.suppress(OSError):
             total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
     return total
+
+
+def describe(
+    process: Path, listeners: dict[str, dict[str, tuple[str, str]]]
+) -> GuestProcess | None:
+    """One process by its directory in /proc; None if it is gone, or not of this computer.
+
+    Args:
+        process: The directory.
+        listeners: Kept over the processes of one listing; empty at first.
+    """
+    try:
+        return _describe(process, listeners)
+    except (OSError, LookupError, ValueError):
+        return None
 
 
 def _describe(process: Path, listeners: dict[str, dict[str, tuple[str, str]]]) -> GuestProcess:
@@ -74,9 +86,10 @@ def _listening(
     namespace = _link(process / "ns/net")
     if namespace not in listeners:
         listeners[namespace] = dict(_listeners(process / "net"))
-    for fd in sorted((process / "fd").iterdir()):
-        if socket_ := listeners[namespace].get(_link(fd)):
-            yield socket_
+    with contextlib.suppress(PermissionError):
+        for fd in sorted((process / "fd").iterdir()):
+            if socket_ := listeners[namespace].get(_link(fd)):
+                yield socket_
 
 
 def _listeners(net: Path) -> Iterator[tuple[str, tuple[str, str]]]:

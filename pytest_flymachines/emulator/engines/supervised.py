@@ -9,14 +9,11 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest_flymachines
 from pytest_flymachines.emulator.engines import cgroups
 from pytest_flymachines.emulator.engines.base import (
     EngineError,
@@ -30,84 +27,10 @@ from pytest_flymachines.emulator.engines.freezing import StoppedTree
 from pytest_flymachines.emulator.engines.output import OutputPipe
 from pytest_flymachines.emulator.engines.peer import Peer
 from pytest_flymachines.emulator.engines.processes import list_processes, resident_bytes
+from pytest_flymachines.emulator.engines.spawner import Spawner
 from pytest_flymachines.emulator.engines.supervisor import wire
 
-__all__ = ["Spawner", "SupervisedMachine", "files_field", "main_command", "remove_tree"]
-
-_PROGRAM = (
-    "import sys; sys.path.append({path!r}); "
-    "from pytest_flymachines.emulator.engines.supervisor.spawner import main; main()"
-)
-
-
-class Spawner:
-    """The process that forks supervisors; one for each engine, started when first needed.
-
-    Args:
-        cgroups: Control groups that it removes when it ends.
-    """
-
-    def __init__(self, cgroups: Sequence[str] = ()) -> None:
-        self._cgroups = cgroups
-        self._lock = asyncio.Lock()
-        self._peer: Peer | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._gone: dict[int, asyncio.Event] = {}
-
-    async def supervisor(self, cgroups: Sequence[str] = ()) -> tuple[socket.socket, int]:
-        """A new supervisor: our end of its control socket, and its pid.
-
-        Args:
-            cgroups: Control groups that are removed when it has ended.
-        """
-        async with self._lock:
-            if self._peer is None or self._peer.closed:
-                self._peer = self._start()
-        ours, theirs = wire.pair()
-        with theirs:
-            try:
-                answer, _ = await self._peer.request(
-                    "machine", [theirs.fileno()], cgroups=list(cgroups)
-                )
-            except BaseException:
-                ours.close()
-                raise
-        return ours, answer["pid"]
-
-    async def gone(self, pid: int) -> None:
-        """Until a supervisor is reaped and its control groups are removed."""
-        if self._peer is not None and not self._peer.closed:
-            await self._gone.setdefault(pid, asyncio.Event()).wait()
-            self._gone.pop(pid, None)
-
-    async def close(self) -> None:
-        """End it; the machines of supervisors that still run end too."""
-        if self._peer is not None and self._process is not None:
-            self._peer.close()
-            await asyncio.to_thread(self._process.wait)
-
-    def _start(self) -> Peer:
-        ours, theirs = wire.pair()
-        root = Path(pytest_flymachines.__file__).parent.parent
-        with theirs:
-            fd = theirs.fileno()
-            program = _PROGRAM.format(path=str(root))
-            python = [sys.executable, "-I", "-S", "-X", "utf8", "-c", program]
-            self._process = subprocess.Popen(
-                [*python, str(fd), str(os.getpid()), *self._cgroups],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[fd],
-                cwd="/",
-            )
-        return Peer(ours, self._on_event)
-
-    def _on_event(self, message: wire.Message) -> None:
-        if message is wire.CLOSED:
-            for event in self._gone.values():
-                event.set()
-        elif message["event"] == "gone":
-            self._gone.setdefault(message["pid"], asyncio.Event()).set()
+__all__ = ["SupervisedMachine", "files_field", "main_command", "remove_tree"]
 
 
 class SupervisedMachine:

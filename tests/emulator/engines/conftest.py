@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import pytest
 
 from pytest_flymachines.emulator.engines import ENGINES
 from pytest_flymachines.emulator.engines.base import Engine
+from tests.emulator.engines import dockerd
 from tests.emulator.engines.lab import Lab
 
 
@@ -17,12 +18,20 @@ class Subject:
 
     engine: Engine
     directory: Path
-    image: str
 
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def docker_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a Docker daemon listens that is nobody's but ours."""
+    if why := dockerd.missing():
+        pytest.skip(why)
+    with dockerd.daemon(tmp_path_factory.mktemp("dockerd")) as url:
+        yield url
 
 
 @pytest.fixture(scope="module", params=["bubblewrap", "process"])
@@ -33,18 +42,27 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 async def subject(
-    engine_name: str, tmp_path_factory: pytest.TempPathFactory
+    engine_name: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Subject]:
     directory = tmp_path_factory.mktemp("engine")
-    engine = ENGINES[engine_name](directory)
-    try:
-        yield Subject(engine, directory, "busybox")
-    finally:
-        await engine.close()
+    with pytest.MonkeyPatch.context() as patch:
+        if engine_name == "docker":
+            patch.setenv("DOCKER_HOST", request.getfixturevalue("docker_host"))
+        engine = ENGINES[engine_name](directory)
+        try:
+            yield Subject(engine, directory)
+        finally:
+            await engine.close()
 
 
 @pytest.fixture
 async def lab(subject: Subject, tmp_path: Path) -> AsyncIterator[Lab]:
-    lab = Lab(subject.engine, subject.directory, tmp_path, subject.image)
+    lab = Lab(
+        subject.engine,
+        subject.directory,
+        tmp_path,
+        dockerd.IMAGE,
+        tells_signals=subject.engine.name != "docker",
+    )
     yield lab
     await lab.end()

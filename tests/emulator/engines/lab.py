@@ -29,11 +29,19 @@ class Lab:
         engine_directory: What the engine was given.
         directory: For machines' directories and logs.
         image: What its machines run.
+        tells_signals: The engine knows a death by signal from an exit code of 128 + n.
     """
 
     def __init__(
-        self, engine: Engine, engine_directory: Path, directory: Path, image: str = "busybox"
+        self,
+        engine: Engine,
+        engine_directory: Path,
+        directory: Path,
+        image: str = "busybox",
+        *,
+        tells_signals: bool = True,
     ) -> None:
+        self.tells_signals = tells_signals
         self.engine = engine
         self.engine_directory = engine_directory
         self.directory = directory

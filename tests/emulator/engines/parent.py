@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from pytest_flymachines.emulator.engines import ENGINES
+from tests.emulator.engines import dockerd
 from tests.emulator.engines.lab import Lab, output
 
 # Whatever a program may do to get away from its parent.
@@ -23,7 +24,8 @@ RUNAWAYS = (
 
 async def main() -> None:
     directory = Path(sys.argv[2])
-    lab = Lab(ENGINES[sys.argv[1]](directory / "engine"), directory / "engine", directory)
+    engine = ENGINES[sys.argv[1]](directory / "engine")
+    lab = Lab(engine, directory / "engine", directory, dockerd.IMAGE)
     running = await lab.start("sh", "-c", "sleep 7004 & sleep 7005 & wait", tty=True)
     await output(running, RUNAWAYS)
     suspended = await lab.start("sh", "-c", "setsid sleep 7006 & wait")

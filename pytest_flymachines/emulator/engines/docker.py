@@ -1,0 +1,308 @@
+"""Machines as containers of a Docker or podman daemon, from the images that configs name."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+from pathlib import Path
+from typing import Any
+
+from docker.errors import APIError, DockerException, NotFound
+from docker.errors import ImageNotFound as DockerImageNotFound
+from docker.types import IPAMConfig, IPAMPool
+
+from pytest_flymachines.emulator.engines.base import (
+    EngineError,
+    ImageNotFound,
+    MachineConfigForEngine,
+    Probe,
+)
+from pytest_flymachines.emulator.engines.cgroups import pids_limit
+from pytest_flymachines.emulator.engines.docker_client import (
+    OWNER,
+    archive,
+    connect,
+    import_probe_image,
+    owner_label,
+    remove_all,
+    sweep,
+)
+from pytest_flymachines.emulator.engines.docker_machine import DockerMachine, unexecutable
+from pytest_flymachines.emulator.engines.supervised import remove_tree
+
+__all__ = ["DockerEngine"]
+
+_THREADS = 64
+_MARK = "container"
+"""File in a machine's directory with the id of the container that has its root file system."""
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network of the daemon; `has_6pn`: machines have their `private_ip` in it."""
+
+    id: str
+    has_6pn: bool
+
+
+class DockerEngine:
+    """Containers; see `docs/engines.md`.
+
+    Args:
+        directory: For what all machines share; private to the user.
+    """
+
+    name = "docker"
+    honours_image = True
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._label = owner_label()
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
+        self._lock = asyncio.Lock()
+        self._client: Any = None
+        self._cpus = 1
+        self._watcher: subprocess.Popen[bytes] | None = None
+        self._networks: dict[str, _Network] = {}
+
+    async def probe(self) -> Probe:
+        """As in `Engine.probe`; with an image made of this computer's shell."""
+        try:
+            api = await self._api()
+            image = await self._call(import_probe_image, api, self._label)
+            with tempfile.TemporaryDirectory(prefix="pytest-flymachines-") as directory:
+                path = Path(directory)
+                config = MachineConfigForEngine(
+                    id="probe",
+                    app="probe",
+                    directory=path,
+                    image=image,
+                    argv=["/bin/sh", "-c", "read never < /dev/ptmx"],
+                    hostname="probe",
+                    private_ip="fdaa:0:ffff:a7b:1::2",
+                    log=path / "log",
+                )
+                machine = await self.start(config)
+                outcome = await machine.exec(["/bin/sh", "-c", "exit 7"], timeout_s=30)
+                reachable = await _refuses(machine)
+                await machine.kill()
+                await self.discard(path)
+            await self._call(api.remove_image, image, force=True)
+        except (EngineError, DockerException, OSError) as error:
+            return Probe(works=False, why=str(error))
+        if outcome.exit_code != 7:
+            return Probe(works=False, why=f"`exit 7` in a container ended as {outcome}")
+        if not reachable:
+            return Probe(
+                works=False,
+                why="containers have no address that this process can reach, as with Docker "
+                "Desktop and rootless daemons",
+            )
+        return Probe(works=True)
+
+    async def resolve_image(self, image: str) -> str:
+        """As in `Engine.resolve_image`; the image is pulled if the daemon does not have it."""
+        try:
+            found = await self._image(image)
+        except (DockerImageNotFound, NotFound) as error:
+            raise ImageNotFound(f"image {image}: {error}") from error
+        except (DockerException, OSError) as error:
+            raise EngineError(f"image {image}: {error}") from error
+        digests = [name.partition("@")[2] for name in found.get("RepoDigests") or ()]
+        digest: str = (digests or [found["Id"]])[0]
+        return digest
+
+    async def start(self, machine: MachineConfigForEngine) -> DockerMachine:
+        """As in `Engine.start`."""
+        try:
+            return await self._start(machine)
+        except (DockerException, OSError) as error:
+            raise EngineError(f"container for {machine.id}: {error}") from error
+
+    async def discard(self, directory: Path) -> None:
+        """As in `Engine.discard`."""
+        await self._remove_container(directory)
+        await asyncio.to_thread(remove_tree, directory)
+
+    async def close(self) -> None:
+        """As in `Engine.close`."""
+        if self._client is not None:
+            await self._call(remove_all, self._client, self._label)
+            self._client.close()
+            self._client = None
+        if self._watcher is not None:
+            self._watcher.kill()
+            await asyncio.to_thread(self._watcher.wait)
+            assert self._watcher.stdin is not None
+            self._watcher.stdin.close()
+        self._pool.shutdown()
+
+    async def _start(self, machine: MachineConfigForEngine) -> DockerMachine:
+        api = await self._api()
+        image = await self._image(machine.image)
+        image_id = await self._kept(machine.directory) or image["Id"]
+        network = await self._network(machine)
+        address = machine.private_ip if network.has_6pn else None
+        endpoint = api.create_endpoint_config(ipv6_address=address)
+        created = await self._call(
+            api.create_container,
+            image_id,
+            **_command(machine, image["Config"]),
+            name=f"pytest-flymachines-{self._label}-{machine.id}-{os.urandom(3).hex()}",
+            hostname=machine.hostname,
+            user=machine.user or "",
+            tty=machine.tty,
+            environment=dict(machine.env),
+            labels={OWNER: self._label},
+            host_config=self._host_config(api, machine, network),
+            networking_config=api.create_networking_config({network.id: endpoint}),
+            use_config_proxy=False,
+        )
+        container = created["Id"]
+        await self._remove_container(machine.directory)
+        (machine.directory / _MARK).write_text(container)
+        if machine.files:
+            await self._call(api.put_archive, container, "/", archive(machine.files))
+        running = DockerMachine(api, self._pool, container, machine)
+        try:
+            await running.start()
+        except EngineError as error:
+            if (code := unexecutable(str(error))) is None:
+                raise
+            running.failed(code, str(error))
+        return running
+
+    def _host_config(self, api: Any, machine: MachineConfigForEngine, network: _Network) -> Any:
+        memory = f"{machine.memory_mb}m"
+        return api.create_host_config(
+            mem_limit=memory,
+            memswap_limit=memory,
+            nano_cpus=min(machine.cpus, self._cpus) * 10**9,
+            pids_limit=pids_limit(machine.memory_mb),
+            binds={str(m.source): {"bind": m.path, "mode": "rw"} for m in machine.mounts},
+            extra_hosts={"fly-local-6pn": machine.private_ip} if network.has_6pn else None,
+            dns=list(machine.nameservers) or None,
+            init=True,
+            log_config={"Type": "none", "Config": {}},
+        )
+
+    async def _network(self, machine: MachineConfigForEngine) -> _Network:
+        """The network of the app's 6PN: its machines reach each other at their `private_ip`."""
+        # Not /48, as on Fly: Docker 20 counts addresses in 64 bits and would give another.
+        prefix = str(IPv6Network(f"{machine.private_ip}/64", strict=False))
+        async with self._lock:
+            if prefix not in self._networks:
+                self._networks[prefix] = await self._make_network(prefix)
+        return self._networks[prefix]
+
+    async def _make_network(self, prefix: str) -> _Network:
+        name = f"pytest-flymachines-{self._label}-{len(self._networks)}"
+        create = functools.partial(
+            self._call, self._client.create_network, name, labels={OWNER: self._label}
+        )
+        pools = IPAMConfig(pool_configs=[IPAMPool(subnet=prefix)])
+        try:
+            made = await create(enable_ipv6=True, ipam=pools)
+        except APIError as error:
+            if "overlaps" not in str(error):
+                raise
+            # Another emulator on this daemon has the same organization and network.
+            return _Network((await create())["Id"], has_6pn=False)
+        return _Network(made["Id"], has_6pn=True)
+
+    async def _image(self, image: str) -> Any:
+        """What the daemon knows of an image, pulled if it has none of that name."""
+        api = await self._api()
+        try:
+            return await self._call(api.inspect_image, image)
+        except DockerImageNotFound:
+            repository, tag = _split(image)
+            await self._call(api.pull, repository, tag=tag)
+            return await self._call(api.inspect_image, image)
+
+    async def _kept(self, directory: Path) -> str | None:
+        """An image of the root file system of the boot before, if the directory was kept."""
+        mark = directory / _MARK
+        if not mark.exists():
+            return None
+        changes = f"LABEL {OWNER}={self._label}"
+        committed = await self._call(self._client.commit, mark.read_text(), changes=changes)
+        image: str = committed["Id"]
+        return image
+
+    async def _remove_container(self, directory: Path) -> None:
+        mark = directory / _MARK
+        if mark.exists() and self._client is not None:
+            try:
+                await self._call(
+                    self._client.remove_container, mark.read_text(), force=True, v=True
+                )
+            except NotFound:
+                pass
+            except APIError as error:
+                raise EngineError(f"container of {directory}: {error}") from error
+            mark.unlink()
+
+    async def _api(self) -> Any:
+        async with self._lock:
+            if self._client is None:
+                client = await self._call(connect)
+                await self._call(sweep, client)
+                self._cpus = (await self._call(client.info))["NCPU"]
+                self._watcher = subprocess.Popen(
+                    [sys.executable, "-m", f"{__package__}.docker_watch", self._label],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+                self._client = client
+        return self._client
+
+    async def _call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        call = functools.partial(function, *arguments, **options)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+
+def _command(machine: MachineConfigForEngine, image: Any) -> dict[str, list[str]]:
+    """Entrypoint and cmd: `init.exec`, or each from the config or else from the image."""
+    if machine.argv:
+        argv = list(machine.argv)
+    else:
+        own = (machine.entrypoint, machine.cmd)
+        images = (image.get("Entrypoint"), image.get("Cmd"))
+        argv = [
+            w for o, i in zip(own, images, strict=True) for w in (o if o is not None else i) or ()
+        ]
+    if not argv:
+        raise EngineError(f"image {machine.image} has no command, and the config gives none")
+    return {"entrypoint": argv[:1], "command": argv[1:]}
+
+
+def _split(image: str) -> tuple[str, str]:
+    """Repository and tag, or digest, as the daemon wants them for a pull."""
+    if "@" in image:
+        repository, _, digest = image.partition("@")
+        return repository, digest
+    head, slash, last = image.rpartition("/")
+    name, _, tag = last.partition(":")
+    return f"{head}{slash}{name}", tag or "latest"
+
+
+async def _refuses(machine: DockerMachine) -> bool:
+    """Whether connections get as far as the container, in which nothing listens."""
+    try:
+        async with asyncio.timeout(3):
+            (await machine.connect(9)).close()
+    except ConnectionRefusedError:
+        return True
+    except (TimeoutError, OSError):
+        return False
+    return True

@@ -1,0 +1,260 @@
+"""One machine that is a container."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+from docker.errors import APIError, DockerException
+from docker.utils.socket import frames_iter
+
+from pytest_flymachines.emulator.engines.base import (
+    EngineError,
+    ExecOutcome,
+    ExitStatus,
+    GuestProcess,
+    MachineConfigForEngine,
+)
+from pytest_flymachines.emulator.engines.output import LIMIT_BYTES
+from pytest_flymachines.emulator.engines.processes import describe
+
+__all__ = ["DockerMachine", "unexecutable"]
+
+_KILLED = 137
+_REFUSED_PROGRAM = b"OCI runtime exec failed"
+
+
+class DockerMachine:
+    """A container, attached to before it was started.
+
+    Args:
+        api: The daemon's client.
+        pool: Runs its blocking calls.
+        container: Id.
+        config: What it was made from.
+    """
+
+    def __init__(
+        self, api: Any, pool: Executor, container: str, config: MachineConfigForEngine
+    ) -> None:
+        self._api = api
+        self._pool = pool
+        self._container = container
+        self._config = config
+        self._paused = False
+        self._addresses: list[str] = []
+        loop = asyncio.get_running_loop()
+        self._status: asyncio.Future[ExitStatus] = loop.create_future()
+
+    async def start(self) -> None:
+        """Start it; its output goes to the log from the first byte on."""
+        stream = await self._call(self._api.attach, self._container, stream=True)
+        try:
+            await self._call(self._api.start, self._container)
+        except BaseException:
+            _close(stream)
+            raise
+        loop = asyncio.get_running_loop()
+        copy = functools.partial(self._copy_output, stream, loop)
+        threading.Thread(target=copy, name=f"log of {self._config.id}", daemon=True).start()
+        state = await self._call(self._api.inspect_container, self._container)
+        for network in state["NetworkSettings"]["Networks"].values():
+            found = (network["IPAddress"], network["GlobalIPv6Address"])
+            self._addresses += [address for address in found if address]
+
+    def failed(self, exit_code: int, why: str) -> None:
+        """Its program could not be executed: it has ended before it began."""
+        self._status.set_result(ExitStatus(exit_code=exit_code))
+        with self._config.log.open("a") as log:
+            log.write(f"{why}\n")
+
+    async def wait(self) -> ExitStatus:
+        """As in `RunningMachine.wait`."""
+        return await asyncio.shield(self._status)
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        timeout_s: float,
+    ) -> ExecOutcome:
+        """As in `RunningMachine.exec`; a death by signal is told as 128 + n, like a shell does."""
+        output = _Output()
+        work = asyncio.get_running_loop().run_in_executor(
+            self._pool, self._exec, list(argv), stdin, dict(env or {}), output
+        )
+        try:
+            async with asyncio.timeout(timeout_s):
+                code = await asyncio.shield(work)
+        except TimeoutError:
+            work.add_done_callback(lambda done: done.exception())
+            return ExecOutcome(timed_out=True, stdout=output.content(1), stderr=output.content(2))
+        except (DockerException, OSError) as error:
+            raise EngineError(f"exec in container {self._container[:12]}: {error}") from error
+        stdout, stderr = output.content(1), output.content(2)
+        if code in {126, 127} and stdout.startswith(_REFUSED_PROGRAM):
+            code = unexecutable(stdout.decode(errors="replace")) or code
+            stdout, stderr = b"", stdout
+        return ExecOutcome(exit_code=code, stdout=stdout, stderr=stderr)
+
+    def signal(self, number: int) -> None:
+        """As in `RunningMachine.signal`."""
+        self._pool.submit(_quietly, self._api.kill, self._container, signal=number)
+
+    async def kill(self) -> None:
+        """As in `RunningMachine.kill`."""
+        if self._paused:
+            await self._call(_quietly, self._api.unpause, self._container)
+        if not self._status.done():
+            await self._call(_quietly, self._api.kill, self._container)
+        await self.wait()
+
+    async def suspend(self) -> None:
+        """As in `RunningMachine.suspend`."""
+        await self._call(self._api.pause, self._container)
+        self._paused = True
+
+    async def resume(self) -> None:
+        """As in `RunningMachine.resume`."""
+        await self._call(self._api.unpause, self._container)
+        self._paused = False
+
+    async def connect(self, port: int) -> socket.socket:
+        """As in `RunningMachine.connect`."""
+        failure: OSError = ConnectionRefusedError(f"machine {self._config.id} has ended")
+        if not self._status.done():
+            for address in self._addresses:
+                family = socket.AF_INET6 if ":" in address else socket.AF_INET
+                sock = socket.socket(family, socket.SOCK_STREAM)
+                sock.setblocking(False)
+                try:
+                    await asyncio.get_running_loop().sock_connect(sock, (address, port))
+                except OSError as error:
+                    sock.close()
+                    failure = error
+                except BaseException:
+                    sock.close()
+                    raise
+                else:
+                    return sock
+        raise failure
+
+    async def processes(self) -> list[GuestProcess]:
+        """As in `RunningMachine.processes`; less is known of another computer's or user's."""
+        try:
+            top = await self._call(self._api.top, self._container, ps_args="-eo pid,comm,args")
+        except EngineError:
+            return []
+        found = []
+        listeners: dict[str, dict[str, tuple[str, str]]] = {}
+        for pid, name, command in top["Processes"]:
+            if name in {"docker-init", "tini"}:
+                continue
+            described = describe(Path("/proc", pid), listeners)
+            found.append(described or GuestProcess(pid=int(pid), command=command))
+        return sorted(found, key=lambda process: process.pid)
+
+    async def memory(self) -> tuple[int, int]:
+        """As in `RunningMachine.memory`."""
+        stats = await self._call(self._api.stats, self._container, stream=False, one_shot=True)
+        memory = stats["memory_stats"]
+        details = memory.get("stats", {})
+        cache = details.get("total_inactive_file", details.get("inactive_file", 0))
+        limit = self._config.memory_mb
+        return max(0, limit - (memory.get("usage", 0) - cache) // 2**20), limit
+
+    async def _call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        call = functools.partial(function, *arguments, **options)
+        try:
+            return await loop.run_in_executor(self._pool, call)
+        except (DockerException, OSError) as error:
+            raise EngineError(f"container {self._container[:12]}: {error}") from error
+
+    def _exec(self, argv: list[str], stdin: bytes, env: dict[str, str], output: _Output) -> int:
+        created = self._api.exec_create(
+            self._container, argv, stdin=bool(stdin), environment=env, workdir="/", user="0:0"
+        )
+        stream = self._api.exec_start(created["Id"], socket=True)
+        try:
+            if stdin:
+                threading.Thread(target=_feed, args=(stream, stdin), daemon=True).start()
+            for number, piece in frames_iter(stream, tty=False):
+                output.add(number, piece)
+        finally:
+            _close(stream)
+        state = self._api.exec_inspect(created["Id"])
+        return int(state["ExitCode"] if state["ExitCode"] is not None else _KILLED)
+
+    def _copy_output(self, stream: Any, loop: asyncio.AbstractEventLoop) -> None:
+        with self._config.log.open("ab", buffering=0) as log, contextlib.suppress(OSError):
+            for piece in stream:
+                log.write(piece)
+        _close(stream)
+        status = self._final_status()
+
+        def tell() -> None:
+            if not self._status.done():
+                self._status.set_result(status)
+
+        with contextlib.suppress(RuntimeError):  # The loop was closed with the machine running.
+            loop.call_soon_threadsafe(tell)
+
+    def _final_status(self) -> ExitStatus:
+        try:
+            self._api.wait(self._container, timeout=None)
+            state = self._api.inspect_container(self._container)["State"]
+        except (DockerException, OSError):
+            return ExitStatus(exit_code=_KILLED)  # Removed by force.
+        return ExitStatus(exit_code=state["ExitCode"], oom_killed=state["OOMKilled"])
+
+
+def unexecutable(message: str) -> int | None:
+    """Exit code for a program that could not be executed; None if something else is wrong."""
+    if "executable file not found" in message or "no such file or directory" in message:
+        return 127
+    return 126 if "permission denied" in message or "exec format error" in message else None
+
+
+class _Output:
+    """What has come of stdout (1) and stderr (2), each up to the limit."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[int, list[bytes]] = {1: [], 2: []}
+        self._room = {1: LIMIT_BYTES, 2: LIMIT_BYTES}
+
+    def add(self, number: int, piece: bytes) -> None:
+        if self._room[number] > 0:
+            self._pieces[number].append(piece[: self._room[number]])
+            self._room[number] -= len(piece)
+
+    def content(self, number: int) -> bytes:
+        return b"".join(self._pieces[number])
+
+
+def _feed(stream: Any, content: bytes) -> None:
+    sock = getattr(stream, "_sock", stream)
+    with contextlib.suppress(OSError):
+        sock.sendall(content)
+        sock.shutdown(socket.SHUT_WR)
+
+
+def _close(stream: Any) -> None:
+    """Close a stream of the SDK by its response: its own `close` leaves the connection open."""
+    with contextlib.suppress(OSError, ValueError):
+        stream._response.close()  # noqa: SLF001 (there is no public way to it)
+
+
+def _quietly(function: Callable[..., object], *arguments: object, **options: object) -> None:
+    """Call what fails when the container has just ended."""
+    with contextlib.suppress(APIError):
+        function(*arguments, **options)

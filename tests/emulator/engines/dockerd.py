@@ -1,0 +1,100 @@
+"""A Docker daemon of our own for tests, with an image made of this computer's busybox."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import socket
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+
+IMAGE = "test/busybox:1"
+
+_APPLETS = (
+    "cat chmod cut dd echo false grep head httpd id ip kill ls mkdir mount nc nohup od printf ps "
+    "pwd rm setsid sh sleep test touch true tty wc"
+)
+
+
+def missing() -> str | None:
+    """Why no daemon can be run here, or None."""
+    if os.geteuid() != 0:
+        return "a Docker daemon needs root"
+    for program in ("dockerd", "busybox"):
+        if shutil.which(program) is None:
+            return f"no {program} (Debian: packages docker.io and busybox-static)"
+    return None
+
+
+@contextlib.contextmanager
+def daemon(directory: Path) -> Iterator[str]:
+    """Run one, with the image in it; gives what DOCKER_HOST should be.
+
+    It neither makes docker0 nor touches the packet filter of this computer.
+    """
+    url = f"unix://{directory}/docker.sock"
+    groups = f"pytest-flymachines-docker-{os.getpid()}"
+    command = ["dockerd", "--host", url, "--bridge=none", f"--cgroup-parent=/{groups}"]
+    command += ["--data-root", f"{directory}/data", "--exec-root", f"{directory}/exec"]
+    command += ["--pidfile", f"{directory}/pid"]
+    command += ["--iptables=false", "--ip6tables=false", "--ip-masq=false", "--ip-forward=false"]
+    with (directory / "dockerd.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        client = _client(url, process, directory)
+        client.api.import_image_from_data(
+            _root_file_system(), repository="test/busybox", tag="1", changes=["CMD sleep 9999"]
+        )
+        client.close()
+        yield url
+    finally:
+        process.terminate()
+        process.wait(60)
+        for group in Path("/sys/fs/cgroup").glob(f"*/{groups}"):
+            group.rmdir()
+
+
+def _client(url: str, process: subprocess.Popen[bytes], directory: Path) -> Any:
+    """A client, once the daemon listens."""
+    deadline = time.monotonic() + 60
+    while True:
+        with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(OSError):
+            sock.connect(url.removeprefix("unix://"))
+            return docker.DockerClient(url)
+        log = (directory / "dockerd.log").read_text()
+        assert process.poll() is None, log
+        assert time.monotonic() < deadline, log
+        time.sleep(0.1)
+
+
+def _root_file_system() -> bytes:
+    busybox = shutil.which("busybox")
+    assert busybox is not None
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.add(busybox, "bin/busybox")
+        for name in _APPLETS.split():
+            link = tarfile.TarInfo(f"bin/{name}")
+            link.type = tarfile.SYMTYPE
+            link.linkname = "busybox"
+            tar.addfile(link)
+        for name, content in {
+            "etc/passwd": "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/tmp:/bin/sh\n",
+            "etc/group": "root:x:0:\ndaemon:x:1:\n",
+            "root/.keep": "",
+        }.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content.encode()))
+        tmp = tarfile.TarInfo("tmp")
+        tmp.type, tmp.mode = tarfile.DIRTYPE, 0o1777
+        tar.addfile(tmp)
+    return buffer.getvalue()

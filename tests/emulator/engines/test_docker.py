@@ -1,0 +1,177 @@
+"""Machines that are containers: what is only theirs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from pytest_flymachines.emulator.engines import docker_client
+from pytest_flymachines.emulator.engines.base import EngineError, ImageNotFound
+from tests.emulator.engines import dockerd
+from tests.emulator.engines.lab import DEADLINE_S, Lab, eventually, output, sh
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
+
+DIGEST = "sha256:" + "0" * 64
+
+
+@pytest.fixture(scope="module", params=["docker"])
+def engine_name(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def daemon(docker_host: str) -> Any:
+    client = docker.DockerClient(docker_host)
+    yield client.api
+    client.close()
+
+
+def image(daemon: Any, tag: str, *changes: str) -> str:
+    """The test image with other settings."""
+    container = daemon.create_container(dockerd.IMAGE)
+    daemon.commit(container, repository="test/made", tag=tag, changes="\n".join(changes))
+    daemon.remove_container(container)
+    return f"test/made:{tag}"
+
+
+class TestImages:
+    async def test_local_tag_works_without_a_registry(self, lab: Lab, daemon: Any) -> None:
+        digest = await lab.engine.resolve_image(dockerd.IMAGE)
+        assert digest == daemon.inspect_image(dockerd.IMAGE)["Id"]
+
+    async def test_unknown_image(self, lab: Lab) -> None:
+        with pytest.raises((ImageNotFound, EngineError), match=r"127\.0\.0\.1:1/no/such"):
+            await lab.engine.resolve_image("127.0.0.1:1/no/such:tag")
+
+    async def test_settings_of_the_image_are_beneath_those_of_the_config(
+        self, lab: Lab, daemon: Any
+    ) -> None:
+        made = image(
+            daemon,
+            "settings",
+            "ENV A=image",
+            "ENV B=image",
+            "USER daemon",
+            "WORKDIR /tmp",
+            'ENTRYPOINT ["/bin/sh", "-c"]',
+            'CMD ["echo $A $B $(id -u) $(pwd)"]',
+        )
+        await (await lab.start(image=made, env={"B": "config"})).wait()
+        assert lab.log("m1").read_text() == "image config 1 /tmp\n"
+        await (await lab.start(image=made, user="root", cmd=["id -u"])).wait()
+        assert lab.log("m2").read_text() == "0\n"
+        await (await lab.start(image=made, entrypoint=["/bin/echo"])).wait()
+        assert lab.log("m3").read_text() == "echo $A $B $(id -u) $(pwd)\n"
+        machine = await lab.start("sleep", "60", image=made)
+        assert await output(machine, "echo $A $(id -u) $(pwd)") == "image 0 /"
+
+    async def test_image_without_a_command_needs_one(self, lab: Lab, daemon: Any) -> None:
+        daemon.import_image_from_data(docker_client.archive([]), repository="test/empty")
+        with pytest.raises(EngineError, match="test/empty:latest has no command"):
+            await lab.start(image="test/empty:latest")
+
+    async def test_digest_selects_an_image(self, lab: Lab, daemon: Any) -> None:
+        digest = daemon.inspect_image(dockerd.IMAGE)["Id"]
+        assert await lab.engine.resolve_image(digest) == digest
+
+
+class TestGuest:
+    async def test_memory_and_cpus(self, lab: Lab, daemon: Any) -> None:
+        await lab.start(memory_mb=128, cpus=1)
+        (container,) = daemon.containers(filters={"label": docker_client.OWNER})
+        limits = daemon.inspect_container(container["Id"])["HostConfig"]
+        assert limits["Memory"] == limits["MemorySwap"] == 128 * 2**20
+        assert limits["NanoCpus"] == 10**9
+        assert limits["PidsLimit"] == 1024
+
+    async def test_more_cpus_than_there_are(self, lab: Lab) -> None:
+        assert await output(await lab.start(cpus=512), "echo fine") == "fine"
+
+    async def test_memory_hog_is_killed(self, lab: Lab) -> None:
+        hog = "dd if=/dev/zero of=/dev/null bs=400M count=1"
+        machine = await lab.start("sh", "-c", f"exec {hog}", memory_mb=64)
+        status = await machine.wait()
+        assert (status.exit_code, status.oom_killed) == (137, True)
+
+    async def test_hostname(self, lab: Lab) -> None:
+        machine = await lab.start(hostname="somewhere")
+        assert await output(machine, "cat /etc/hostname") == "somewhere"
+
+
+class TestNetwork:
+    async def test_machines_of_a_network_reach_each_other(self, lab: Lab) -> None:
+        serve = "echo reached > /tmp/index.html; exec httpd -f -p 7004 -h /tmp"
+        await lab.start("sh", "-c", serve, private_ip="fdaa:0:7:a7b:1::2")
+        near = await lab.start(private_ip="fdaa:0:7:a7b:2::2")
+        far = await lab.start(private_ip="fdaa:0:8:a7b:3::2")
+        ask = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 fdaa:0:7:a7b:1::2 7004"
+        await eventually(lambda: sh(near, ask), lambda o: b"reached" in o.stdout)
+        assert b"reached" not in (await sh(far, ask)).stdout
+
+    async def test_own_address_has_its_name(self, lab: Lab) -> None:
+        machine = await lab.start(private_ip="fdaa:0:7:a7b:5::2")
+        assert "fdaa:0:7:a7b:5::2\tfly-local-6pn" in await output(machine, "cat /etc/hosts")
+        assert "fdaa:0:7:a7b:5::2/64" in await output(machine, "ip a")
+
+
+class TestEndings:
+    async def test_nothing_is_left(self, lab: Lab, daemon: Any) -> None:
+        machine = await lab.start()
+        await machine.kill()
+        await lab.end()
+        lab.machines.clear()
+        mine = {"label": docker_client.OWNER}
+        assert daemon.containers(all=True, filters=mine) == []
+
+    async def test_kill_of_the_emulator_removes_its_containers(
+        self, docker_host: str, daemon: Any, tmp_path: Path
+    ) -> None:
+        command = [sys.executable, "-m", "tests.emulator.engines.parent", "docker", str(tmp_path)]
+        environment = {**os.environ, "DOCKER_HOST": docker_host}
+        mine = {"label": docker_client.OWNER}
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, env=environment, start_new_session=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            assert len(daemon.containers(filters=mine)) == 2
+            os.killpg(process.pid, signal.SIGKILL)
+        deadline = time.monotonic() + DEADLINE_S
+        while left := daemon.containers(all=True, filters=mine):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
+
+    def test_sweep_removes_what_dead_processes_left_and_nothing_else(self, daemon: Any) -> None:
+        labels = {
+            "dead": "999999999-1-aa",
+            "alive": docker_client.owner_label(),
+            "other": None,
+        }
+        ids = {
+            name: daemon.create_container(
+                dockerd.IMAGE, labels={docker_client.OWNER: label} if label else {}
+            )["Id"]
+            for name, label in labels.items()
+        }
+        docker_client.sweep(daemon)
+        left = {container["Id"] for container in daemon.containers(all=True)}
+        assert ids["dead"] not in left
+        assert {ids["alive"], ids["other"]} <= left
+        for name in ("alive", "other"):
+            daemon.remove_container(ids[name])
+
+
+async def test_no_daemon_says_where_it_looked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
+    with pytest.raises(EngineError, match=r"unix:///no/such\.sock"):
+        docker_client.connect()
