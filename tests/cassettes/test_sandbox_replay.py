@@ -1,0 +1,217 @@
+"""Everything that the handle does, recorded on a real machine, replays without one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+SUITE = """
+import os
+import subprocess
+import threading
+
+import pytest
+from pytest_flymachines import (
+    CommandFailed, CommandTimeout, ExpectTimeout, NotFound, SandboxFileNotFound, SandboxIsADirectory
+)
+
+
+@pytest.fixture(scope="session")
+def built(fly_sandbox):
+    fly_sandbox.exec("mkdir -p out && echo built > out/result")
+    yield "out/result"
+    fly_sandbox.exec("rm -r out")
+
+
+def test_exec(fly_sandbox, built):
+    done = fly_sandbox.exec(["sh", "-c", "cat; echo err >&2; exit 3"], stdin="in", check=False)
+    assert (done.stdout, done.stderr, done.exit_code) == ("in", "err\\n", 3)
+    assert fly_sandbox.read_text(built) == "built\\n"
+
+
+def test_streaming(fly_sandbox):
+    pieces = []
+    fly_sandbox.exec(
+        "for i in 1 2 3; do echo $i; sleep 0.3; done", on_output=lambda *a: pieces.append(a)
+    )
+    assert len(pieces) >= 2
+
+
+def test_failure(fly_sandbox):
+    with pytest.raises(CommandFailed):
+        fly_sandbox.exec("exit 1")
+    with pytest.raises(CommandTimeout):
+        fly_sandbox.exec("sleep 30", timeout=0.4)
+
+
+def test_large_output(fly_sandbox):
+    out = fly_sandbox.exec("seq 1 100000").stdout
+    assert out.endswith("\\n100000\\n")
+    assert len(fly_sandbox.exec("head -c 400000 /dev/urandom | base64").stdout) > 500000
+
+
+def test_files(fly_sandbox, tmp_path):
+    data = bytes(range(256)) * 4000
+    fly_sandbox.write_file("deep/er/file.bin", data)
+    assert fly_sandbox.read_file("deep/er/file.bin") == data
+    assert fly_sandbox.stat("deep/er/file.bin").size == len(data)
+    assert [f.name for f in fly_sandbox.list_files("deep")] == ["er"]
+    with pytest.raises(SandboxFileNotFound):
+        fly_sandbox.read_file("nothing")
+    with pytest.raises(SandboxIsADirectory):
+        fly_sandbox.read_file("deep")
+    path = fly_sandbox.path("deep") / "sp ace\\n\\u00fc"
+    path.write_text("x")
+    assert path.exists()
+    assert {p.name for p in fly_sandbox.glob("deep/*")} == {"er", path.name}
+    path.unlink()
+
+
+def test_trees(fly_sandbox, tmp_path):
+    here = tmp_path / "tree"
+    (here / "sub").mkdir(parents=True)
+    (here / "a.txt").write_text("a")
+    (here / "sub" / "b.sh").write_text("#!/bin/sh\\n")
+    (here / "sub" / "b.sh").chmod(0o755)
+    fly_sandbox.upload(here, "tree")
+    assert fly_sandbox.exec("find tree -type f | sort").stdout == "tree/a.txt\\ntree/sub/b.sh\\n"
+    fly_sandbox.download("tree", tmp_path / "back")
+    assert (tmp_path / "back" / "sub" / "b.sh").stat().st_mode & 0o100
+
+
+def test_process(fly_sandbox):
+    with fly_sandbox.popen("echo starting; sleep 0.3; echo ready; exec sleep 60") as process:
+        process.wait_for_log("ready", timeout=30)
+        assert process.poll() is None
+        with pytest.raises(ExpectTimeout):
+            process.wait_for_log("never", timeout=0.7)
+        process.terminate()
+        assert process.wait(timeout=30) == 128 + 15 or process.returncode == -15
+
+
+def test_stdin(fly_sandbox):
+    with fly_sandbox.popen("read line; echo got $line") as process:
+        process.stdin.write(b"hello\\n")
+        process.stdin.flush()
+        process.wait_for_log("got hello", timeout=30)
+
+
+def test_port(fly_sandbox):
+    with fly_sandbox.popen("exec python3 -m http.server 8123") as server:
+        server.wait_for_port(8123, timeout=30)
+
+
+def test_terminal(fly_sandbox):
+    with fly_sandbox.terminal() as terminal:
+        terminal.send_line("echo $((6*7))")
+        terminal.expect("42", timeout=30)
+        terminal.resize(30, 100)
+        terminal.send_line("exit")
+        terminal.wait(timeout=30)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_workspace(fly_workspace, n):
+    assert not fly_workspace.exists("mine")
+    fly_workspace.write_file("mine", str(n))
+    assert fly_workspace.exec("cat mine").stdout == str(n)
+
+
+def test_checkpoint(fly_workspace):
+    fly_workspace.write_file("a", "1")
+    fly_workspace.checkpoint("one")
+    fly_workspace.write_file("a", "2")
+    fly_workspace.restore("one")
+    assert fly_workspace.read_text("a") == "1"
+
+
+def test_threads(fly_sandbox):
+    out = {}
+
+    def run(n):
+        out[n] = fly_sandbox.exec(["echo", str(n)]).stdout
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert out == {n: f"{n}\\n" for n in range(4)}
+
+
+def test_machine(fly_sandbox, fly_client):
+    assert fly_sandbox.status().state == "running"
+    machine = fly_client.get_machine(fly_sandbox.app, fly_sandbox.machine_id)
+    assert machine.id == fly_sandbox.machine_id
+    with pytest.raises(NotFound):
+        fly_client.get_machine(fly_sandbox.app, "00000000000000")
+
+
+def test_fresh(fly_sandbox_factory, fly_sandbox):
+    fresh = fly_sandbox_factory(fresh=True, auto_destroy=False)
+    assert fresh.machine_id != fly_sandbox.machine_id
+    fresh.write_file("/root/kept", "x")
+    fresh.stop()
+    fresh.start()
+    assert fresh.exec("echo back").stdout == "back\\n"
+    fresh.destroy()
+
+
+def test_another_spec(fly_sandbox_factory, fly_sandbox):
+    other = fly_sandbox_factory(memory_mb=512)
+    assert other.exec("echo other").stdout == "other\\n"
+    assert other.machine_id != fly_sandbox.machine_id
+"""
+COUNT = 17
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    for name in list(os.environ):
+        if name.startswith(("FLY_", "PYTEST_", "COOK_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makeini("[pytest]\nfilterwarnings = error\naddopts = -p no:cacheprovider -ra\n")
+    (pytester.path / "test_all.py").write_text(SUITE)
+    return pytester
+
+
+def run(project: pytest.Pytester, *args: str, prefix: tuple[str, ...] = ()) -> pytest.RunResult:
+    plugin = ["-p", "pytest_flymachines.plugin"]
+    if "-n" in args:
+        plugin += ["-p", "xdist.plugin"]
+    return project.run(*prefix, sys.executable, "-m", "pytest", *plugin, *args)
+
+
+def replay(project: pytest.Pytester, *args: str) -> pytest.RunResult:
+    strict = ["--fly-missing-cassette=fail", "--fly-unused=fail"]
+    return run(project, *strict, *args, prefix=("unshare", "-rn"))
+
+
+@pytest.mark.parametrize("agent", ["auto", "off"])
+def test_all_that_the_handle_does_replays_in_any_order(
+    project: pytest.Pytester, agent: str
+) -> None:
+    ask = [f"--fly-agent={agent}"]
+    run(project, *ask, "--fly-mode=local", "--fly-record=all").assert_outcomes(passed=COUNT)
+    replay(project, *ask).assert_outcomes(passed=COUNT)
+    collected = replay(project, *ask, "--collect-only", "-q").outlines
+    ids = [line for line in collected if "::" in line]
+    replay(project, *ask, *reversed(ids)).assert_outcomes(passed=COUNT)
+    for nodeid in ids[:: 1 if os.environ.get("EACH") else 5]:
+        replay(project, *ask, nodeid).assert_outcomes(passed=1)
+    replay(project, *ask, "-n", "2").assert_outcomes(passed=COUNT)
+
+
+def test_what_workers_recorded_replays_elsewhere(project: pytest.Pytester, tmp_path: Path) -> None:
+    recorded = run(project, "--fly-mode=local", "--fly-record=all", "-n", "2")
+    recorded.assert_outcomes(passed=COUNT)
+    elsewhere = tmp_path / "elsewhere"
+    project.path.rename(elsewhere)
+    project.path.mkdir()
+    for path in elsewhere.iterdir():
+        path.rename(project.path / path.name)
+    replay(project).assert_outcomes(passed=COUNT)
