@@ -83,7 +83,7 @@ async def _exec(life: Life, argv: list[str], stdin: bytes, timeout_s: float) -> 
         if running is None or life.running is not running:
             raise failed_precondition("machine not running")
         outcome = await running.exec(argv, stdin=stdin, timeout_s=max(deadline - clock(), 0.001))
-    except EngineError as error:
+    except (EngineError, OSError) as error:
         raise failed_precondition(f"exec request failed: {error}") from None
     finally:
         life.exec_turn.release()

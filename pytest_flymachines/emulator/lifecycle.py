@@ -208,15 +208,29 @@ class Life:
     async def _start(self, mine: asyncio.Event, previous: str) -> None:
         if await self._held(mine, "starting"):
             return
-        if previous == "suspended" and self._frozen and self.running is not None:
-            await self.running.resume()
-            self._frozen = False
+        if previous == "suspended" and await self._resume():
             if not mine.is_set():
                 self._journal.enter("started", ("start", "started", "flyd"))
                 self._flyd.checks.start(self)
             return
         kept = previous == "suspended" or self._keeps_root(restart=False)
         await self._boot(mine, keep_root=kept)
+
+    async def _resume(self) -> bool:
+        """Thaw what was frozen; False when that is lost, and the machine has to boot cold.
+
+        Source: https://fly.io/docs/reference/suspend-resume/.
+        """
+        if self.running is None:
+            return False
+        try:
+            await self.running.resume()
+        except (EngineError, OSError) as error:
+            self._flyd.log(self.machine, f"could not resume: {error}")
+            await self._end(signal.SIGKILL, 0)
+            return False
+        self._frozen = False
+        return True
 
     async def _boot(self, mine: asyncio.Event, *, keep_root: bool = False) -> None:
         machine = self.machine
@@ -295,7 +309,7 @@ class Life:
         self._flyd.checks.stop(self)
         try:
             await running.suspend()
-        except EngineError as error:
+        except (EngineError, OSError) as error:
             self._flyd.log(self.machine, f"could not suspend: {error}")
             if not mine.is_set():
                 self._journal.enter("started")
