@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_flymachines.emulator.engines import cgroups
+from pytest_flymachines.emulator.engines import cgroups, egress
 from pytest_flymachines.emulator.engines.base import (
     EngineError,
     GuestFile,
@@ -57,6 +57,7 @@ class _Computer:
     tree: SystemTree
     groups: cgroups.Groups
     python: HostPython
+    policy: egress.Policy
 
 
 class BubblewrapEngine:
@@ -115,7 +116,8 @@ class BubblewrapEngine:
         groups = computer.groups.of(machine.id)
         _make_directories(machine.directory, len(computer.tree.overlays))
         running = BubblewrapMachine(spawner, machine, groups)
-        await running.start(
+        listener = await running.start(
+            listen=egress.PORT if computer.policy.enabled else None,
             bwrap=[str(computer.bwrap), *_options(computer, machine)],
             ids=computer.ids.fields(),
             address=machine.private_ip,
@@ -126,8 +128,12 @@ class BubblewrapEngine:
                 "RLIMIT_NPROC": cgroups.pids_limit(machine.memory_mb),
             },
             argv=main_command(machine),
-            env={"PATH": _PATH, **machine.env},
+            env={"PATH": _PATH, **_proxy_variables(computer, machine), **machine.env},
         )
+        if listener is not None:
+            proxy = egress.Egress(computer.policy)
+            await proxy.serve(listener)
+            running.when_ended(proxy.close)
         return running
 
     async def discard(self, directory: Path) -> None:
@@ -179,6 +185,10 @@ class BubblewrapEngine:
 
     def _look_around(self) -> _Computer:
         bwrap = find_bwrap()
+        try:
+            policy = egress.Policy.from_environment()
+        except ValueError as error:
+            raise EngineError(str(error)) from error
         cgroups.sweep()
         remove_tree(self._directory / "layers")
         return _Computer(
@@ -187,6 +197,7 @@ class BubblewrapEngine:
             tree=survey(self._made_directory() / "layers"),
             groups=cgroups.find(),
             python=find_python(_PATH),
+            policy=policy,
         )
 
     def _made_directory(self) -> Path:
@@ -216,6 +227,10 @@ class BubblewrapMachine(SupervisedMachine):
     async def connect(self, port: int) -> socket.socket:
         """As in `RunningMachine.connect`."""
         return await self.connect_to(["127.0.0.1", self.config.private_ip, "::1"], port)
+
+
+def _proxy_variables(computer: _Computer, machine: MachineConfigForEngine) -> dict[str, str]:
+    return egress.proxy_variables(machine.private_ip) if computer.policy.enabled else {}
 
 
 def _network_files(machine: MachineConfigForEngine) -> list[GuestFile]:

@@ -10,7 +10,7 @@ import shutil
 import signal
 import socket
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +50,15 @@ class SupervisedMachine:
         self._pipes: set[OutputPipe] = set()
         self._drains: set[asyncio.Task[None]] = set()
 
-    async def start(self, **fields: Any) -> None:
+    async def start(self, *, listen: int | None = None, **fields: Any) -> socket.socket | None:
         """Have a supervisor build and boot the machine; see its `start` request.
 
         Args:
+            listen: Port on loopback inside, for a socket that listens from the first moment.
             fields: Those of the request that depend on the engine.
+
+        Returns:
+            That socket, if it was asked for.
 
         Raises:
             EngineError: It could not; nothing of the machine is left.
@@ -73,6 +77,7 @@ class SupervisedMachine:
                 data_bytes=None if self._groups.limits else config.memory_mb * 2**20,
                 user=config.user,
                 tty=config.tty,
+                listen=listen,
                 **fields,
             )
         except BaseException:
@@ -82,12 +87,17 @@ class SupervisedMachine:
         finally:
             os.close(log)
         self._walls = answer["walls"]
-        if fds:
-            self._copy_terminal(fds[0])
+        if config.tty:
+            self._copy_terminal(fds.pop())
+        return socket.socket(fileno=fds.pop()) if fds else None
 
     async def wait(self) -> ExitStatus:
         """Until nothing of the machine runs any more; as often as one likes."""
         return await asyncio.shield(self._ended)
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Have something called when nothing of the machine runs any more."""
+        self._ended.add_done_callback(lambda _: callback())
 
     async def exec(
         self,
@@ -161,11 +171,6 @@ class SupervisedMachine:
     async def processes(self) -> list[GuestProcess]:
         """As in `RunningMachine.processes`."""
         return await asyncio.to_thread(list_processes, self._pid, hidden=self._walls)
-
-    async def listen(self, host: str, port: int) -> socket.socket:
-        """A socket that listens inside the machine."""
-        _, fds = await self._peer.request("listen", host=host, port=port)
-        return socket.socket(fileno=fds[0])
 
     async def _wait(self) -> ExitStatus:
         status = await self._status

@@ -51,10 +51,9 @@ class _Supervisor:
 
     | op | fields, descriptors | answer |
     |---|---|---|
-    | start | see `_start`; stdout and stderr | `master`: whether a terminal's end comes along |
+    | start | see `_start`; stdout and stderr | `walls`; a listening socket, a terminal's end |
     | exec | argv, env; stdin, stdout, stderr | `status`, from waitpid, when it has ended |
     | connect | addresses, port | errno and a connecting socket |
-    | listen | host, port | a listening socket |
     | signal | number | none |
     | kill | | none |
 
@@ -122,8 +121,6 @@ class _Supervisor:
                     self._execs[pid] = serial
                 case "connect":
                     self._connect(serial, message["addresses"], message["port"])
-                case "listen":
-                    self._listen(serial, message["host"], message["port"])
                 case "signal":
                     if self._main > 0:
                         os.kill(self._main, message["number"])
@@ -134,7 +131,8 @@ class _Supervisor:
         """Build the walls if any, step inside, write files, start the main process.
 
         Fields: `cgroup`, `bwrap` (null: no walls), `ids`, `address`, `root` (prefix of
-        guest paths), `files`, `limits`, `argv`, `env`, `user`, `tty`.
+        guest paths), `files`, `limits`, `listen` (port on loopback, or null), `argv`, `env`,
+        `user`, `tty`.
         """
         isolated = message["bwrap"] is not None
         self._cgroup = walls.Cgroup.create(message["cgroup"])
@@ -169,21 +167,24 @@ class _Supervisor:
     ) -> None:
         executed, executed_w = os.pipe()
         null = os.open("/dev/null", os.O_RDONLY)
-        master = []
+        answer: list[int] = []
         stdio = (null, fds[0], fds[1])
         used = [executed_w, null]
+        if message["listen"] is not None:
+            listener = socket.create_server(("127.0.0.1", message["listen"]), backlog=128)
+            answer.append(listener.detach())
         if message["tty"]:
             master_fd, slave = os.openpty()
-            master.append(master_fd)
-            used += [master_fd, slave]
+            answer.append(master_fd)
+            used.append(slave)
             stdio = (slave, slave, slave)
         try:
             self._main = launch(message["argv"], env, stdio, self._launch, who, tty=message["tty"])
             os.close(used.pop(0))
             os.read(executed, 1)
-            self._tell({"id": serial, "walls": self._walls}, master)
+            self._tell({"id": serial, "walls": self._walls}, answer)
         finally:
-            wire.close_all([executed, *used])
+            wire.close_all([executed, *used, *answer])
 
     def _connect(self, serial: int, addresses: list[str], port: int) -> None:
         number = errno.ECONNREFUSED
@@ -195,10 +196,6 @@ class _Supervisor:
                     self._tell({"id": serial, "errno": number}, [sock.fileno()])
                     return
         self._tell({"id": serial, "errno": number})
-
-    def _listen(self, serial: int, host: str, port: int) -> None:
-        with socket.create_server((host, port), backlog=128) as sock:
-            self._tell({"id": serial}, [sock.fileno()])
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
