@@ -6,7 +6,7 @@ import asyncio
 import sys
 import traceback
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,16 @@ import msgspec
 from pytest_flymachines.emulator.boot import for_engine
 from pytest_flymachines.emulator.checks import Checks
 from pytest_flymachines.emulator.config import decode_hook, encode
-from pytest_flymachines.emulator.engines.base import Engine, EngineError, RunningMachine
+from pytest_flymachines.emulator.engines.base import (
+    Engine,
+    EngineError,
+    GuestMount,
+    RunningMachine,
+)
 from pytest_flymachines.emulator.faults import Faults
 from pytest_flymachines.emulator.lifecycle import Life
 from pytest_flymachines.emulator.model import Machine, Volume
+from pytest_flymachines.emulator.proxy.inside import Inside
 from pytest_flymachines.emulator.schedule import Schedules
 from pytest_flymachines.emulator.store import Store
 from pytest_flymachines.emulator.wiretime import now_ms
@@ -80,6 +86,7 @@ class Flyd:
         for path in (self.volumes, self._machines, self._logs):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._log = log
+        self.inside: Inside | None = None
         self._watchers: list[Callable[[str], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._listed: dict[str, Machine] = {}
@@ -180,10 +187,15 @@ class Flyd:
         if app is None:
             raise EngineError(f"app {machine.app} is gone")
         config = for_engine(machine, app, directory, self.volumes, self.log_file(machine))
+        if self.inside:
+            door = GuestMount(self.inside.door(machine.app, machine.id), "/.fly/api")
+            config = replace(config, mounts=[*config.mounts, door])
         return await self.engine.start(config)
 
     async def discard(self, machine: Machine) -> None:
         """Remove a machine's files."""
+        if self.inside:
+            await self.inside.destroyed(machine.id)
         directory = self._machines / machine.id
         if directory.exists():
             await self.engine.discard(directory)

@@ -29,6 +29,7 @@ from pytest_flymachines.emulator.flyd import Flyd, Timings
 from pytest_flymachines.emulator.options import Options
 from pytest_flymachines.emulator.owner import OwnerGone, watch
 from pytest_flymachines.emulator.proxied import serve_proxy
+from pytest_flymachines.emulator.proxy.inside import Inside
 from pytest_flymachines.emulator.ratelimit import RateLimits
 from pytest_flymachines.emulator.requestlog import RequestLog
 from pytest_flymachines.emulator.rundir import (
@@ -112,6 +113,11 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
         except OSError as error:
             raise CannotServe(f"cannot listen on port {options.proxy_port}: {error}") from None
         stack.push_async_callback(proxy.close)
+        doors = run.path / "fly"
+        doors.mkdir(mode=0o700)
+        inside = Inside(sockets["api"].getsockname(), emulator.tokens.token, doors)
+        stack.push_async_callback(inside.close)
+        emulator.flyd.inside = inside
         about = {
             "api_url": _url(sockets["api"]),
             "proxy_url": proxy.url,

@@ -32,12 +32,12 @@ class Forwards:
             async def serve(visitor: socket.socket) -> None:
                 await self._serve(visitor, machine_id, port)
 
-            listener = self._listeners[machine_id, port] = Listener(serve, host=self._host)
-        return listener.host, listener.port
+            listener = self._listeners[machine_id, port] = Listener.at(serve, self._host)
+        return listener.where
 
     def listing(self) -> dict[tuple[str, int], tuple[str, int]]:
         """Host and port on this computer, by machine and port."""
-        return {target: (way.host, way.port) for target, way in self._listeners.items()}
+        return {target: way.where for target, way in self._listeners.items()}
 
     async def close(self, machine_id: str | None = None, port: int | None = None) -> int:
         """Close forwards and their connections.

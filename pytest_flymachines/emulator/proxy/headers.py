@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pytest_flymachines.emulator.config import Port
 
-__all__ = ["Headers", "Visit", "first", "for_machine", "for_visitor"]
+__all__ = ["Headers", "Visit", "end_to_end", "first", "for_machine", "for_visitor"]
 
 # Pairs of name, as it was written, and value.
 Headers = list[tuple[bytes, bytes]]
@@ -67,6 +67,12 @@ class Visit:
 def first(headers: Headers, name: bytes) -> str:
     """The first value of a header, or an empty string; the name in lower case."""
     return next((value.decode("latin-1") for key, value in headers if key.lower() == name), "")
+
+
+def end_to_end(headers: Headers) -> Headers:
+    """Headers that go on from one connection to the next; the framing of bodies among them."""
+    gone = _named_by_connection(headers)
+    return [(name, value) for name, value in headers if name.lower() not in gone]
 
 
 def for_machine(headers: Headers, visit: Visit, *, upgrade: bool) -> Headers:

@@ -18,32 +18,47 @@ Serve = Callable[[socket.socket], Coroutine[Any, Any, None]]
 
 
 class Listener:
-    """A TCP socket that listens until it is closed."""
+    """A socket that listens until it is closed."""
 
-    def __init__(self, serve: Serve, *, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Bind and begin to accept; an event loop must run.
+    def __init__(self, serve: Serve, listening: socket.socket) -> None:
+        """Begin to accept; an event loop must run.
 
         Args:
             serve: Run as a task for each connection; gets its non-blocking socket and owns it.
+            listening: From now on owned by this.
+        """
+        self._serve = serve
+        self._socket = listening
+        self._socket.setblocking(False)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket, self._accept)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @classmethod
+    def at(cls, serve: Serve, host: str, port: int = 0) -> Listener:
+        """Listen on TCP.
+
+        Args:
+            serve: See above.
             host: A loopback address.
             port: 0 takes a free one.
 
         Raises:
             OSError: The address is taken.
         """
-        self._serve = serve
-        self._socket = socket.create_server((host, port), backlog=BACKLOG)
-        self._socket.setblocking(False)
-        self.host, self.port = self._socket.getsockname()[:2]
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._socket, self._accept)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
+        return cls(serve, socket.create_server((host, port), backlog=BACKLOG))
+
+    @property
+    def where(self) -> tuple[str, int]:
+        """Host and port, of one that listens on TCP."""
+        host, port = self._socket.getsockname()[:2]
+        return host, port
 
     @property
     def address(self) -> str:
-        """`host:port`."""
-        return f"{self.host}:{self.port}"
+        """The same as `host:port`."""
+        return "{}:{}".format(*self.where)
 
     async def close(self) -> None:
         """Stop listening, at once, and end every connection."""
@@ -70,9 +85,7 @@ class Listener:
                     return
                 continue  # this visitor is gone already
             connection.setblocking(False)
-            task = self._loop.create_task(
-                self._serve(connection), name=f"visitor of {self.address}"
-            )
+            task = self._loop.create_task(self._serve(connection), name="visitor")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

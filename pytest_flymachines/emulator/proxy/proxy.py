@@ -58,7 +58,7 @@ class Proxy:
         self._tls = Tls()
         gateway = Gateway(self._balancer, self._upstreams, self._listing_of)
         visitors = Visitors(gateway, self._balancer, self._tls)
-        self._front = Listener(visitors.serve_front, host=host, port=port)
+        self._front = Listener.at(visitors.serve_front, host, port)
         self._services = Services(directory, visitors, host)
         self.forwards = Forwards(directory, host)
 

@@ -76,4 +76,4 @@ class Services:
         async def serve(visitor: socket.socket) -> None:
             await self._visitors.serve(visitor, app, external)
 
-        return Listener(serve, host=self._host)
+        return Listener.at(serve, self._host)
