@@ -92,6 +92,23 @@ def test_a_workspace_is_private(own: tuple[RunningAgent, AgentChannel]) -> None:
     assert snapshot(agent.base) == content
 
 
+def test_a_workspace_outlives_its_checkpoint(own: tuple[RunningAgent, AgentChannel]) -> None:
+    """Also when it is an overlay of it."""
+    agent, channel = own
+    before = snapshot(agent.base)
+    channel.save_checkpoint("clean")
+    first = channel.make_workspace("clean")
+    (agent.base / "tree" / "none").write_text("changed")
+    channel.save_checkpoint("clean")
+    second = channel.make_workspace("clean")
+    channel.delete_checkpoint("clean")
+    assert snapshot(Path(os.fsdecode(first))) == before
+    assert snapshot(Path(os.fsdecode(second))) == snapshot(agent.base)
+    channel.drop_workspace(first)
+    channel.drop_workspace(second)
+    assert list((agent.state / "checkpoints").iterdir()) == []
+
+
 def test_the_base_of_a_checkpoint_is_the_channels(own: tuple[RunningAgent, AgentChannel]) -> None:
     agent, channel = own
     tree = channel.with_base(b"tree")

@@ -62,7 +62,7 @@ def test_a_command_whose_caller_is_gone_is_killed_if_nobody_knows_it(
 def test_a_command_of_the_machines_api_goes_on_when_its_caller_is_gone(
     agent: RunningAgent, tmp_path: Path
 ) -> None:
-    script = f"echo $$ > {tmp_path}/pid; sleep 6; echo done > {tmp_path}/done"
+    script = f"echo $$ > {tmp_path}/pid; sleep 3; echo done > {tmp_path}/done"
     sock = send(agent, "/exec", json.dumps({"command": ["sh", "-c", script]}).encode())
     eventually((tmp_path / "pid").exists)
     sock.close()

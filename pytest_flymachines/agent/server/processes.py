@@ -21,7 +21,7 @@ PIECE_BYTES = 2 << 20
 KEEP_FORGOTTEN = 8
 KEEP_ENDED = 200
 # How often a waiting request looks whether its client is still there.
-CLIENT_CHECK_S = 5.0
+CLIENT_CHECK_S = 2.0
 
 
 class KnownProcess(Process):

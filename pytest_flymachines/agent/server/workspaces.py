@@ -20,6 +20,9 @@ class WorkspaceApi:
         self._workspaces = os.path.join(state, b"workspaces")
         self._lock = threading.Lock()
         self._may_overlay = True
+        self._overlays: set[bytes] = set()
+        # replaced or deleted while an overlay might still show them
+        self._retired: list[bytes] = []
 
     def save(self, request: Request) -> Response:
         """`POST .../agent/checkpoints`: `{"name", "path"}` keeps a copy; the base by default."""
@@ -36,7 +39,7 @@ class WorkspaceApi:
             copy_tree(source, stage)
             with self._lock:
                 if os.path.lexists(target):
-                    _remove(target)
+                    self._retire(target)
                 os.rename(stage, target)
             copied = True
         finally:
@@ -61,14 +64,25 @@ class WorkspaceApi:
 
     def delete(self, request: Request, name: str) -> Response:
         """`DELETE .../agent/checkpoints/{name}`."""
-        _remove(self._existing(name))
+        with self._lock:
+            self._retire(self._existing(name))
         return Response({})
 
-    def make(self, request: Request) -> Response:
-        """`POST .../agent/workspaces`: `{"checkpoint"}`; a private copy and its path.
+    def _retire(self, checkpoint: bytes) -> None:
+        """Remove a checkpoint now, or once the overlays are gone."""
+        from .names import new_directory
 
-        The checkpoint of an overlay must not be deleted or saved anew while it is used.
-        """
+        retired = new_directory(self._checkpoints)
+        os.rename(checkpoint, retired)
+        self._retired.append(retired)
+        self._remove_retired()
+
+    def _remove_retired(self) -> None:
+        while self._retired and not self._overlays:
+            _remove(self._retired.pop())
+
+    def make(self, request: Request) -> Response:
+        """`POST .../agent/workspaces`: `{"checkpoint"}`; a private copy and its path."""
         checkpoint = self._existing(field(request.json(), "checkpoint", str, ""))
         os.makedirs(self._workspaces, exist_ok=True)
         path = self._new_workspace()
@@ -128,10 +142,13 @@ class WorkspaceApi:
         upper, work = (os.path.join(_hidden(path), part) for part in (b"upper", b"work"))
         os.makedirs(upper)
         os.mkdir(work)
-        self._may_overlay = mount_overlay(checkpoint, upper, work, path)
-        if not self._may_overlay:
-            _remove(_hidden(path))
-        return self._may_overlay
+        with self._lock:
+            self._may_overlay = mount_overlay(checkpoint, upper, work, path)
+            if self._may_overlay:
+                self._overlays.add(path)
+                return True
+        _remove(_hidden(path))
+        return False
 
     def _discard(self, path: bytes) -> None:
         from .copying import unmount
@@ -142,6 +159,9 @@ class WorkspaceApi:
         if os.path.lexists(_hidden(path)):
             _remove(_hidden(path))
         _remove(path)
+        with self._lock:
+            self._overlays.discard(path)
+            self._remove_retired()
 
 
 def _is_name(name: str) -> bool:
