@@ -234,8 +234,7 @@ class CommandTimeout(FlyMachinesError, subprocess.TimeoutExpired, TimeoutError):
         stderr: str | bytes | None = None,
         machine_id: str = "",
     ) -> None:
-        # TimeoutExpired takes bytes or str although its stub says bytes
-        subprocess.TimeoutExpired.__init__(self, cmd, timeout, output, stderr)  # type: ignore[arg-type]
+        subprocess.TimeoutExpired.__init__(self, cmd, timeout, output, stderr)
         self.machine_id = machine_id
 
     def __str__(self) -> str:

@@ -52,7 +52,7 @@ class Attachment:
     agent_url: str | None = None
     ports: PortAccess | None = None
     revive: Callable[[], str] | None = None
-    extend: Callable[[float], None] | None = None
+    extend: Callable[[float], object] | None = None
     borrowed: bool = False
 
 
@@ -78,8 +78,12 @@ class Attached:
     """
 
     def __init__(self, attachment: Attachment) -> None:
-        self.attachment = attachment
         self.started: list[Started] = []
+        self.attach(attachment)
+
+    def attach(self, attachment: Attachment) -> None:
+        """Lead to this machine from now on."""
+        self.attachment = attachment
         self._channel: Channel = watched(attachment.channel, self._state, attachment.machine_id)
 
     def _state(self) -> str:
