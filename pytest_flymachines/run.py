@@ -182,7 +182,7 @@ class Run:
                     continue
                 version, launched, sandbox = self._obtain(key, shared.spec)
                 if launched.machine_id != shared.launched.machine_id:
-                    shared.sandbox.attachment = sandbox.attachment
+                    shared.sandbox.attach(sandbox.attachment)
                 shared.launched, shared.version = launched, version
 
     def check_alive(self) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -199,7 +200,13 @@ class SharedState:
         with self._lock("intents"):
             if allowed:
                 allowed(self.intents())
-            self._write(self.directory / f"{intent.name}.intent", intent)
+            path = self.directory / f"{intent.name}.intent"
+            with suppress(FileNotFoundError):
+                before = msgspec.json.decode(path.read_bytes(), type=Intent)
+                if before.machine_id not in ("", intent.machine_id):
+                    # the name of a machine that died serves again, but that one was used, too
+                    path.rename(self.directory / f"{intent.name}.{before.machine_id}.intent")
+            self._write(path, intent)
 
     def intents(self) -> list[Intent]:
         """Every machine that may exist, or did."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Request:
     method: str
     path: str
     status: int
+    time: float
 
     @property
     def kind(self) -> str:
@@ -68,7 +69,12 @@ class Cloud:
         """Every request so far, oldest first."""
         lines = self._control.get("/requests").text.splitlines()
         entries = [json.loads(line) for line in lines]
-        return [Request(e["method"], e["path"], e["status"]) for e in entries]
+        return [
+            Request(
+                e["method"], e["path"], e["status"], datetime.fromisoformat(e["time"]).timestamp()
+            )
+            for e in entries
+        ]
 
     def forget_requests(self) -> None:
         self._control.delete("/requests")
@@ -157,9 +163,6 @@ class Project:
 
     def run(self, *args: str, env: Mapping[str, str] | None = None, mode: str = "live") -> Ended:
         return end(self.start(*args, env=env, mode=mode))
-
-    def clean(self) -> None:
-        shutil.rmtree(self.path / "tmp", ignore_errors=True)
 
 
 def end(process: subprocess.Popen[str], timeout_s: float = 120) -> Ended:
