@@ -43,7 +43,7 @@ class Fault(Struct, kw_only=True, forbid_unknown_fields=True):
     """One fault.
 
     Attributes:
-        kind: `status` answers with a status; `delay` waits first; `reset` breaks the connection
+        kind: `status` answers with a status; `delay` waits; `reset` breaks the connection
             with a TCP reset; `lost` does the work and closes the connection without an answer;
             `slow-boot` keeps a machine in `starting` for `delay_s`; `stuck` keeps it in `state`
             (for ever, or for `delay_s`); `capacity` refuses create, start and update for lack of
@@ -55,7 +55,7 @@ class Fault(Struct, kw_only=True, forbid_unknown_fields=True):
         machine: Id or name of the machine, with wildcards.
         status: For `status`.
         body: For `status`: the `error` text.
-        when: For `status` and `reset`: `before` or `after` the request took effect.
+        when: For `status`, `reset` and `delay`: `before` or `after` the request took effect.
         delay_s: Seconds.
         state: For `stuck`: created, starting, stopping, suspending, restarting, replacing,
             destroying.

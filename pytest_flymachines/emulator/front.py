@@ -124,13 +124,14 @@ class Front:
             raise Problem(500, f"internal: {type(error).__name__}") from None
         finally:
             emulator.store.flush()
-        self._after(faults)
+        await self._after(faults)
         return response
 
     async def _before(self, faults: list[Fault], request: Request) -> None:
         for fault in faults:
             if fault.kind == "delay":
-                await asyncio.sleep(fault.delay_s)
+                if fault.when == "before":
+                    await asyncio.sleep(fault.delay_s)
             elif fault.kind == "death":
                 life = self._emulator.flyd.life(str(request.path_params.get("machine")))
                 if life is not None:
@@ -138,8 +139,10 @@ class Front:
             elif fault.when == "before":
                 self._strike(fault)
 
-    def _after(self, faults: list[Fault]) -> None:
+    async def _after(self, faults: list[Fault]) -> None:
         for fault in faults:
+            if fault.kind == "delay" and fault.when == "after":
+                await asyncio.sleep(fault.delay_s)
             if fault.kind == "lost":
                 raise Dropped(reset=False)
             if fault.when == "after":
