@@ -11,11 +11,12 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_flymachines.emulator import restart
 from pytest_flymachines.emulator.answers import conflict, failed_precondition
 from pytest_flymachines.emulator.engines.base import EngineError, ExitStatus, RunningMachine
+from pytest_flymachines.emulator.guestrun import GuestRun
 from pytest_flymachines.emulator.journal import Journal, exit_happening
 from pytest_flymachines.emulator.model import Machine
 from pytest_flymachines.emulator.refusals import (
@@ -40,7 +41,6 @@ class Life:
 
     def __init__(self, machine: Machine, flyd: Flyd) -> None:
         self.machine = machine
-        self.running: RunningMachine | None = None
         self.exec_turn = asyncio.Lock()
         self._journal = Journal(machine, flyd.changed)
         self.observers = self._journal.observers
@@ -48,8 +48,12 @@ class Life:
         self._turn = asyncio.Lock()
         self._superseded = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._ended: asyncio.Future[ExitStatus] | None = None
-        self._frozen = False
+        self._run: GuestRun | None = None
+
+    @property
+    def running(self) -> RunningMachine | None:
+        """What runs, if anything does."""
+        return self._run.machine if self._run else None
 
     # Actions: each refuses or accepts by the present state.
 
@@ -147,10 +151,10 @@ class Life:
         self._hurry.set()
         self._supersede()
         async with self._turn:
-            if self.running is None:
+            if self._run is None:
                 return
-            frozen = self._frozen
-            status = await self._end(signal.SIGKILL, 0)
+            frozen = self._run.frozen
+            status = await self._end(self._run, signal.SIGKILL, 0)
             if not frozen:
                 self._journal.enter("stopped", exit_happening(self.machine, status, requested=True))
 
@@ -221,15 +225,15 @@ class Life:
 
         Source: https://fly.io/docs/reference/suspend-resume/.
         """
-        if self.running is None:
+        run = self._run
+        if run is None:
             return False
         try:
-            await self.running.resume()
+            await run.thaw()
         except (EngineError, OSError) as error:
             self._flyd.log(self.machine, f"could not resume: {error}")
-            await self._end(signal.SIGKILL, 0)
+            await self._end(run, signal.SIGKILL, 0)
             return False
-        self._frozen = False
         return True
 
     async def _boot(self, mine: asyncio.Event, *, keep_root: bool = False) -> None:
@@ -245,10 +249,8 @@ class Life:
             if not mine.is_set():
                 self._journal.enter("failed", ("start", "failed", "flyd", {"error": str(error)}))
             return
-        self.running = running
-        self._frozen = False
-        self._ended = asyncio.get_running_loop().create_future()
-        self._flyd.spawn(self._watch(running, self._ended), f"watch {machine.id}")
+        self._run = GuestRun(running)
+        self._flyd.spawn(self._watch(self._run), f"watch {machine.id}")
         machine.started_ms = now_ms()
         if mine.is_set():
             return
@@ -256,17 +258,17 @@ class Life:
         self._flyd.checks.start(self)
         self._flyd.arrange_death(self)
 
-    async def _watch(self, running: RunningMachine, ended: asyncio.Future[ExitStatus]) -> None:
-        status = await running.wait()
-        ended.set_result(status)
+    async def _watch(self, run: GuestRun) -> None:
+        status = await run.watch()
         async with self._turn:
             # In any other state an action is under way, and its job takes note of the end.
-            if self.running is running and self.machine.state in ("started", "suspended"):
+            if self._run is run and self.machine.state in ("started", "suspended"):
                 await self._exited(self._superseded, status)
 
     async def _exited(self, mine: asyncio.Event, status: ExitStatus) -> None:
         machine = self.machine
-        self._gone()
+        self._flyd.checks.stop(self)
+        self._run = None
         again = restart.restarts(machine, status.exit_code)
         exit_event = exit_happening(self.machine, status, requested=False, restarting=again)
         if not again:
@@ -288,8 +290,8 @@ class Life:
         if await self._held(mine, "stopping"):
             return
         exited = None
-        if self.running is not None:
-            status = await self._end(number, grace_s)
+        if self._run is not None:
+            status = await self._end(self._run, number, grace_s)
             exited = exit_happening(self.machine, status, requested=True)
         if not mine.is_set():
             self._journal.enter("stopped", exited)
@@ -300,30 +302,29 @@ class Life:
     async def _suspend(self, mine: asyncio.Event) -> None:
         if await self._held(mine, "suspending"):
             return
-        running, ended = self.running, self._ended
-        if running is None or ended is None:
+        run = self._run
+        if run is None:
             return
-        if ended.done():
-            await self._exited(mine, ended.result())
+        if run.ended.done():
+            await self._exited(mine, run.ended.result())
             return
         self._flyd.checks.stop(self)
         try:
-            await running.suspend()
+            await run.freeze()
         except (EngineError, OSError) as error:
             self._flyd.log(self.machine, f"could not suspend: {error}")
             if not mine.is_set():
                 self._journal.enter("started")
                 self._flyd.checks.start(self)
             return
-        self._frozen = True
         if not mine.is_set():
             self._journal.enter("suspended", ("suspend", "suspended", "flyd"))
 
     async def _restart(self, mine: asyncio.Event, number: int, grace_s: float) -> None:
         if await self._held(mine, "restarting"):
             return
-        if self.running is not None:
-            status = await self._end(number, grace_s)
+        if self._run is not None:
+            status = await self._end(self._run, number, grace_s)
             self._journal.note(
                 exit_happening(self.machine, status, requested=True, restarting=True)
             )
@@ -338,8 +339,8 @@ class Life:
         if await self._held(mine, "replacing"):
             return
         self.machine.restarts_ms = []
-        if self.running is not None:
-            status = await self._end(*ending)
+        if self._run is not None:
+            status = await self._end(self._run, *ending)
             self._journal.note(exit_happening(self.machine, status, requested=True))
         if mine.is_set():
             return
@@ -360,8 +361,8 @@ class Life:
     async def _destroy(self, mine: asyncio.Event) -> None:
         if await self._held(mine, "destroying"):
             return
-        if self.running is not None:
-            status = await self._end(signal.SIGKILL, 0)
+        if self._run is not None:
+            status = await self._end(self._run, signal.SIGKILL, 0)
             self._journal.note(exit_happening(self.machine, status, requested=True))
         await self._flyd.discard(self.machine)
         self._journal.enter("destroyed", ("destroy", "destroyed", "flyd"))
@@ -374,31 +375,11 @@ class Life:
 
     # Parts of jobs.
 
-    async def _end(self, number: int, grace_s: float) -> ExitStatus:
-        """End what runs: the signal, then SIGKILL after `grace_s`, or when there is hurry."""
-        running, ended = self.running, self._ended
-        if running is None or ended is None:
-            raise RuntimeError("nothing runs")
+    async def _end(self, run: GuestRun, number: int, grace_s: float) -> ExitStatus:
         self._flyd.checks.stop(self)
-        if self._frozen:
-            grace_s = 0
-        if grace_s > 0 and not ended.done():
-            with contextlib.suppress(ProcessLookupError):  # it ends at this very moment
-                running.signal(number)
-            hurry = asyncio.ensure_future(self._hurry.wait())
-            either: list[asyncio.Future[Any]] = [ended, hurry]
-            await asyncio.wait(either, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
-            hurry.cancel()
-        if not ended.done():
-            await running.kill()
-        status = await ended
-        self._gone()
+        status = await run.end(number, grace_s, self._hurry)
+        self._run = None
         return status
-
-    def _gone(self) -> None:
-        self._flyd.checks.stop(self)
-        self.running = self._ended = None
-        self._frozen = False
 
     async def _held(self, mine: asyncio.Event, state: str) -> bool:
         """Whether a fault keeps the machine in this state until something supersedes it."""

@@ -89,7 +89,10 @@ GAPS = (
         "6PN between machines, `.internal` names, flycast, WireGuard",
         "addresses are given out, but lead nowhere",
     ),
-    ("the Unix socket `/.fly/api` in the machine", "missing: a machine cannot call the API"),
+    (
+        "the Unix socket `/.fly/api` in the machine",
+        "serves the machine's own paths without a token, the rest with one; `tokens/oidc` is 501",
+    ),
     ("`M/ps`, `M/memory` while a machine is not started", "412"),
     ("snapshots of volumes", "copies of the directory, at once and not once a day"),
     ("host failures: `host_status`, migration, standbys", "never happen; `standbys` is kept as is"),

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Callable
 
 import httpx
@@ -52,12 +51,14 @@ def test_lost_answers(app: App, faults: Arm, spec: str, effect: bool) -> None:
     assert app.fly("POST", app.machines, body).status_code == (409 if effect else 200)
 
 
-@shows("faults", "`delay`: the answer waits", "ours")
-def test_delay(app: App, faults: Arm) -> None:
-    faults(f"delay=0.4,path={app.path},count=1")
-    began = time.monotonic()
-    app.fly.ok("GET", app.path)
-    assert time.monotonic() - began >= 0.4
+@shows("faults", "`delay`: the answer waits, before or after the request took effect", "ours")
+@pytest.mark.parametrize(("when", "effect"), [("before", False), ("after", True)])
+def test_delay(app: App, faults: Arm, when: str, effect: bool) -> None:
+    faults(f"delay=30,path={app.machines},method=POST,count=1,when={when}")
+    body = {"name": "slow", "config": {"image": "alpine"}, "skip_launch": True}
+    with pytest.raises(httpx.ReadTimeout):
+        app.fly("POST", app.machines, body, timeout=1.0)
+    assert [item["name"] for item in app.fly.ok("GET", app.machines)] == ["slow"] * effect
 
 
 @shows("faults", "`slow-boot`: a machine stays in `starting` for a time", "ours")
