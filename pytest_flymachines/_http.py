@@ -24,6 +24,7 @@ import msgspec
 from httpx import (
     URL,
     ByteStream,
+    Client,
     ConnectError,
     ConnectTimeout,
     Cookies,
@@ -45,6 +46,7 @@ from httpx import BaseTransport as Transport
 __all__ = [
     "URL",
     "ByteStream",
+    "Client",
     "ConnectError",
     "ConnectTimeout",
     "Cookies",

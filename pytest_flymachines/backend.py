@@ -41,6 +41,7 @@ class Backend:
         agent_transport: For requests to agents, through the same recorder as the client's.
         patience: The transport beneath, which waits for an agent that is still starting.
         clock: Virtual in replay.
+        recorded: Puts the recorder around a transport (None in replay) to what is named.
         aside: Context in which requests are not recorded: for what only Fly itself needs.
         proxy_url: Front of the emulator's proxy; empty: Fly's own, at `<app>.fly.dev`.
         control_url: The emulator's control interface; empty where there is no emulator of ours.
@@ -52,6 +53,7 @@ class Backend:
     agent_transport: Transport
     patience: PatientTransport
     clock: Clock
+    recorded: Callable[[Transport | None, str], Transport]
     aside: Callable[[], AbstractContextManager[None]]
     proxy_url: str = ""
     control_url: str = ""
@@ -147,6 +149,7 @@ def build(settings: Settings, info: RunInfo | None, recorder: Recorder) -> Backe
         agent_transport=recorder.transport(patience),
         patience=patience,
         clock=recorder.clock,
+        recorded=lambda transport, service: recorder.transport(transport, service=service),
         aside=recorder.scopes.paused,
         proxy_url=proxy_url,
         control_url=info.emulator.control_url if info and info.emulator else "",

@@ -148,6 +148,8 @@ def attach(
             extend=partial(renew, backend.client, launched.app, launched.machine_id),
             borrowed=borrowed,
             ports=_ports(backend, launched),
+            recorded=backend.recorded,
+            replayed=backend.mode == "replay",
         )
     )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pytest_flymachines.sandbox.files import FileVerbs
+from pytest_flymachines.sandbox.http import HttpVerbs
 from pytest_flymachines.sandbox.machine import MachineVerbs
-from pytest_flymachines.sandbox.ports import PortVerbs
 from pytest_flymachines.sandbox.processes import ProcessVerbs
 from pytest_flymachines.sandbox.terminal import TerminalVerbs
 from pytest_flymachines.sandbox.trees import TreeVerbs
@@ -14,7 +14,7 @@ __all__ = ["Sandbox"]
 
 
 class Sandbox(
-    ProcessVerbs, TerminalVerbs, TreeVerbs, FileVerbs, WorkspaceVerbs, PortVerbs, MachineVerbs
+    ProcessVerbs, TerminalVerbs, TreeVerbs, FileVerbs, WorkspaceVerbs, HttpVerbs, MachineVerbs
 ):
     """A machine that is ready for tests: started, workspace in place, agent up.
 

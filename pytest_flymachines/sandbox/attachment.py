@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_flymachines._clock import Clock
+from pytest_flymachines._http import Transport
 from pytest_flymachines.sandbox.channel import Channel
 from pytest_flymachines.sandbox.watched import watched
 from pytest_flymachines.spec import SandboxSpec
@@ -38,6 +39,8 @@ class Attachment:
             and returns what was lost by the way, in words (empty: nothing).
         extend: Moves the machine's deadline to so many seconds from now.
         borrowed: The machine was there before the run, which never destroys it.
+        recorded: Puts a recorder around a transport (None in replay) to what is named.
+        replayed: Cassettes answer; there is no machine and no socket.
     """
 
     client: MachinesClient
@@ -54,6 +57,8 @@ class Attachment:
     revive: Callable[[], str] | None = None
     extend: Callable[[float], object] | None = None
     borrowed: bool = False
+    recorded: Callable[[Transport | None, str], Transport] | None = None
+    replayed: bool = False
 
 
 class Started(Protocol):

@@ -63,7 +63,7 @@ class PortVerbs(Attached):
             FlyMachinesError: There is no way to the machine's ports.
         """
         at = self.attachment
-        if self._ports() is None and port in at.spec.ports:
+        if self._ports() is None and port in at.spec.ports and not at.replayed:
             return f"https://{at.app}.fly.dev:{port}"
         with self._forwards_lock:
             if port not in self._forwards:
@@ -89,9 +89,9 @@ class PortVerbs(Attached):
         if ports is None:
             at = self.attachment
             raise FlyMachinesError(
-                f"no way to port {port} of machine {at.machine_id}: there is none in replay, and "
-                "on Fly it needs the agent (python3 in the image, --fly-agent=auto), or the port "
-                "among the spec's `ports`"
+                f"no way to port {port} of machine {at.machine_id}: in replay there is none (what "
+                "goes through `http(port)` is replayed), and on Fly it needs the agent (python3 in "
+                "the image, --fly-agent=auto), or the port among the spec's `ports`"
             )
         return ports.forward(port)
 
@@ -104,6 +104,8 @@ class PortVerbs(Attached):
 
     def _ports(self) -> PortAccess | None:
         at = self.attachment
+        if at.replayed:
+            return None
         if at.ports is not None:
             return at.ports
         return at.channel if isinstance(at.channel, PortAccess) else None

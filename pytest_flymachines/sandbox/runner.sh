@@ -26,9 +26,11 @@ _request() { # VERSION MODE WORKDIR BASE VERB ARGUMENT...
         shift "$_n"
     fi
     _V=$1 _verb=$5
-    if ! cd -- "${PYTEST_FLYMACHINES_ROOT:-}$3" 2>/dev/null || ! cd -- "$4" 2>/dev/null; then
-        _fail base
-    fi
+    case $4 in
+    /*) ;;
+    *) cd -- "${PYTEST_FLYMACHINES_ROOT:-}$3" 2>/dev/null || _fail base ;;
+    esac
+    cd -- "$4" 2>/dev/null || _fail base
     shift 5
     _T=$_S/t.$$
     trap 'rm -f "$_T"' EXIT

@@ -1,0 +1,34 @@
+"""Talking HTTP to a server in the machine, so that cassettes keep it."""
+
+from __future__ import annotations
+
+from pytest_flymachines._http import Client, PoolTransport
+from pytest_flymachines.sandbox.ports import PortVerbs
+
+__all__ = ["HttpVerbs"]
+
+
+class HttpVerbs(PortVerbs):
+    """HTTP to what listens in the machine."""
+
+    def http(self, port: int, *, timeout: float = 30.0) -> Client:
+        """An `httpx.Client` whose base URL is a port of the machine.
+
+        Unlike traffic to `url(port)`, what goes through it is recorded and replayed.
+
+        Args:
+            port: What a server in the machine listens on.
+            timeout: Seconds without any progress after which a request fails.
+
+        Raises:
+            FlyMachinesError: There is no way to the machine's ports.
+        """
+        at = self.attachment
+        base_url = f"http://127.0.0.1:{port}" if at.replayed else self.url(port)
+        transport = None if at.replayed else PoolTransport()
+        return Client(
+            base_url=base_url,
+            transport=at.recorded(transport, f"port {port}") if at.recorded else transport,
+            timeout=timeout,
+            trust_env=False,
+        )
