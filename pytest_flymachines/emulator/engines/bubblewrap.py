@@ -22,6 +22,7 @@ from pytest_flymachines.emulator.engines.base import (
 from pytest_flymachines.emulator.engines.bwrap import IdMaps, bwrap_options, find_bwrap, id_maps
 from pytest_flymachines.emulator.engines.host_python import HostPython, find_python
 from pytest_flymachines.emulator.engines.layers import SystemTree, survey
+from pytest_flymachines.emulator.engines.pasta import NAMESERVER, find_pasta, pasta_field
 from pytest_flymachines.emulator.engines.spawner import Spawner
 from pytest_flymachines.emulator.engines.supervised import (
     SupervisedMachine,
@@ -58,6 +59,12 @@ class _Computer:
     groups: cgroups.Groups
     python: HostPython
     policy: egress.Policy
+    pasta: str | None
+
+    @property
+    def proxied(self) -> bool:
+        """Whether machines get out through a proxy."""
+        return self.policy.enabled and self.pasta is None
 
 
 class BubblewrapEngine:
@@ -116,13 +123,15 @@ class BubblewrapEngine:
         groups = computer.groups.of(machine.id)
         _make_directories(machine.directory, len(computer.tree.overlays))
         running = BubblewrapMachine(spawner, machine, groups)
+        files = [*_network_files(machine, pasta=bool(computer.pasta)), *machine.files]
         listener = await running.start(
-            listen=egress.PORT if computer.policy.enabled else None,
+            listen=egress.PORT if computer.proxied else None,
+            pasta=pasta_field(computer.pasta, computer.policy) if computer.pasta else None,
             bwrap=[str(computer.bwrap), *_options(computer, machine)],
             ids=computer.ids.fields(),
             address=machine.private_ip,
             root="/",
-            files=files_field([*_network_files(machine), *machine.files]),
+            files=files_field(files),
             limits={
                 "RLIMIT_NOFILE": _OPEN_FILES,
                 "RLIMIT_NPROC": cgroups.pids_limit(machine.memory_mb),
@@ -198,6 +207,7 @@ class BubblewrapEngine:
             groups=cgroups.find(),
             python=find_python(_PATH),
             policy=policy,
+            pasta=find_pasta(policy),
         )
 
     def _made_directory(self) -> Path:
@@ -212,6 +222,8 @@ class BubblewrapEngine:
                 "no control group of this user: memory is limited for each process, not for "
                 "the machine, and running out of it is not reported as oom_killed"
             )
+        if self._computer.proxied:
+            notes.append("machines reach the outside through an HTTP proxy only (no pasta)")
         if self._computer.groups.unified is None:
             notes.append("no cgroup freezer: suspend stops processes by signals")
         if self._computer.ids.single:
@@ -230,17 +242,18 @@ class BubblewrapMachine(SupervisedMachine):
 
 
 def _proxy_variables(computer: _Computer, machine: MachineConfigForEngine) -> dict[str, str]:
-    return egress.proxy_variables(machine.private_ip) if computer.policy.enabled else {}
+    return egress.proxy_variables(machine.private_ip) if computer.proxied else {}
 
 
-def _network_files(machine: MachineConfigForEngine) -> list[GuestFile]:
+def _network_files(machine: MachineConfigForEngine, *, pasta: bool) -> list[GuestFile]:
     own = f"{machine.id}.vm.{machine.app}.internal"
     hosts = (
         "127.0.0.1\tlocalhost\n"
         "::1\tlocalhost ip6-localhost ip6-loopback\n"
         f"{machine.private_ip}\tfly-local-6pn {own} {machine.hostname}\n"
     )
-    resolv = "".join(f"nameserver {address}\n" for address in machine.nameservers)
+    nameservers = machine.nameservers or ([NAMESERVER] if pasta else [])
+    resolv = "".join(f"nameserver {address}\n" for address in nameservers)
     return [
         GuestFile("/etc/hosts", hosts.encode()),
         GuestFile("/etc/hostname", f"{machine.hostname}\n".encode()),

@@ -13,6 +13,7 @@ __all__ = [
     "MACHINE_NAMESPACES",
     "add_loopback_address",
     "adopt_orphans",
+    "block_network",
     "die_with_parent",
     "forget_capabilities",
     "fork_into",
@@ -102,13 +103,29 @@ def add_loopback_address(address: str) -> None:
     """Give the loopback interface of this network namespace one more IPv6 address."""
     packed = IPv6Address(address).packed
     attributes = b"".join(struct.pack("=HH", 20, kind) + packed for kind in (1, 2))
-    loopback, nodad = 1, 0x02
+    loopback, nodad, newaddr = 1, 0x02, 20
     body = struct.pack("=BBBBi", socket.AF_INET6, 128, nodad, 0, loopback) + attributes
-    request, acknowledge, create, newaddr = 0x1, 0x4, 0x400, 20
-    head = struct.pack("=IHHII", 16 + len(body), newaddr, request | acknowledge | create, 1, 0)
+    _change_network(newaddr, body, f"address {address} on lo")
+
+
+def block_network(address: str, prefix_bits: int) -> None:
+    """Make an IPv4 network unreachable from this network namespace."""
+    main_table, static, universe, unreachable, destination, newroute = 254, 4, 0, 7, 1, 24
+    body = struct.pack(
+        "=BBBBBBBBI",
+        *(socket.AF_INET, prefix_bits, 0, 0, main_table, static, universe, unreachable, 0),
+    )
+    body += struct.pack("=HH", 8, destination) + socket.inet_aton(address)
+    _change_network(newroute, body, f"unreachable route to {address}/{prefix_bits}")
+
+
+def _change_network(kind: int, body: bytes, what: str) -> None:
+    """Send one request of rtnetlink(7), to create something, and see how it went."""
+    request, acknowledge, create = 0x1, 0x4, 0x400
+    head = struct.pack("=IHHII", 16 + len(body), kind, request | acknowledge | create, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
         netlink.send(head + body)
         answer = netlink.recv(4096)
     (number,) = struct.unpack_from("=i", answer, 16)
     if -number not in {0, errno.EEXIST}:
-        raise OSError(-number, f"address {address} on lo: {os.strerror(-number)}")
+        raise OSError(-number, f"{what}: {os.strerror(-number)}")

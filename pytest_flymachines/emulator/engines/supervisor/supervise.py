@@ -13,7 +13,7 @@ from base64 import b64decode
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pytest_flymachines.emulator.engines.supervisor import linux, walls, wire
+from pytest_flymachines.emulator.engines.supervisor import linux, outbound, walls, wire
 from pytest_flymachines.emulator.engines.supervisor.files import write_file
 from pytest_flymachines.emulator.engines.supervisor.programs import (
     Identity,
@@ -130,15 +130,20 @@ class _Supervisor:
     def _start(self, serial: int, message: dict[str, Any], fds: list[int]) -> None:
         """Build the walls if any, step inside, write files, start the main process.
 
-        Fields: `cgroup`, `bwrap` (null: no walls), `ids`, `address`, `root` (prefix of
-        guest paths), `files`, `limits`, `listen` (port on loopback, or null), `argv`, `env`,
-        `user`, `tty`.
+        Fields: `cgroup`, `bwrap` (null: no walls), `ids`, `pasta` (or null), `address`, `root`
+        (prefix of guest paths), `files`, `limits`, `listen` (port on loopback, or null), `argv`,
+        `env`, `user`, `tty`.
         """
         isolated = message["bwrap"] is not None
         self._cgroup = walls.Cgroup.create(message["cgroup"])
         if isolated:
             self._walls = walls.build(message["bwrap"], message["ids"], self._cgroup)
+            pasta = message["pasta"]
+            if pasta is not None:
+                self._walls.append(outbound.start_pasta(pasta["command"], self._walls[1]))
             walls.enter(self._walls[1])
+            if pasta is not None:
+                outbound.await_network(self._walls[-1], pasta["blocked"])
             with contextlib.suppress(OSError):  # No IPv6 in this kernel.
                 linux.add_loopback_address(message["address"])
         for name, value in message["limits"].items():
@@ -216,7 +221,7 @@ class _Supervisor:
         if self._walls:
             # The first process of a pid namespace takes all others with it. Its parent may be
             # frozen, and would never notice.
-            for pid in self._walls[:2]:
+            for pid in self._walls:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
