@@ -25,6 +25,10 @@ from pytest_flymachines.cassettes.volatile import (
     BODY_FIELDS,
     PATHS,
     QUERY,
+    RUNNER,
+    RUNNER_ARGUMENTS,
+    RUNNER_VERB,
+    RUNNER_VERB_ARGUMENTS,
     SECRET_NAME,
     Volatile,
 )
@@ -132,10 +136,20 @@ def _body(body: bytes, where: str) -> str:
     value = json_value(body)
     if value is None:
         return _opaque(body)
+    if RUNNER.encode() in body and isinstance(value, dict):
+        value = {**value, "command": _runner_command(value.get("command"))}
     drop = _rules(BODY_FIELDS, where)
     if drop is not None or b'"env"' in body:
         value = _without(value, "", drop)
     return _encode(value)
+
+
+def _runner_command(command: Any) -> Any:
+    """A command to our runner without what differs; any other command as it is."""
+    if not isinstance(command, list) or len(command) <= RUNNER_VERB or RUNNER not in command[2]:
+        return command
+    dropped = RUNNER_ARGUMENTS | RUNNER_VERB_ARGUMENTS.get(command[RUNNER_VERB], frozenset())
+    return [word for position, word in enumerate(command) if position not in dropped]
 
 
 @functools.lru_cache(maxsize=1024)

@@ -23,6 +23,10 @@ __all__ = [
     "PATHS",
     "QUERY",
     "REPEATABLE",
+    "RUNNER",
+    "RUNNER_ARGUMENTS",
+    "RUNNER_VERB",
+    "RUNNER_VERB_ARGUMENTS",
     "SECRET_NAME",
     "SPEC_PLACES",
     "TOKEN_VARIABLES",
@@ -89,6 +93,14 @@ BODY_FIELDS = (
     Volatile(r"(PUT|PATCH|POST) .*/metadata.*", "machine_version|updated_at", "guards of a write"),
     Volatile(r"POST .*/lease", "ttl|description", "of our own book-keeping"),
 )
+
+# Commands to the runner, over the Machines API alone: arguments that differ, by position. For all:
+# its own text and version, new in each version of ours. By verb: what a loop has left of its
+# time, and a name for the request that counts all requests of the process.
+RUNNER = "/opt/pytest-flymachines/api"
+RUNNER_ARGUMENTS = frozenset({2, 4})
+RUNNER_VERB = 8
+RUNNER_VERB_ARGUMENTS = {"start": frozenset({9, 11, 12}), "poll": frozenset({12})}
 
 # Requests whose body is not compared at all: the repository, packed anew by each git.
 BODIES = re.compile(r"PUT .*\.pytest-flymachines\.pack.*")

@@ -154,3 +154,14 @@ def test_lines_show_json_over_several_lines() -> None:
         '  "b": 1',
         "}",
     ]
+
+
+def test_a_command_to_our_runner_means_what_it_does_not_which_version_does_it() -> None:
+    def start(version: str, key: str, wait: str, script: str) -> Meaning:
+        stub = f"_S=${{ROOT}}/opt/pytest-flymachines/api;{version}"
+        head = ["/bin/sh", "-c", stub, "fly", version, "", "/workspace", "."]
+        command = [*head, "start", wait, "1", key, "120", "", "", "", "./.", script]
+        return of("POST", "/v1/apps/a/machines/m/exec", {"command": command})
+
+    assert start("v1", "k1", "5", "echo a") == start("v2", "k2", "3", "echo a")
+    assert start("v1", "k1", "5", "echo a") != start("v1", "k1", "5", "echo b")
