@@ -9,14 +9,18 @@ from pytest_flymachines.marks import DEADLINE_KEY, USER_PREFIX, stamp
 
 __all__ = ["renew"]
 
-# The machine's uptime makes each renewal differ from the last one, which init compares. It
-# prints the seconds that the machine has then: more, where somebody asked for more before.
-_RENEW = (
-    f'cd "${{PYTEST_FLYMACHINES_ROOT:-}}{GUEST_DIR}" && read -r up _ </proc/uptime && '
-    'echo "$up $0" >renew.new && mv renew.new renew || exit; '
-    "up=${up%%.*}; d=0; [ ! -e deadline ] || read -r d <deadline; left=$((d - up)); "
-    '[ "$left" -gt "$0" ] || left=$0; echo "$left"'
-)
+# Written: the machine's uptime, by which init sees that it is new, and seconds from then on.
+# Printed: those seconds, which are more than asked for where somebody asked for more before.
+_RENEW = f"""
+cd "${{PYTEST_FLYMACHINES_ROOT:-}}{GUEST_DIR}" && read -r up _ </proc/uptime || exit
+left=$0 then=0 more=0
+[ ! -e renew ] || read -r then more <renew
+case ${{then%%.*}}$more in
+'' | *[!0-9]*) ;;
+*) before=$((${{then%%.*}} + more - ${{up%%.*}})) && [ "$before" -gt "$left" ] && left=$before ;;
+esac
+echo "$up $left" >renew.new && mv renew.new renew && echo "$left"
+"""
 
 
 def renew(

@@ -52,17 +52,11 @@ uptime() {
     if read -r now _ 2>/dev/null </proc/uptime; then up=${now%%.*}; else up=$((up + 1)); fi
 }
 
-# For whoever renews: when this machine ends, by its own uptime.
-tell() {
-    echo "$deadline" >"$dir/deadline"
-}
-
 workdir=$1
 seen= up=0
 read -r ttl <"$dir/ttl"
 uptime
 deadline=$((up + ttl))
-tell
 start_agents
 
 while :; do
@@ -75,10 +69,7 @@ while :; do
         '' | 0* | *[!0-9]* | ??????????*) ;;
         *)
             # a longer deadline that somebody asked for stands
-            if [ "$((up + seconds))" -gt "$deadline" ]; then
-                deadline=$((up + seconds))
-                tell
-            fi
+            [ "$((up + seconds))" -le "$deadline" ] || deadline=$((up + seconds))
             ;;
         esac
     fi
