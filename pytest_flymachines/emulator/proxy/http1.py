@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import h11
 
-from pytest_flymachines.emulator.proxy.headers import SERVER, Headers, first
+from pytest_flymachines.emulator.proxy.headers import Headers, first
 from pytest_flymachines.emulator.proxy.message import Body, Problem, Request, Responder
 from pytest_flymachines.emulator.proxy.tunnel import tunnel
 from pytest_flymachines.emulator.proxy.upstream import Upstream
@@ -48,8 +47,6 @@ class Http1:
         self._idle_timeout_s = 0.0
         self._out: list[bytes] = []
         self._first: list[bytes] | None = []
-        peer = wire.transport.get_extra_info("peername")
-        self._client = peer[0] if isinstance(peer, tuple) else "127.0.0.1"
         self.begun = False
 
     async def serve(
@@ -138,7 +135,7 @@ class Http1:
             host=host.lower(),
             headers=headers,
             body=body,
-            client=self._client,
+            client=self._wire.peer,
             version=event.http_version.decode(),
             # Fly Proxy speaks HTTP/2 to visitors itself.
             upgrade="upgrade" in connection and protocol not in ("", "h2c"),
@@ -172,16 +169,9 @@ class Http1:
         """Answer in the proxy's own name."""
         if self.begun or self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
-        body = f"{problem.text}\n".encode()
-        headers = [
-            *problem.headers,
-            (b"Content-Type", b"text/plain; charset=utf-8"),
-            (b"Content-Length", str(len(body)).encode()),
-            (b"Server", SERVER),
-        ]
-        self.begin(problem.status, HTTPStatus(problem.status).phrase.encode(), headers)
+        self.begin(problem.status, problem.reason, problem.answer_headers)
         if method != b"HEAD":
-            self.data(body)
+            self.data(problem.body)
         self.end([])
         await self.flush()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Protocol
 
-from pytest_flymachines.emulator.proxy.headers import Headers
+from pytest_flymachines.emulator.proxy.headers import SERVER, Headers
 from pytest_flymachines.emulator.proxy.upstream import Upstream
 
 __all__ = ["MAX_REPLAYED", "Body", "Problem", "Request", "Responder"]
@@ -23,6 +24,26 @@ class Problem(Exception):
         self.status = status
         self.text = text
         self.headers = headers or []
+
+    @property
+    def reason(self) -> bytes:
+        """The phrase that goes with the status."""
+        return HTTPStatus(self.status).phrase.encode()
+
+    @property
+    def body(self) -> bytes:
+        """The body of the answer."""
+        return f"{self.text}\n".encode()
+
+    @property
+    def answer_headers(self) -> Headers:
+        """All headers of the answer."""
+        return [
+            *self.headers,
+            (b"Content-Type", b"text/plain; charset=utf-8"),
+            (b"Content-Length", str(len(self.body)).encode()),
+            (b"Server", SERVER),
+        ]
 
 
 class Body:

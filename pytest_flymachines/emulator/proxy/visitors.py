@@ -26,7 +26,7 @@ __all__ = ["Visitors"]
 
 HANDSHAKE_S = 10.0
 # Without the `http` handler HTTP/2 goes to the program as it is.
-TLS_ALPN = ("h2", "http/1.1")
+ALPN = ("h2", "http/1.1")
 
 
 class Visitors:
@@ -71,6 +71,11 @@ class Visitors:
             now = by_port(self._directory, app, external, instance)
             await self._gateway.handle(request, responder, now)
 
+        if _is_http2(wire):
+            from pytest_flymachines.emulator.proxy.http2 import Http2
+
+            await Http2(wire).serve(handle)
+            return
         timeout_s = (to.port.http_options or {}).get("headers_read_timeout")
         await Http1(wire, head_timeout_s=timeout_s).serve(handle)
 
@@ -113,9 +118,7 @@ class Visitors:
         return wire
 
     async def _context(self, to: Destination) -> ssl.SSLContext:
-        if "pg_tls" in to.handlers:
-            return await self._tls.context(to.port.tls_options, ())
-        alpn = ("http/1.1",) if "http" in to.handlers else TLS_ALPN
+        alpn = () if "pg_tls" in to.handlers else ALPN
         return await self._tls.context(to.port.tls_options, alpn)
 
     async def _pass_through(self, wire: Wire, to: Destination, head: bytes = b"") -> None:
@@ -144,3 +147,8 @@ class Visitors:
     async def _connect(self, target: Target) -> Wire:
         machine_id, port = target.machine.id, target.service.internal_port
         return await connected(await self._directory.connect(machine_id, port), half_open=True)
+
+
+def _is_http2(wire: Wire) -> bool:
+    tls = wire.transport.get_extra_info("ssl_object")
+    return tls is not None and tls.selected_alpn_protocol() == "h2"

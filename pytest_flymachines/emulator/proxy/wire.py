@@ -34,8 +34,8 @@ class Wire(asyncio.Protocol):
         self._received: list[bytes] = []
         self._size = 0
         self._reader: asyncio.Future[None] | None = None
-        self._writable: asyncio.Future[None] | None = None
-        self._choked = False
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self._lost = False
         self._idle_timer: asyncio.TimerHandle | None = None
         self.touched = self._loop.time()
@@ -74,13 +74,17 @@ class Wire(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The peer does not keep up; called by asyncio."""
-        self._choked = True
+        self._flowing.clear()
 
     def resume_writing(self) -> None:
         """The peer has caught up; called by asyncio."""
-        self._choked = False
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
+        self._flowing.set()
+
+    @property
+    def peer(self) -> str:
+        """IP address of the other side; that of this computer where it has none."""
+        name = self.transport.get_extra_info("peername")
+        return name[0] if isinstance(name, tuple) else "127.0.0.1"
 
     @property
     def quiet(self) -> bool:
@@ -128,9 +132,8 @@ class Wire(asyncio.Protocol):
             ConnectionError: It is gone.
         """
         self.write(data)
-        if self._choked:
-            self._writable = self._loop.create_future()
-            await self._writable
+        if not self._flowing.is_set():
+            await self._flowing.wait()
             if self._lost:
                 raise ConnectionResetError("the connection is gone")
 

@@ -91,6 +91,7 @@ def test_the_certificate_is_good_for_names_of_apps(world: World, trusting: ssl.S
     ("handlers", "options", "offered", "agreed"),
     [
         (["tls", "http"], {}, ["http/1.1"], "http/1.1"),
+        (["tls", "http"], {}, ["h2", "http/1.1"], "h2"),
         (["tls"], {}, ["h2"], "h2"),
         (["tls"], {"alpn": ["mqtt"]}, ["h2", "mqtt"], "mqtt"),
         (["tls"], {"alpn": ["mqtt"]}, ["http/1.1"], None),
