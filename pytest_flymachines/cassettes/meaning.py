@@ -6,6 +6,7 @@ and app, on whichever computer. What is left out is listed in `volatile`.
 
 from __future__ import annotations
 
+import base64
 import difflib
 import functools
 import hashlib
@@ -35,6 +36,7 @@ from pytest_flymachines.cassettes.volatile import (
 
 __all__ = ["Meaning", "answer_meaning", "json_value", "likeness", "meaning", "target"]
 
+_GZIP_WORD = re.compile(r"[bz]?(H4sI[A-Za-z0-9+/]+={0,2})")
 _ORIGIN = re.compile(r"^[a-z][a-z0-9+.-]*://[^/?#]*")
 
 Rename = Callable[[str], str]
@@ -149,7 +151,16 @@ def _runner_command(command: Any) -> Any:
     if not isinstance(command, list) or len(command) <= RUNNER_VERB or RUNNER not in command[2]:
         return command
     dropped = RUNNER_ARGUMENTS | RUNNER_VERB_ARGUMENTS.get(command[RUNNER_VERB], frozenset())
-    return [word for position, word in enumerate(command) if position not in dropped]
+    return [_word(word) for position, word in enumerate(command) if position not in dropped]
+
+
+def _word(word: Any) -> Any:
+    """An argument; one that carries gzip data means what is in it."""
+    match = _GZIP_WORD.fullmatch(word) if isinstance(word, str) else None
+    try:
+        return _opaque(base64.b64decode(match[1])) if match else word
+    except ValueError:
+        return word
 
 
 @functools.lru_cache(maxsize=1024)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
@@ -165,3 +166,10 @@ def test_a_command_to_our_runner_means_what_it_does_not_which_version_does_it() 
 
     assert start("v1", "k1", "5", "echo a") == start("v2", "k2", "3", "echo a")
     assert start("v1", "k1", "5", "echo a") != start("v1", "k1", "5", "echo b")
+
+    def packed(mtime: int, content: bytes) -> str:
+        tar = gzip.compress(archive(content, mtime=mtime, uid=0, mode=0o644))
+        return "b" + base64.b64encode(tar).decode()
+
+    assert start("v", "k", "5", packed(1, b"x")) == start("v", "k", "5", packed(2, b"x"))
+    assert start("v", "k", "5", packed(1, b"x")) != start("v", "k", "5", packed(1, b"y"))
