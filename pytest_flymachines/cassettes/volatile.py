@@ -103,7 +103,7 @@ RUNNER_VERB = 8
 RUNNER_VERB_ARGUMENTS = {"start": frozenset({9, 11, 12}), "poll": frozenset({12})}
 
 # Requests whose body is not compared at all: the repository, packed anew by each git.
-BODIES = re.compile(r"PUT .*\.pytest-flymachines\.pack.*")
+BODIES = re.compile(r"PUT .*\.pytest-flymachines\.(pack|agent).*")
 
 # `verify` compares answers; these fields of JSON answers say when, where and under which name
 # something happened, not what happened.
