@@ -8,12 +8,13 @@ import hashlib
 import shutil
 import socket
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_flymachines.emulator.engines import cgroups, egress
 from pytest_flymachines.emulator.engines.base import (
     EngineError,
+    ExecOutcome,
     GuestFile,
     GuestMount,
     MachineConfigForEngine,
@@ -85,6 +86,22 @@ class BubblewrapEngine:
 
     async def probe(self) -> Probe:
         """As in `Engine.probe`."""
+        try:
+            try:
+                outcome = await self._try_one()
+            except EngineError:
+                if self._computer is None or self._computer.pasta is None:
+                    raise
+                # Installed, but something keeps it from working: machines can do without.
+                self._computer = replace(self._computer, pasta=None)
+                outcome = await self._try_one()
+        except (EngineError, OSError) as error:
+            return Probe(works=False, why=f"{error}.{_advice()}")
+        if outcome.stdout.strip() != b"0":
+            return Probe(works=False, why=f"`id -u` in a machine ended as {outcome}")
+        return Probe(works=True, notes=self._notes())
+
+    async def _try_one(self) -> ExecOutcome:
         with tempfile.TemporaryDirectory(dir=self._made_directory(), prefix="probe-") as directory:
             path = Path(directory)
             config = MachineConfigForEngine(
@@ -95,18 +112,12 @@ class BubblewrapEngine:
                 hostname="probe",
                 log=path / "log",
             )
+            machine = await self.start(config)
             try:
-                machine = await self.start(config)
-                try:
-                    outcome = await machine.exec(["id", "-u"], timeout_s=_PROBE_TIMEOUT_S)
-                finally:
-                    await machine.kill()
-                    await self.discard(path)
-            except (EngineError, OSError) as error:
-                return Probe(works=False, why=f"{error}.{_advice()}")
-        if outcome.stdout.strip() != b"0":
-            return Probe(works=False, why=f"`id -u` in a machine ended as {outcome}")
-        return Probe(works=True, notes=self._notes())
+                return await machine.exec(["id", "-u"], timeout_s=_PROBE_TIMEOUT_S)
+            finally:
+                await machine.kill()
+                await self.discard(path)
 
     async def resolve_image(self, image: str) -> str:
         """A digest made of the name: this computer's tools are the image."""

@@ -269,21 +269,21 @@ def main_command(machine: MachineConfigForEngine) -> list[str]:
 
 
 def remove_tree(directory: Path) -> None:
-    """Remove a tree, also where a machine or the kernel left directories without permissions."""
+    """Remove a tree, also where a machine or the kernel left directories without permissions.
 
-    def allow(_: object, path: str, error: BaseException) -> None:
-        if isinstance(error, FileNotFoundError):
-            return
-        for target in (Path(path).parent, Path(path)):
-            if not target.is_symlink():
-                target.chmod(0o700)
-        if Path(path).is_dir() and not Path(path).is_symlink():
-            shutil.rmtree(path)
-        else:
-            Path(path).unlink(missing_ok=True)
-
-    if directory.exists():
-        shutil.rmtree(directory, onerror=lambda f, p, e: allow(f, p, e[1]))
+    Raises:
+        PermissionError: Something in it belongs to somebody else.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            shutil.rmtree(directory)
+        except PermissionError:
+            for path, names, _ in os.walk(directory):
+                for child in (Path(path, name) for name in names):
+                    with contextlib.suppress(PermissionError):
+                        if not child.is_symlink():
+                            child.chmod(0o700)
+            shutil.rmtree(directory)
 
 
 def _stdin(content: bytes) -> int:

@@ -6,15 +6,18 @@ import asyncio
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pytest_flymachines.emulator.engines import bubblewrap
 from pytest_flymachines.emulator.engines.base import EngineError, RunningMachine
 from pytest_flymachines.emulator.engines.bubblewrap import BubblewrapEngine
 from pytest_flymachines.emulator.engines.bwrap import id_maps
 from pytest_flymachines.emulator.engines.cgroups import find, pids_limit
+from pytest_flymachines.emulator.engines.host_python import HostPython
 from pytest_flymachines.emulator.engines.supervisor.spawner import remove_cgroup
 from tests.emulator.engines.lab import Lab, eventually, output, sh
 
@@ -81,6 +84,26 @@ class TestWhatItIsLike:
         )
         assert tuple(map(int, version.split())) >= (3, 10)
         await output(machine, "cd /tmp && git init -q x && git -C x status")
+
+    async def test_python_that_runs_us_is_shown_where_the_system_has_none(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It may lie in a home directory, of which nothing else appears."""
+        prefix = Path(sys.base_prefix).resolve()
+        executable = prefix / f"bin/python{sys.version_info.major}.{sys.version_info.minor}"
+        shown = HostPython(executable, None if prefix.is_relative_to("/usr") else prefix)
+        monkeypatch.setattr(bubblewrap, "find_python", lambda path: shown)
+        lab = Lab(BubblewrapEngine(tmp_path / "engine"), tmp_path / "engine", tmp_path)
+        machine = await lab.start()
+        script = "python3 -c 'import json, ssl, sys; print(sys.base_prefix)'; command -v python3"
+        found = await output(machine, script)
+        assert found.splitlines() == [str(prefix), "/usr/local/bin/python3"]
+        if shown.prefix:
+            beside = await output(machine, f"ls {prefix.parent}")
+            assert beside == prefix.name
+            assert (await sh(machine, f"touch {prefix}/x")).exit_code != 0
+        await lab.end()
+        await lab.engine.close()
 
     async def test_has_devices(self, machine: RunningMachine) -> None:
         script = "echo x > /dev/null; head -c 3 /dev/urandom | wc -c; echo x > /dev/shm/x; tty"

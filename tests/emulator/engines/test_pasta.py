@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_flymachines.emulator.engines import bubblewrap
 from pytest_flymachines.emulator.engines.egress import Policy
 from pytest_flymachines.emulator.engines.pasta import NAMESERVER, _own, find_pasta
 from tests.emulator.engines.lab import output, sh
@@ -15,13 +16,11 @@ from tests.emulator.engines.test_egress import lab_with
 
 OWN = [str(net.network_address) for net in _own() if not net.is_loopback]
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.timeout(120),
-    pytest.mark.skipif(
-        find_pasta(Policy()) is None, reason="no pasta (Debian: passt), or no /dev/net/tun for us"
-    ),
-]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+
+needs_pasta = pytest.mark.skipif(
+    find_pasta(Policy()) is None, reason="no pasta (Debian: passt), or no /dev/net/tun for us"
+)
 
 ASK = "import socket; print(socket.create_connection(('{}', {}), 10).recv(99).decode())"
 
@@ -36,6 +35,7 @@ def port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@needs_pasta
 async def test_addresses_of_this_computer_are_unreachable(
     port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,6 +48,7 @@ async def test_addresses_of_this_computer_are_unreachable(
         assert removal.exit_code != 0
 
 
+@needs_pasta
 async def test_everything_is_reachable_if_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,6 +67,7 @@ async def test_everything_is_reachable_if_asked_for(
         listener.accept()[0].close()
 
 
+@needs_pasta
 async def test_two_machines_listen_on_one_port_and_loopback_stays_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,3 +82,14 @@ async def test_two_machines_listen_on_one_port_and_loopback_stays_apart(
         listener.settimeout(0)
         with pytest.raises(BlockingIOError):
             listener.accept()
+
+
+async def test_pasta_that_does_not_work_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bubblewrap, "find_pasta", lambda policy: "/bin/false")
+    async with lab_with("public", tmp_path, monkeypatch) as lab:
+        probe = await lab.engine.probe()
+        assert probe.works
+        assert "HTTP proxy" in " ".join(probe.notes)
+        assert "127.0.0.1" in await output(await lab.start(), "echo $https_proxy")
