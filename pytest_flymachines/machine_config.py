@@ -72,6 +72,8 @@ def _files(spec: SandboxSpec, identity: Identity, agent_token: str) -> list[dict
     if spec.agent == "off":
         contents["no-foreign"] = b"1\n"
     else:
+        if spec.agent != "auto":
+            contents["expect-foreign"] = b"1\n"
         contents["agent.pyz"] = build_agent()
         contents["agent.token.sha256"] = hashlib.sha256(agent_token.encode()).hexdigest().encode()
     return [

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from pytest_flymachines import repository
+from pytest_flymachines import foreign_agent, repository
 from pytest_flymachines._http import PoolTransport
 from pytest_flymachines.agent.channel import AgentChannel
 from pytest_flymachines.api import Machine
@@ -67,8 +67,10 @@ def launch(
         MachineStartFailed: A step failed; the message has its output and what to do, and the
             machine is destroyed.
     """
-    if spec.repo and backend.mode != "replay":
-        repository.check_source(spec.repo, rootdir)
+    if backend.mode != "replay":
+        if spec.repo:
+            repository.check_source(spec.repo, rootdir)
+        foreign_agent.check(spec)
     progress(f"creating {identity.name} in {'/'.join(spec.regions)}")
     while True:
         created = create(backend, spec, identity, note=note, progress=progress)
@@ -303,6 +305,7 @@ def _fill(
         printed = sandbox.exec(argv, env=env, timeout=PREPARE_TIMEOUT_S).stdout
         if not wait:
             sandbox.attachment.channel.save_checkpoint(PRISTINE)
+            foreign_agent.deliver(sandbox, spec, replayed=backend.mode == "replay")
     return structs.replace(launched, workdir=printed.rstrip("\n"))
 
 

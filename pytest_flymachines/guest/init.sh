@@ -15,8 +15,8 @@ trap 'exit 0' TERM INT HUP
 find_foreign() {
     foreign=
     [ -s "$dir/no-foreign" ] && return
-    if [ -x "$dir/cook-agent" ]; then
-        foreign=$dir/cook-agent
+    if [ -s "$dir/expect-foreign" ]; then
+        foreign=$dir/cook-agent # it may still be on its way
     else
         foreign=$(command -v cook-agent)
     fi
@@ -29,7 +29,7 @@ start_agents() {
     listen="$bind:7423"
     if [ -z "$foreign" ]; then
         listen="$listen $bind:7422"
-    elif ! kill -0 "${foreign_pid:-x}" 2>/dev/null; then
+    elif [ -x "$foreign" ] && ! kill -0 "${foreign_pid:-x}" 2>/dev/null; then
         (cd "$root$workdir" && exec "$foreign" -listen "$bind:7422") \
             >>"$dir/foreign-agent.log" 2>&1 </dev/null &
         foreign_pid=$!
@@ -45,6 +45,11 @@ start_agents() {
     python3 -I "$dir/agent.pyz" "$@" --token-sha256-file "$dir/agent.token.sha256" \
         --base "$root$workdir" --state "$dir/state" >>"$dir/agent.log" 2>&1 </dev/null &
     agent_pid=$!
+}
+
+agent_missing() {
+    if [ -n "$agent_pid" ] && ! kill -0 "$agent_pid" 2>/dev/null; then return; fi
+    [ -n "$foreign" ] && [ -x "$foreign" ] && ! kill -0 "${foreign_pid:-x}" 2>/dev/null
 }
 
 # Without /proc, which a test may unmount, turns of the loop are counted instead.
@@ -76,7 +81,7 @@ while :; do
     uptime
     [ "$up" -ge "$deadline" ] && exit 0
     # an agent that a test killed comes back, but one that cannot start is not tried for ever
-    if [ -n "$agent_pid" ] && [ "$starts" -lt 20 ] && ! kill -0 "$agent_pid" 2>/dev/null; then
+    if [ "$starts" -lt 20 ] && agent_missing; then
         starts=$((starts + 1))
         start_agents
     fi

@@ -1,0 +1,230 @@
+"""A bad day at Fly: the run ends with the right message, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .cloud import Cloud, Project, cloud, end, until
+
+TESTS = """
+import pytest
+
+@pytest.mark.parametrize("number", range(3))
+def test_it(fly_sandbox, number):
+    assert fly_sandbox.exec("echo hi").stdout == "hi\\n"
+"""
+LONG = """
+import pathlib
+
+def test_it(fly_sandbox):
+    pathlib.Path("ready").touch()
+    fly_sandbox.exec("sleep 60", timeout=120)
+"""
+#: Waiting for what will not come is shorter than it would be at Fly.
+IMPATIENT = """
+from pytest_flymachines import creation
+
+creation.START_TIMEOUT_S = 3
+"""
+CREATE = "method=POST,path=*/machines"
+DESTROY = "method=DELETE,path=*/machines/*"
+
+
+@pytest.fixture(scope="module")
+def fly() -> Iterator[Cloud]:
+    with cloud() as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, fly: Cloud) -> Iterator[None]:
+    """Each test begins without requests and faults, and leaves nothing of ours behind."""
+    for name in list(os.environ):
+        if name.startswith(("FLY_", "PYTEST_")):
+            monkeypatch.delenv(name)
+    fly.forget_requests()
+    fly.clear_faults()
+    yield
+    fly.clear_faults()
+    assert fly.machines() == []
+    assert until(lambda: not fly.volumes(), 5)
+
+
+@pytest.mark.parametrize(
+    ("fault", "creates"),
+    [
+        (f"status=429,{CREATE},count=2", 3),
+        (f"status=500,when=after,{CREATE},count=1", 1),
+        (f"status=503,{CREATE},count=1", 2),
+        (f"status=408,when=after,{CREATE},count=1", 1),
+        (f"reset,{CREATE},count=1", 2),
+        (f"reset=after,{CREATE},count=1", 1),
+        (f"lost,{CREATE},count=1", 1),
+        ("status=503,method=GET,path=*/wait,count=1", 1),
+        ("lost,method=POST,path=*/volumes,count=1", 1),
+        ("status=429,method=GET,count=3", 1),
+        (f"status=500,{DESTROY},count=1", 1),
+        (f"lost,{DESTROY},count=1", 1),
+    ],
+)
+def test_what_passes_is_outlived(fly: Cloud, tmp_path: Path, fault: str, creates: int) -> None:
+    """The tests pass, and there never was a second machine."""
+    fly.fault(fault)
+    volume = ["--fly-volume-gb=1"] if "volumes" in fault else []
+    ended = Project(tmp_path, TESTS).run(*volume, env=fly.environment)
+    if volume:  # what cannot be known to exist is said to have failed, and removed all the same
+        return
+    ended.has("3 passed", "1 machine(s)")
+    assert "LEFT BEHIND" not in ended.output
+    assert fly.count("POST machines") == creates
+
+
+def test_a_lost_answer_is_found_again_though_lists_lag(tmp_path: Path) -> None:
+    with cloud("--list-delay", "2500") as slow:
+        slow.fault(f"lost,{CREATE},count=1")
+        ended = Project(tmp_path, TESTS).run(env=slow.environment)
+        ended.has("3 passed", "1 machine(s)")
+        assert slow.count("POST machines") == 1
+        assert until(lambda: not slow.machines(), 10)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("stuck=created,count=1", "but created"),
+        ("image-pull,count=1", "will not be started"),
+        (f"status=422,{CREATE},body=could not find a candidate host,count=1", "candidate host"),
+    ],
+)
+def test_the_next_region_is_tried(fly: Cloud, tmp_path: Path, fault: str, said: str) -> None:
+    fly.fault(fault)
+    project = Project(tmp_path, TESTS, IMPATIENT)
+    ended = project.run("--fly-region=ord,iad", "--fly-volume-gb=1", env=fly.environment)
+    ended.has("3 passed")
+    assert fly.count("POST machines") == 2
+
+
+def test_the_final_error_lists_each_try(fly: Cloud, tmp_path: Path) -> None:
+    fly.fault("stuck=created")
+    project = Project(tmp_path, TESTS, IMPATIENT)
+    ended = project.run("--fly-region=ord,iad", env=fly.environment)
+    ended.has("3 errors", "1. ord: ", "2. iad: ", "after 3 s, but created", "--fly-region")
+
+
+def test_no_capacity_anywhere_says_so_without_another_try(fly: Cloud, tmp_path: Path) -> None:
+    fly.fault(f"status=422,{CREATE},body=could not find a candidate host")
+    ended = Project(tmp_path, TESTS).run(env=fly.environment)
+    ended.has("3 errors", "could not find a candidate host", "smaller guest")
+    assert fly.count("POST machines") == 1
+
+
+def test_an_api_that_is_not_there(fly: Cloud, tmp_path: Path) -> None:
+    nowhere = {**fly.environment, "FLY_FLAPS_BASE_URL": "http://no-such-host.invalid"}
+    ended = Project(tmp_path, TESTS).run(env=nowhere)
+    ended.has("3 errors", "no-such-host.invalid")
+    assert ended.code == 1
+
+
+def test_a_destroy_that_never_works_is_reported_with_the_command(
+    fly: Cloud, tmp_path: Path
+) -> None:
+    fly.fault(f"status=400,{DESTROY},body=host trouble")
+    ended = Project(tmp_path, TESTS).run("--fly-ttl=10", env=fly.environment)
+    ended.has("3 passed", "LEFT BEHIND", "host trouble", "fly machine destroy --force")
+    assert ended.code == 0
+    assert until(lambda: not fly.machines(), 30), "it did not end itself"
+
+
+def test_a_budget_refuses_the_second_machine(fly: Cloud, tmp_path: Path) -> None:
+    tests = """
+def test_it(fly_sandbox, fly_sandbox_factory):
+    fly_sandbox_factory(memory_mb=2048)
+"""
+    ended = Project(tmp_path, tests).run("--fly-budget=0.006", env=fly.environment)
+    ended.has("1 failed", "--fly-budget=0.006: 2 machine(s)")
+    assert fly.count("POST machines") == 1
+
+
+def test_a_name_that_somebody_else_has(fly: Cloud, tmp_path: Path) -> None:
+    """The next name is taken; the machine that has ours stays as it is."""
+    first = Project(tmp_path / "a", TESTS)
+    kept = first.run("--fly-run-id=ci 7", "--fly-keep=always", env=fly.environment)
+    kept.has("fly sandbox: kept")
+    (mine,) = fly.machines()
+    fly.client.set_metadata(mine_app := "cook-sandbox", mine.id, "pytest_flymachines_run", "other")
+    Project(tmp_path / "b", TESTS).run("--fly-run-id=ci 7", env=fly.environment).has("3 passed")
+    assert [machine.id for machine in fly.machines()] == [mine.id]
+    fly.client.destroy_machine(mine_app, mine.id)
+
+
+def test_shards_with_one_run_id_share_and_the_last_one_ends_it(fly: Cloud, tmp_path: Path) -> None:
+    long = LONG.replace("sleep 60", "while [ ! -e go ]; do sleep 0.1; done")
+    first = Project(tmp_path / "a", long)
+    slow = first.start("--fly-run-id=ci", env=fly.environment)
+    assert until((first.path / "ready").exists, 60)
+    short = """
+def test_it(fly_sandbox):
+    fly_sandbox.exec("touch go.now; sleep 1")
+"""
+    second = Project(tmp_path / "b", short).run("--fly-run-id=ci", env=fly.environment)
+    second.has("1 passed", "is used by 1 other shard(s)")
+    (machine,) = fly.machines()
+    run = fly.client.exec(
+        "cook-sandbox",
+        machine.id,
+        ["/bin/sh", "-c", 'touch "${PYTEST_FLYMACHINES_ROOT:-}/workspace/go"'],
+    )
+    assert run.exit_code == 0
+    end(slow).has("1 passed")
+    assert fly.count("DELETE machines/ID") == 1
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_takes_down(
+    fly: Cloud, tmp_path: Path, number: signal.Signals, workers: list[str]
+) -> None:
+    project = Project(tmp_path, LONG)
+    process = project.start(*workers, env=fly.environment)
+    assert until((project.path / "ready").exists, 60)
+    process.send_signal(number)
+    # CI systems leave 10 s between this signal and SIGKILL; that is a limit of theirs
+    assert until(lambda: not fly.machines(), 10)
+    ended = end(process)
+    assert ended.code == (2 if number == signal.SIGINT else 128 + number), ended.output
+
+
+def test_a_second_interrupt_leaves_it_to_the_deadline(fly: Cloud, tmp_path: Path) -> None:
+    project = Project(tmp_path, LONG)
+    process = project.start("--fly-ttl=10", env=fly.environment)
+    assert until((project.path / "ready").exists, 60)
+    fly.fault(f"delay=60,{DESTROY}")
+    process.send_signal(signal.SIGINT)
+    assert until(lambda: fly.hits() == [1], 30)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    ended = end(process, 30)
+    ended.has("what is left ends itself within 10 s", "pytest-flymachines reap --run")
+    assert until(lambda: not fly.machines(), 30)
+
+
+def test_a_kept_machine_of_a_local_run_can_be_reached(tmp_path: Path) -> None:
+    project = Project(tmp_path, TESTS)
+    local = {"PYTEST_ADDOPTS": "", "FLY_API_TOKEN": ""}
+    args = ["--fly-keep=always", "--fly-ttl=10", "--fly-engine=process"]
+    ended = project.run(*args, env=local, mode="local")
+    ended.has("fly sandbox: kept", "emulator.env")
+    words = ended.output.replace("`", " ").replace(",", " ").split()
+    (file,) = [Path(word) for word in words if word.endswith("emulator.env")]
+    assert file.stat().st_mode & 0o077 == 0
+    reach = dict(line.split("=", 1) for line in file.read_text().splitlines())
+    (machine,) = [word for word in words if word.startswith("--fly-machine=")]
+    project.run(machine, env=reach).has("3 passed")
+    pid = int(ended.output.partition("(process")[2].split(")")[0])
+    assert until(lambda: not Path(f"/proc/{pid}").exists(), 40), "the emulator lives on"
