@@ -19,6 +19,7 @@ from pytest_flymachines.emulator.faults import Fault, FaultError, parse_fault
 from pytest_flymachines.emulator.front import read_body
 from pytest_flymachines.emulator.page import POLICY, live_page, login_page
 from pytest_flymachines.emulator.proxy import Proxy
+from pytest_flymachines.emulator.proxy.tls import TlsUnavailable
 
 __all__ = ["Control"]
 
@@ -176,7 +177,11 @@ class Control:
 
     async def _ca(self, _: Request) -> Response:
         """The CA behind the certificates of services with TLS."""
-        return Response(await self._proxy.ca_pem(), media_type="application/x-pem-file")
+        try:
+            pem = await self._proxy.ca_pem()
+        except TlsUnavailable as error:
+            raise Problem(501, str(error)) from None
+        return Response(pem, media_type="application/x-pem-file")
 
     async def _machine_log(self, request: Request) -> Response:
         """The end of what the main process wrote."""
