@@ -86,20 +86,32 @@ def emulator(context: click.Context) -> None:
 @main.command("list")
 @_api_options
 def list_machines(apps: tuple[str, ...], api_url: str) -> None:
-    """Show the machines that runs of this plugin made."""
+    """Show the machines and volumes that runs of this plugin made."""
     from rich.console import Console
     from rich.table import Table
 
     from pytest_flymachines.errors import FlyMachinesError
+    from pytest_flymachines.marks import volume_ttl_s
     from pytest_flymachines.prices import describe_cost
     from pytest_flymachines.sweep import ours
 
     table = Table("app", "machine", "state", "age", "owner", "run", "ends", "cost so far")
     now = time.time()
+    volumes: list[str] = []
     with _client(api_url) as client:
         for app in apps:
             try:
                 machines = ours(client, app)
+                volumes += [
+                    f"volume {volume.id} in {app}: {volume.size_gb} GB, "
+                    + (
+                        f"held by {volume.attached_machine_id}"
+                        if volume.attached_machine_id
+                        else "unused"
+                    )
+                    for volume in client.list_volumes(app)
+                    if volume_ttl_s(volume.name) is not None
+                ]
             except FlyMachinesError as error:
                 raise click.ClickException(str(error)) from None
             for one in machines:
@@ -118,6 +130,8 @@ def list_machines(apps: tuple[str, ...], api_url: str) -> None:
         Console(width=None if sys.stdout.isatty() else 160).print(table)
     else:
         click.echo(f"no machine of this plugin in {', '.join(apps)}")
+    for line in volumes:
+        click.echo(line)
 
 
 @main.command()

@@ -140,6 +140,8 @@ def test_list_shows_ours_alone(fly: Cloud) -> None:
     assert "my-run" in result.output
     assert "somebody@else" in result.output
     assert other.id not in result.output
+    volume = fly.client.create_volume(APP, volume_name("my-run", 10), region="ord", size_gb=1)
+    assert f"volume {volume.id}" in CliRunner().invoke(main, ["list", "-a", APP]).output
 
 
 def test_a_wrong_token_is_an_error_that_says_so(
