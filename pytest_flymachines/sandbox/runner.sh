@@ -3,9 +3,10 @@
 # for the commands. $_S is the state directory, $_V this file's version, $_T a temporary file.
 #
 # A process has a directory $_D: cmd (shell text that runs it), in (its stdin), pid, sup (pid of
-# its supervisor), o e i (FIFOs of stdout, stderr, stdin), c (FIFO that orders the feeder), done
-# (FIFO that wakes the waiter), o.out e.out (output), o.cut e.cut (output was dropped), timed,
-# broken (nobody reads stdin), tty, key, told, dur (hundredths of a second) and at last code.
+# its supervisor), o e i (FIFOs of stdout, stderr, stdin), orders (for the feeder of stdin), c
+# (FIFO that wakes the feeder), done (FIFO that wakes whoever waits), o.out e.out (output), o.cut
+# e.cut (output was dropped), timed, broken (nobody reads stdin), tty, key, told, dur (hundredths
+# of a second) and at last code.
 #
 # An answer is on stdout. A failure is exit code 1 and, on stderr, `errno` and a number or word,
 # or what the program that failed said.
@@ -160,14 +161,20 @@ _start() { # WAIT FORGET KEY TIMEOUT USER PTY KEEP-STDIN DIRECTORY COMMAND STDIN
     echo "$3" >"$_D/key"
     _give "$9" "$_D/cmd"
     [ -z "${10}" ] || _give "${10}" "$_D/in"
+    : >"$_D/orders"
     mkfifo "$_D/o" "$_D/e" "$_D/i" "$_D/c" "$_D/done" || exit 1
     # a command of another user may open /dev/stdout, which is one of these
     chmod 666 "$_D/o" "$_D/e" "$_D/i"
     exec 8<>"$_D/done"
     _launch "$4" "$5" "$6" "$7"
-    if [ "$_wait" -gt 0 ] && [ ! -e "$_D/code" ]; then
+    _what=code
+    [ "$_wait" -gt 0 ] || { _what=pid _wait=2; }
+    if [ ! -s "$_D/$_what" ]; then
         _alarm "$_wait" &
-        read -r _ <&8
+        until [ -s "$_D/$_what" ]; do
+            read -r _x <&8
+            [ "$_x" != late ] || break
+        done
         kill $! 2>/dev/null
     fi
     : >"$_D/told"
@@ -188,9 +195,9 @@ _launch() { # TIMEOUT USER PTY KEEP-STDIN
 
 _alarm() {
     sleep "$1" &
-    trap 'kill $!' TERM
+    trap 'kill $!; exit' TERM
     wait $!
-    echo >&8
+    echo late >&8
 } >/dev/null 2>&1
 
 _supervise() { # TIMEOUT USER PTY KEEP-STDIN
@@ -235,7 +242,7 @@ _supervise() { # TIMEOUT USER PTY KEEP-STDIN
     echo "$_code" >"$_D/code.new"
     mv "$_D/code.new" "$_D/code"
     exec 8<>"$_D/done"
-    echo >&8
+    echo code >&8
 }
 
 _uptime() { # in hundredths of a second
@@ -256,19 +263,24 @@ _drain() { # o or e: from the FIFO to its file, and on to nowhere when that is f
 }
 
 _feed() { # stdin, then what _write orders; it holds the FIFO open, so that it has no end
-    exec 9>"$_D/i" 8<>"$_D/c"
+    exec 8<>"$_D/c" # before the orders are read: no poke after that is lost
+    exec 7<"$_D/orders" 9>"$_D/i"
     [ ! -e "$_D/in" ] || cat "$_D/in" >&9
-    while read -r _x <&8; do
-        [ "$_x" != eof ] || exit
-        cat "$_D/$_x" >&9 || break
-        rm -f "$_D/$_x"
+    while :; do
+        while read -r _x <&7; do
+            [ "$_x" != eof ] || exit
+            cat "$_D/$_x" >&9 || break 2
+            rm -f "$_D/$_x"
+        done
+        read -r _ <&8
     done
     : >"$_D/broken"
 }
 
-_order() { # LINE for the feeder; both ends are open, so that nobody waits
-    exec 6<>"$_D/c"
-    echo "$1" >&6
+_order() { # LINE for the feeder, which may not run yet
+    echo "$1" >>"$_D/orders"
+    exec 6<>"$_D/c" # both ends, so that nobody waits
+    echo >&6
 }
 
 _limit() {
@@ -322,6 +334,9 @@ _become() {
     umask 022
     __D=$_D __user=$_user
     echo $$ >"$_D/pid"
+    exec 8<>"$_D/done" # both ends, so that nobody waits
+    echo pid >&8
+    exec 8>&-
     if [ -n "$_tty" ]; then
         stty rows "${_tty%x*}" cols "${_tty#*x}"
         tty >"$_D/tty"

