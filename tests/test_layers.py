@@ -23,7 +23,7 @@ LAYERS = (
     ("cassettes",),
     ("marks", "sharing"),
     ("backend", "machine_config", "prices", "volumes"),
-    ("deadline", "creation", "budget"),
+    ("deadline", "creation", "foreign_agent", "budget"),
     ("provision", "sweep"),
     ("keepalive", "teardown"),
     ("run", "controller"),

@@ -136,7 +136,7 @@ def test_an_emulator_that_was_killed_is_swept_by_the_next_run(
         """
     )
     run()
-    assert until(lambda: not alive("pytest_flymachines.emulator"), 5)
+    assert until(lambda: not alive(str(scratch)), 5)
     pytester.makepyfile("def test_it(fly_sandbox): fly_sandbox.exec('true')")
     run().assert_outcomes(passed=1)
     assert emulators(scratch) == []
