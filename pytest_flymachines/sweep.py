@@ -88,7 +88,7 @@ def sweep(
         ApiUnreachable: No answer.
     """
     machines = ours(client, app)
-    gone = []
+    gone: list[str] = []
     for one in machines:
         if enough():
             return gone

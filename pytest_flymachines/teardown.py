@@ -221,10 +221,10 @@ class Teardown:
             return None
 
         ids = [volume.id for volume in volumes]
-        for volume_id, error in zip(ids, _in_parallel(delete, ids, deadline), strict=True):
-            if error is not None:
+        for volume_id, failure in zip(ids, _in_parallel(delete, ids, deadline), strict=True):
+            if failure is not None:
                 outcome.left.append(
-                    f"volume {volume_id} ({error}): fly volumes destroy {volume_id} -a {app}"
+                    f"volume {volume_id} ({failure}): fly volumes destroy {volume_id} -a {app}"
                 )
 
 
