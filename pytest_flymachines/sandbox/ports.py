@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+from collections import Counter
+from collections.abc import Callable
 from typing import Protocol, Self, runtime_checkable
 
 import msgspec
@@ -47,9 +50,14 @@ class PortVerbs(Attached):
     """Reaching what listens in the machine. WebSockets and any other TCP pass as they are."""
 
     def __init__(self, attachment: Attachment) -> None:
-        super().__init__(attachment)
         self._forwards: dict[int, Forward] = {}
         self._forwards_lock = threading.Lock()
+        super().__init__(attachment)
+
+    def attach(self, attachment: Attachment) -> None:
+        """Lead to this machine from now on, URLs included."""
+        self.close_forwards()
+        super().attach(attachment)
 
     def url(self, port: int) -> str:
         """A URL, without slash at its end, that leads to a port of the machine.
@@ -129,25 +137,38 @@ class EmulatorPorts:
         self._http = Http(transport, control_url, {"authorization": f"Bearer {token}"})
         self._app = app
         self._machine_id = machine_id
+        # the emulator has one listener for each port, whoever asks for it
+        self._users: Counter[int] = Counter()
+        self._lock = threading.Lock()
 
     def forward(self, port: int) -> Forward:
         """Have the emulator listen for a port of the machine."""
-        target = _Target(app=self._app, machine=self._machine_id, port=port)
-        answer = msgspec.json.decode(self.ask("POST", target), type=_Listener)
-        return _EmulatorForward(self, target, answer.host, answer.port)
+        with self._lock:
+            answer = self._ask("POST", port)
+            self._users[port] += 1
+        listener = msgspec.json.decode(answer, type=_Listener)
+        return _EmulatorForward(self, port, listener)
 
-    def ask(self, method: str, target: _Target) -> bytes:
-        """Send a request about a forward; the body of its answer."""
+    def release(self, port: int) -> None:
+        """Have the emulator stop listening, when nobody here uses the port any more."""
+        with self._lock:
+            self._users[port] -= 1
+            if not self._users[port]:
+                self._ask("DELETE", port)
+
+    def _ask(self, method: str, port: int) -> bytes:
+        target = _Target(app=self._app, machine=self._machine_id, port=port)
         try:
             response = self._http.request(method, "/forwards", json=target)
         except TransportError as error:
             raise FlyMachinesError(
                 f"the emulator did not answer {method} /forwards: {error}"
             ) from error
-        if response.status_code >= 400:
+        # the listener of a machine that is gone went with it
+        if response.status_code >= 400 and (method, response.status_code) != ("DELETE", 404):
             raise FlyMachinesError(
                 f"the emulator answered {response.status_code} to {method} /forwards of port "
-                f"{target.port}, machine {self._machine_id}: {response.text.strip()}"
+                f"{port}, machine {self._machine_id}: {response.text.strip()}"
             )
         return response.content
 
@@ -164,14 +185,15 @@ class _Listener(msgspec.Struct, frozen=True):
 
 
 class _EmulatorForward:
-    def __init__(self, ports: EmulatorPorts, target: _Target, host: str, port: int) -> None:
-        self.host = host
-        self.port = port
-        self._ports = ports
-        self._target = target
+    def __init__(self, ports: EmulatorPorts, port: int, listener: _Listener) -> None:
+        self.host = listener.host
+        self.port = listener.port
+        self._release: Callable[[], None] | None = functools.partial(ports.release, port)
 
     def close(self) -> None:
-        self._ports.ask("DELETE", self._target)
+        release, self._release = self._release, None
+        if release:
+            release()
 
     def __enter__(self) -> Self:
         return self

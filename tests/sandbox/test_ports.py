@@ -65,6 +65,16 @@ class TestForward:
                 with connection:
                     assert connection.recv(10) == b"%d" % n
 
+    def test_one_that_ends_leaves_others_to_the_same_port(
+        self, sandbox: Sandbox, echo: int
+    ) -> None:
+        with sandbox.forward(echo) as first:
+            with sandbox.forward(echo):
+                pass
+            with socket.create_connection((first.host, first.port), 10) as connection:
+                connection.sendall(b"still there")
+                assert connection.recv(100) == b"still there"
+
     def test_it_ends(self, sandbox: Sandbox, echo: int) -> None:
         with sandbox.forward(echo) as forward:
             pass
@@ -89,6 +99,16 @@ class TestUrl:
             transport.close()
         assert answer.text == "the page"
         assert sandbox.url(port) == url
+
+    def test_it_follows_the_handle_to_another_machine(self, sandbox: Sandbox, echo: int) -> None:
+        handle = Sandbox(sandbox.attachment)
+        handle.url(echo)
+        forward = handle._forwards[echo]
+        handle.attach(sandbox.attachment)
+        assert handle._forwards == {}
+        handle.url(echo)
+        assert handle._forwards[echo] is not forward
+        handle.close_forwards()
 
     def test_there_may_be_no_way(self, sandbox: Sandbox) -> None:
         class Closed:

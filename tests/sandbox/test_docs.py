@@ -1,0 +1,53 @@
+"""Every example of the handle's page, run over every way."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from pytest_flymachines.sandbox import Sandbox
+
+PAGE = Path(__file__).parents[2] / "docs/handle.md"
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def examples() -> list[tuple[int, str]]:
+    """Line and text of each code block."""
+    text = PAGE.read_text()
+    return [(text.count("\n", 0, m.start(1)) + 1, m[1]) for m in BLOCK.finditer(text)]
+
+
+PLUMBING = {"attach", "close_forwards"}
+"""What the plugin uses, not its users."""
+
+
+def public_verbs() -> list[str]:
+    """Names that an editor completes."""
+    return [n for n in dir(Sandbox) if not n.startswith("_") and n not in PLUMBING]
+
+
+@pytest.mark.parametrize(
+    ("line", "code"), examples(), ids=lambda v: v if isinstance(v, int) else ""
+)
+def test_example(sandbox: Sandbox, local: Path, line: int, code: str) -> None:
+    names = {
+        "sandbox": sandbox,
+        "local": local,
+        "signal": signal,
+        "socket": socket,
+        "subprocess": subprocess,
+        "urllib": urllib,
+    }
+    # the padding makes line numbers of a traceback those of the page
+    exec(compile("\n" * (line - 1) + code, str(PAGE), "exec"), names)
+
+
+@pytest.mark.parametrize("verb", public_verbs())
+def test_every_verb_has_its_place_on_the_page(verb: str) -> None:
+    assert re.search(rf"\b{verb}\b", PAGE.read_text())
