@@ -16,13 +16,16 @@ from .conftest import Run
 
 Background = Callable[..., "subprocess.Popen[str]"]
 
-LONG = """
+# Seconds that no other run of these tests on this computer sleeps for.
+MARK = f"9{os.getpid():07d}"
+
+LONG = f"""
     import pathlib
 
     def test_it(fly_sandbox):
-        fly_sandbox.exec("sleep 987654 & setsid sleep 987655 & true")
+        fly_sandbox.exec("sleep {MARK}4 & setsid sleep {MARK}5 & true")
         pathlib.Path("ready").touch()
-        fly_sandbox.exec("sleep 987653", timeout=600)
+        fly_sandbox.exec("sleep {MARK}3", timeout=600)
 """
 
 
@@ -63,7 +66,7 @@ def emulators(scratch: Path) -> list[str]:
 
 
 def nothing_left(scratch: Path) -> bool:
-    return not alive("98765") and not alive(str(scratch)) and not emulators(scratch)
+    return not alive(MARK) and not alive(str(scratch)) and not emulators(scratch)
 
 
 @pytest.mark.parametrize("engine", ["bubblewrap", "process"])
@@ -73,10 +76,10 @@ def test_kill_9_in_the_middle_of_a_test_leaves_nothing(
     pytester.makepyfile(LONG)
     process = background("--fly-mode=local", f"--fly-engine={engine}")
     assert until((pytester.path / "ready").exists, 60), process.communicate(timeout=5)
-    assert alive("sleep 987654")
+    assert alive(f"sleep {MARK}4")
     assert emulators(scratch)
     os.kill(process.pid, signal.SIGKILL)
-    assert until(lambda: nothing_left(scratch), 5), (alive("98765"), emulators(scratch))
+    assert until(lambda: nothing_left(scratch), 5), (alive(MARK), emulators(scratch))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -88,7 +91,7 @@ def test_a_signal_takes_everything_down_before_pytest_ends(
     assert until((pytester.path / "ready").exists, 60), process.communicate(timeout=5)
     os.kill(process.pid, number)
     output, _ = process.communicate(timeout=30)
-    assert nothing_left(scratch), (alive("98765"), emulators(scratch), output)
+    assert nothing_left(scratch), (alive(MARK), emulators(scratch), output)
     assert process.returncode == (2 if number == signal.SIGINT else 128 + number), output
 
 
@@ -99,7 +102,7 @@ def test_kill_9_of_a_controller_with_workers_leaves_nothing(
     process = background("--fly-mode=local", "-n", "2")
     assert until((pytester.path / "ready").exists, 60), process.communicate(timeout=5)
     os.kill(process.pid, signal.SIGKILL)
-    assert until(lambda: nothing_left(scratch), 5), (alive("98765"), emulators(scratch))
+    assert until(lambda: nothing_left(scratch), 5), (alive(MARK), emulators(scratch))
 
 
 @pytest.mark.parametrize(
@@ -113,12 +116,12 @@ def test_a_run_that_ends_by_itself_leaves_nothing(
     pytester.makepyfile(
         f"""
         def test_it(fly_sandbox):
-            fly_sandbox.exec("setsid sleep 987654 & true")
+            fly_sandbox.exec("setsid sleep {MARK}4 & true")
             {body}
         """
     )
     run()
-    assert until(lambda: nothing_left(scratch), 5), (alive("98765"), emulators(scratch))
+    assert until(lambda: nothing_left(scratch), 5), (alive(MARK), emulators(scratch))
 
 
 def test_an_emulator_that_was_killed_is_swept_by_the_next_run(
