@@ -167,7 +167,7 @@ def test_bodies_are_compressed_where_it_pays(http: httpx.Client, agent: RunningA
     ("encoding", "body", "words"),
     [
         ("gzip", b"no gzip at all", "no gzip"),
-        ("gzip", gzip.compress(bytes(10_000))[:-12], "cut off"),
+        ("gzip", gzip.compress(bytes(10_000), mtime=0)[:-12], "cut off"),
         ("br", b"x", "expected gzip or identity"),
     ],
 )
