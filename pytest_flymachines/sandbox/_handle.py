@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pytest_flymachines.sandbox.cook import CookVerbs
 from pytest_flymachines.sandbox.files import FileVerbs
 from pytest_flymachines.sandbox.http import HttpVerbs
 from pytest_flymachines.sandbox.machine import MachineVerbs
@@ -14,7 +15,14 @@ __all__ = ["Sandbox"]
 
 
 class Sandbox(
-    ProcessVerbs, TerminalVerbs, TreeVerbs, FileVerbs, WorkspaceVerbs, HttpVerbs, MachineVerbs
+    ProcessVerbs,
+    TerminalVerbs,
+    TreeVerbs,
+    FileVerbs,
+    WorkspaceVerbs,
+    HttpVerbs,
+    CookVerbs,
+    MachineVerbs,
 ):
     """A machine that is ready for tests: started, workspace in place, agent up.
 

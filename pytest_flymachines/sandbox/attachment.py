@@ -13,6 +13,7 @@ from pytest_flymachines.sandbox.watched import watched
 from pytest_flymachines.spec import SandboxSpec
 
 if TYPE_CHECKING:
+    from pytest_flymachines.agent.terminal import FrameSocket
     from pytest_flymachines.api import MachinesClient
     from pytest_flymachines.sandbox.ports import PortAccess
 
@@ -40,6 +41,7 @@ class Attachment:
         extend: Moves the machine's deadline to so many seconds from now.
         borrowed: The machine was there before the run, which never destroys it.
         recorded: Puts a recorder around a transport (None in replay) to what is named.
+        frames: Puts a recorder around a WebSocket: takes its path and what opens it.
         replayed: Cassettes answer; there is no machine and no socket.
     """
 
@@ -58,6 +60,7 @@ class Attachment:
     extend: Callable[[float], object] | None = None
     borrowed: bool = False
     recorded: Callable[[Transport | None, str], Transport] | None = None
+    frames: Callable[[str, Callable[[], FrameSocket]], FrameSocket] | None = None
     replayed: bool = False
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from pytest_flymachines._clock import Clock
 from pytest_flymachines.errors import (
@@ -17,7 +17,7 @@ from pytest_flymachines.errors import (
     ExpectTimeout,
     MachineGone,
 )
-from pytest_flymachines.sandbox.channel import Channel, ProcessUpdate
+from pytest_flymachines.sandbox.channel import ProcessUpdate
 from pytest_flymachines.sandbox.exec import WAIT_S, ExecVerbs, make_command
 from pytest_flymachines.sandbox.keys import key_bytes
 from pytest_flymachines.sandbox.screen import Emulation, Screen
@@ -26,12 +26,34 @@ from pytest_flymachines.sandbox.text import CommandLine, PathArg, command_text, 
 __all__ = ["Terminal", "TerminalVerbs"]
 
 
+class TerminalChannel(Protocol):
+    """What a terminal asks of a channel; see `Channel`."""
+
+    def poll(
+        self, process: str, *, stdout: int, stderr: int, wait_s: float, forget: bool = False
+    ) -> ProcessUpdate:
+        """Output from an offset, waiting for it up to `wait_s` seconds."""
+        ...
+
+    def write_stdin(self, process: str, data: bytes, *, eof: bool) -> None:
+        """Type."""
+        ...
+
+    def resize(self, process: str, rows: int, cols: int) -> None:
+        """Set the size."""
+        ...
+
+    def forget(self, process: str) -> None:
+        """End it."""
+        ...
+
+
 class Terminal:
     """A program on a terminal in the machine; `with` ends it."""
 
     def __init__(
         self,
-        channel: Channel,
+        channel: TerminalChannel,
         clock: Clock,
         update: ProcessUpdate,
         command: CommandLine,

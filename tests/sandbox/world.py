@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from pytest_flymachines.agent.channel import AgentChannel
 from pytest_flymachines.api import MachinesClient
 from pytest_flymachines.backend import PatientTransport
 from pytest_flymachines.emulator.launch import EmulatorProcess, launch
-from pytest_flymachines.machine_config import Identity, machine_config
+from pytest_flymachines.machine_config import GUEST_DIR, Identity, machine_config
 from pytest_flymachines.sandbox import Attachment, Sandbox
 from pytest_flymachines.sandbox.api_channel import ApiChannel
 from pytest_flymachines.sandbox.channel import Channel
@@ -32,10 +33,14 @@ class World:
     client: MachinesClient
     transport: PatientTransport
 
-    def machine(self, spec: SandboxSpec, name: str) -> str:
-        """Start a machine that has an agent; its id."""
+    def machine(self, spec: SandboxSpec, name: str, files: Mapping[str, str] | None = None) -> str:
+        """Start a machine that has an agent, and more programs beside it; its id."""
         identity = Identity(name=name, metadata={}, ttl_s=3600)
         config = machine_config(spec, identity, agent_token=TOKEN)
+        for program, text in (files or {}).items():
+            content = base64.b64encode(text.encode()).decode()
+            path = f"{GUEST_DIR}/{program}"
+            config["files"].append({"guest_path": path, "raw_value": content, "mode": 0o755})
         machine = self.client.create_machine(APP, config, name=name)
         self.client.wait(APP, machine.id, "started", version=machine.instance_id)
         return machine.id
