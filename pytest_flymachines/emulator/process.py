@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -46,6 +47,7 @@ Chooser = Callable[[str, Path], Awaitable[tuple[Engine, Probe, list[str]]]]
 
 DATABASE = "emulator.sqlite3"
 CLOSE_S = 10.0
+DESCRIPTORS = 10240  # as Fly's init gives them to a machine
 
 
 class CannotServe(Exception):
@@ -78,6 +80,7 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
     Raises:
         CannotServe: A port or the state directory is in use, no engine works, the owner is gone.
     """
+    _allow_descriptors()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -141,6 +144,14 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
         _say_ready(options, about)
         emulator.flyd.spawn(_sweep(engine), "sweep")
         await stop.wait()
+
+
+def _allow_descriptors() -> None:
+    """Each visitor of the proxy takes two; many users may have 1024 unless they ask for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < DESCRIPTORS:  # -1 is no limit
+        wanted = DESCRIPTORS if hard < 0 else min(DESCRIPTORS, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _emulator(options: Options, engine: Engine, directory: Path, timings: Timings) -> Emulator:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from tests.emulator.proxy.world import World, open_descriptors
+
+
+@pytest.fixture(autouse=True, scope="package")
+def many_descriptors() -> Iterator[None]:
+    """Visitors, proxy and programs are one process here; many users may have 1024 only."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (10240 if hard < 0 else min(hard, 10240), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture

@@ -10,7 +10,10 @@ import pytest
 
 from pytest_flymachines.emulator.launch import EmulatorProcess, launch
 
-SERVER = "cd /tmp && mkdir -p www && cd www && echo hello > a.txt && exec python3 -m http.server"
+SERVER = (
+    "cd ${TMPDIR:-/tmp} && mkdir -p www && cd www && echo hello > a.txt && "
+    "exec python3 -m http.server"
+)
 BIND = "--bind ${PYTEST_FLYMACHINES_BIND:-0.0.0.0} 8080"
 
 
