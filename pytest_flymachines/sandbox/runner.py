@@ -36,6 +36,10 @@ MAX_BODY_BYTES = 12_000
 _BODY_OVERHEAD_BYTES = 64
 _EXEC_TIMEOUT_S = 45
 _ABSENT = 97
+# What needs no directory, and so works although the workspace has gone
+_ANYWHERE = frozenset(
+    {"abort", "drop", "forget", "hello", "poll", "resize", "signal", "spool", "stage", "write"}
+)
 
 _STUB = (
     "_S=${PYTEST_FLYMACHINES_ROOT:-}/opt/pytest-flymachines/api;"
@@ -111,7 +115,8 @@ class Runner:
     def argv(self, verb: str, *arguments: Argument) -> list[str]:
         """The command that does one thing, as the exec request has it."""
         raw = [a if isinstance(a, bytes) else _utf8(a) for a in arguments]
-        raw = [self.workdir, self.base or b".", verb.encode(), *raw]
+        base = b"/" if verb in _ANYWHERE else self.base or b"."
+        raw = [self.workdir, base, verb.encode(), *raw]
         try:
             mode, texts = "", [a.decode() for a in raw]
         except UnicodeDecodeError:

@@ -808,6 +808,8 @@ _workspace() { # CHECKPOINT
 }
 
 _overlay() { # LOWER DIRECTORY
+    # a machine without a root of its own would mount for the whole computer, and leave it
+    [ -z "${PYTEST_FLYMACHINES_ROOT:-}" ] || return 1
     [ ! -e "$_S/no-overlay" ] || return 1
     mkdir "$2/upper" "$2/work"
     if mount -t overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" overlay "$2/tree"; then
@@ -822,6 +824,7 @@ _overlay() { # LOWER DIRECTORY
 _unworkspace() { # PATH
     case $1 in */pytest-flymachines/w/*/tree) ;; *) _fail 22 ;; esac
     cd /
-    umount "$1" 2>/dev/null
+    # what was started in it and still runs keeps it busy
+    { umount "$1" || umount -l "$1"; } 2>/dev/null
     rm -rf "${1%/tree}"
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -137,6 +138,22 @@ class TestPrivateWorkspaces:
             private.restore("inner")
             assert private.read_text("deep/er/file") == "x"
             assert not filled.exists("deep")
+
+    def test_it_goes_although_something_still_runs_in_it(self, filled: Sandbox) -> None:
+        filled.checkpoint("start")
+        with filled.workspace("start") as private:
+            path = private.workdir
+            process = private.popen("echo up; exec sleep 600")
+            process.wait_for_log("up")
+        assert not filled.exists(path)
+        process.end()
+
+    def test_it_leaves_no_mount_on_this_computer(self, filled: Sandbox) -> None:
+        filled.checkpoint("start")
+        if filled.attachment.channel.name == "agent":
+            pytest.skip("the agent's own tests look after its mounts")
+        with filled.workspace("start") as private:
+            assert private.workdir not in Path("/proc/mounts").read_text()
 
     def test_another_user_can_use_it(self, filled: Sandbox) -> None:
         filled.exec("chmod 644 file")
