@@ -25,6 +25,9 @@ from pytest_flymachines.teardown import Outcome, Teardown
 if TYPE_CHECKING:
     from pytest_flymachines.emulator.launch import EmulatorProcess
 
+# The first start of an ordinary user makes a cache, which takes long on a slow or busy disk.
+START_S = 120.0
+
 __all__ = ["Controller"]
 
 # Together below the 10 s that CI systems leave between a signal and SIGKILL.
@@ -165,6 +168,12 @@ def _start_emulator(settings: Settings, log: Path) -> EmulatorProcess:
             f"local mode needs the extra `local` ({error}): pip install pytest-flymachines[local]"
         ) from None
     try:
-        return launch(engine=settings.engine, apps=(settings.app,), owner_pid=os.getpid(), log=log)
+        return launch(
+            engine=settings.engine,
+            apps=(settings.app,),
+            owner_pid=os.getpid(),
+            log=log,
+            timeout_s=START_S,
+        )
     except RuntimeError as error:
         raise pytest.UsageError(f"local mode cannot start its emulator: {error}") from None
