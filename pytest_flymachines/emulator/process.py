@@ -85,6 +85,8 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    # under nohup it is ignored, and machines would inherit that
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     async with contextlib.AsyncExitStack() as stack:
         owner = stack.enter_context(contextlib.ExitStack())
         if options.owner_pid is not None:

@@ -708,8 +708,9 @@ _unpack_tree() { # DIRECTORY NAME BYTES SHA256 KIND
     (umask 022 && mkdir -- "$_t") || exit 1
     trap 'rm -rf "$_T" "$_t" "$_S/s/$2"' EXIT
     case $5 in
-    z) gzip -dc <"$_f" | tar -xp -C "$_t" -f - || exit 1 ;;
-    t) tar -xp -C "$_t" -f "$_f" || exit 1 ;;
+    # busybox's tar takes the umask off all modes, unless it is root's
+    z) gzip -dc <"$_f" | (umask 0 && exec tar -xp -C "$_t" -f -) || exit 1 ;;
+    t) (umask 0 && exec tar -xp -C "$_t" -f "$_f") || exit 1 ;;
     s) (umask 022 && cd -- "$_t" && . "$_f") || exit 1 ;;
     esac
     if [ -d "$1" ]; then

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -208,12 +209,12 @@ def test_all_that_the_handle_does_replays_without_agent(project: pytest.Pytester
     replay(project, *ask).assert_outcomes(passed=COUNT)
 
 
-def test_what_workers_recorded_replays_elsewhere(project: pytest.Pytester, tmp_path: Path) -> None:
+def test_what_workers_recorded_replays_elsewhere(
+    project: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recorded = run(project, "--fly-mode=local", "--fly-record=all", "-n", "2")
     recorded.assert_outcomes(passed=COUNT)
     elsewhere = tmp_path / "elsewhere"
-    project.path.rename(elsewhere)
-    project.path.mkdir()
-    for path in elsewhere.iterdir():
-        path.rename(project.path / path.name)
+    shutil.copytree(project.path, elsewhere)
+    monkeypatch.chdir(elsewhere)
     replay(project).assert_outcomes(passed=COUNT)

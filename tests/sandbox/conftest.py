@@ -52,3 +52,11 @@ def sandbox(shared: Sandbox, world: World, machine: str) -> Iterator[Sandbox]:
 def local(tmp_path: Path) -> Path:
     """A directory of this computer."""
     return tmp_path
+
+
+@pytest.fixture
+def as_root(sandbox: Sandbox) -> Sandbox:
+    """The handle of a machine whose commands are root's, and may become another user's."""
+    if sandbox.exec("id -u").stdout != "0\n":
+        pytest.skip("this engine runs commands as the user of this computer, who is not root")
+    return sandbox

@@ -14,13 +14,14 @@ import pytest
 from pytest_flymachines.sandbox import Sandbox
 
 PAGE = Path(__file__).parents[2] / "docs/handle.md"
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```python( as root)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def examples() -> list[tuple[int, str]]:
-    """Line and text of each code block."""
+def examples() -> list[tuple[int, str, bool]]:
+    """Line and text of each code block, and whether it needs root in the machine."""
     text = PAGE.read_text()
-    return [(text.count("\n", 0, m.start(1)) + 1, m[1]) for m in BLOCK.finditer(text)]
+    blocks = BLOCK.finditer(text)
+    return [(text.count("\n", 0, m.start(2)) + 1, m[2], bool(m[1])) for m in blocks]
 
 
 PLUMBING = {"attach", "close_forwards"}
@@ -33,9 +34,18 @@ def public_verbs() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("line", "code"), examples(), ids=lambda v: v if isinstance(v, int) else ""
+    ("line", "code", "root"), [pytest.param(*e, id=f"line-{e[0]}") for e in examples()]
 )
-def test_example(sandbox: Sandbox, local: Path, line: int, code: str) -> None:
+def test_example(
+    sandbox: Sandbox,
+    local: Path,
+    line: int,
+    code: str,
+    root: bool,
+    request: pytest.FixtureRequest,
+) -> None:
+    if root:
+        request.getfixturevalue("as_root")
     names = {
         "sandbox": sandbox,
         "local": local,

@@ -218,30 +218,30 @@ class TestSurroundings:
         with pytest.raises(ValueError, match="no environment variable"):
             sandbox.exec("true", env=env)
 
-    def test_root_is_the_default_user(self, sandbox: Sandbox) -> None:
-        assert sandbox.exec("id -u").stdout == "0\n"
+    def test_root_is_the_default_user(self, as_root: Sandbox) -> None:
+        assert as_root.exec("id -u").stdout == "0\n"
 
     def test_home_is_that_of_the_user(self, sandbox: Sandbox) -> None:
         # an engine without a root of its own puts a directory of the machine's before it
         assert sandbox.exec('echo "$HOME"').stdout.endswith("/root\n")
 
-    def test_another_user_by_name(self, sandbox: Sandbox) -> None:
-        result = sandbox.exec('id -un; id -gn; echo "$HOME $USER $LOGNAME"', cwd="/", user="nobody")
+    def test_another_user_by_name(self, as_root: Sandbox) -> None:
+        result = as_root.exec('id -un; id -gn; echo "$HOME $USER $LOGNAME"', cwd="/", user="nobody")
         assert result.stdout == "nobody\nnogroup\n/nonexistent nobody nobody\n"
 
-    def test_another_user_by_number(self, sandbox: Sandbox) -> None:
+    def test_another_user_by_number(self, as_root: Sandbox) -> None:
         assert (
-            sandbox.exec("id -u; id -g; id -G", cwd="/", user=4321).stdout == "4321\n4321\n4321\n"
+            as_root.exec("id -u; id -g; id -G", cwd="/", user=4321).stdout == "4321\n4321\n4321\n"
         )
 
-    def test_another_user_gets_its_arguments_too(self, sandbox: Sandbox) -> None:
+    def test_another_user_gets_its_arguments_too(self, as_root: Sandbox) -> None:
         argv = ["printf", "%s|", "a b", "'", "$X", "-c", "--"]
         expected = "a b|'|$X|-c|--|"
-        assert sandbox.exec(argv, cwd="/", user="nobody", env={"X": "1"}).stdout == expected
+        assert as_root.exec(argv, cwd="/", user="nobody", env={"X": "1"}).stdout == expected
 
-    def test_another_users_exit_code_and_signal(self, sandbox: Sandbox) -> None:
-        assert sandbox.exec("exit 5", cwd="/", user="nobody", check=False).exit_code == 5
-        assert sandbox.exec("kill -9 $$", cwd="/", user="nobody", check=False).exit_code == 137
+    def test_another_users_exit_code_and_signal(self, as_root: Sandbox) -> None:
+        assert as_root.exec("exit 5", cwd="/", user="nobody", check=False).exit_code == 5
+        assert as_root.exec("kill -9 $$", cwd="/", user="nobody", check=False).exit_code == 137
 
     def test_an_unknown_user_is_an_error(self, sandbox: Sandbox) -> None:
         with pytest.raises(LookupError, match="no-such-user"):

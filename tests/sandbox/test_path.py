@@ -96,9 +96,9 @@ class TestReading:
         assert sandbox.path("link").stat().st_size == 5
         assert sandbox.path("link").lstat().kind == "symlink"
 
-    def test_owner_and_group(self, sandbox: Sandbox) -> None:
-        sandbox.write_file("file", "")
-        assert (sandbox.path("file").owner(), sandbox.path("file").group()) == ("root", "root")
+    def test_owner_and_group(self, as_root: Sandbox) -> None:
+        as_root.write_file("file", "")
+        assert (as_root.path("file").owner(), as_root.path("file").group()) == ("root", "root")
 
     def test_readlink(self, sandbox: Sandbox) -> None:
         sandbox.path("link").symlink_to("a b\n/c")

@@ -224,8 +224,8 @@ class TestWaitForPort:
 
 
 class TestArguments:
-    def test_cwd_env_and_user(self, sandbox: Sandbox) -> None:
-        process = sandbox.popen("pwd; id -un; echo $X", cwd="/usr", env={"X": "a b"}, user="nobody")
+    def test_cwd_env_and_user(self, as_root: Sandbox) -> None:
+        process = as_root.popen("pwd; id -un; echo $X", cwd="/usr", env={"X": "a b"}, user="nobody")
         assert process.stdout.read() == "/usr\nnobody\na b\n"
 
     def test_an_argv(self, sandbox: Sandbox) -> None:

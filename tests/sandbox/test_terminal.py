@@ -71,8 +71,8 @@ class TestShell:
             terminal.send_key("ctrl-d")
             terminal.expect("end")
 
-    def test_as_another_user(self, sandbox: Sandbox) -> None:
-        with sandbox.terminal("id -un; test -w $(tty) && echo mine", cwd="/", user="nobody") as t:
+    def test_as_another_user(self, as_root: Sandbox) -> None:
+        with as_root.terminal("id -un; test -w $(tty) && echo mine", cwd="/", user="nobody") as t:
             t.expect("nobody\r\nmine")
 
     def test_with_ends_it(self, sandbox: Sandbox) -> None:

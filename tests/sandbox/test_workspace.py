@@ -155,6 +155,7 @@ class TestPrivateWorkspaces:
         with filled.workspace("start") as private:
             assert private.workdir not in Path("/proc/mounts").read_text()
 
+    @pytest.mark.usefixtures("as_root")
     def test_another_user_can_use_it(self, filled: Sandbox) -> None:
         filled.exec("chmod 644 file")
         filled.checkpoint("start")

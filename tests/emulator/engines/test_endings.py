@@ -127,7 +127,7 @@ async def test_fifty_machines_start_and_end_with_nothing_left(
         await lab.end()
         lab.machines.clear()
     await engine.close()
-    assert set(descendants(os.getpid())) <= before
+    wait_until_gone(set(descendants(os.getpid())) - before)
     assert {path.name for path in Path("/proc/self/fd").iterdir()} <= fds
     left = {path.name for path in tmp_path.rglob("*") if path.is_dir()}
     assert left <= {"engine"}
