@@ -138,7 +138,8 @@ class TestArguments:
         assert sandbox.exec(["./a=b", "c"], env={"X": "y"}).stdout == "ran c y\n"
 
     def test_an_unknown_program_is_127(self, sandbox: Sandbox) -> None:
-        result = sandbox.exec(["no-such-program"], check=False)
+        # directories that may not be searched would make it 126
+        result = sandbox.exec(["no-such-program"], env={"PATH": "/usr/bin:/bin"}, check=False)
         assert result.exit_code == 127
         assert "no-such-program" in result.stderr
 
