@@ -37,6 +37,7 @@ class Backend:
 
     Attributes:
         mode: `live`, `local` or `replay`.
+        transports: Own the sockets; closed with the backend.
         client: Machines API.
         agent_transport: For requests to agents, through the same recorder as the client's.
         patience: The transport beneath, which waits for an agent that is still starting.
@@ -49,6 +50,7 @@ class Backend:
     """
 
     mode: str
+    transports: tuple[Transport, ...]
     client: MachinesClient
     agent_transport: Transport
     patience: PatientTransport
@@ -58,6 +60,11 @@ class Backend:
     proxy_url: str = ""
     control_url: str = ""
     token: str = field(default="", repr=False)
+
+    def close(self) -> None:
+        """Give back connections."""
+        for transport in self.transports:
+            transport.close()
 
     def agent_address(self, app: str) -> AgentAddress:
         """Where requests to agents of this app go."""
@@ -137,13 +144,15 @@ def build(settings: Settings, info: RunInfo | None, recorder: Recorder) -> Backe
     """
     url, token, proxy_url = _address(settings, info)
     patience = PatientTransport(PoolTransport(), SystemClock())
+    direct = _api_transport(settings, info)
     client = MachinesClient(
         token or "replay",
         base_url=url,
-        transport=recorder.transport(_api_transport(settings, info)),
+        transport=recorder.transport(direct),
         clock=recorder.clock,
     )
     return Backend(
+        transports=(direct, patience),
         mode=settings.chosen,
         client=client,
         agent_transport=recorder.transport(patience),

@@ -231,7 +231,7 @@ class Run:
 
     def close(self) -> None:
         """Give back connections; machines stay, for the controller to end."""
-        self.client.close()
+        self.backend.close()
 
     def _own(self, spec: SandboxSpec) -> str:
         """Key of a sandbox of this worker alone, also among the shards of a run."""

@@ -371,10 +371,13 @@ _here() { # NAME: sets _D
 
 _ended() {
     [ ! -e "$_D/code" ] || return 0
-    # a supervisor that was killed leaves no code behind
-    read -r _sup <"$_D/sup" 2>/dev/null || return 1
-    ! kill -0 "$_sup" 2>/dev/null || return 1
-    [ -e "$_D/code" ] || echo 137 >"$_D/code"
+    # a supervisor that was killed leaves no code behind, and nobody who would end the rest
+    read -r _sup <"$_D/sup" || return 1
+    ! kill -0 "$_sup" || return 1
+    [ ! -e "$_D/code" ] || return 0
+    _send KILL group
+    _order eof
+    echo 137 >"$_D/code"
 } 2>/dev/null
 
 _poll() { # NAME STDOUT STDERR WAIT FORGET

@@ -215,6 +215,6 @@ def test_what_workers_recorded_replays_elsewhere(
     recorded = run(project, "--fly-mode=local", "--fly-record=all", "-n", "2")
     recorded.assert_outcomes(passed=COUNT)
     elsewhere = tmp_path / "elsewhere"
-    shutil.copytree(project.path, elsewhere)
+    shutil.copytree(project.path, elsewhere, ignore=shutil.ignore_patterns(".cache"))
     monkeypatch.chdir(elsewhere)
     replay(project).assert_outcomes(passed=COUNT)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -240,6 +241,18 @@ class TestLimits:
             assert str(root) not in seen[-1]
         assert seen[0] == seen[1]
 
+    def test_no_process_is_left_behind(self, plain: Sandbox, standin: StandIn) -> None:
+        def ours() -> list[str]:
+            return _with_variable(f"PYTEST_FLYMACHINES_ROOT={standin.root}")
+
+        plain.exec("cat", stdin="x")
+        with plain.popen("cat") as process:
+            process.stdin.write("x")
+        plain.terminal("exec sleep 600").end()
+        with pytest.raises(TimeoutError):
+            plain.exec("sleep 600 & wait", timeout=1)
+        wait_until(lambda: ours() == [])
+
     def test_nothing_is_left_behind(self, plain: Sandbox, standin: StandIn) -> None:
         plain.exec("cat", stdin=os.urandom(30_000))
         plain.write_file("file", os.urandom(30_000))
@@ -297,7 +310,8 @@ class TestProcesses:
         wait_until((directory / "pid").exists)
         os.kill(int((directory / "sup").read_text()), 9)
         assert process.wait(30) == 137
-        os.kill(process.pid, 9)
+        wait_until(lambda: not _runs(str(process.pid)))
+        wait_until(lambda: _with_variable(f"_D={directory}") == [])
 
     def test_an_unknown_process(self, plain: Sandbox) -> None:
         with pytest.raises(LookupError, match="no process"):
@@ -350,3 +364,13 @@ def _runs(pid: str) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def _with_variable(pair: str) -> list[str]:
+    """Processes of this computer that have a variable."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # gone, or another user's
+            if pair.encode() in environ.read_bytes().split(b"\0"):
+                found.append(environ.parent.name)
+    return found
