@@ -22,9 +22,10 @@ from pytest_flymachines.backend import build
 from pytest_flymachines.cassettes import Recorder
 from pytest_flymachines.emulator.launch import launch
 from pytest_flymachines.machine_config import Identity
+from pytest_flymachines.options import OPTIONS
 from pytest_flymachines.provision import attach
 from pytest_flymachines.provision import launch as provision
-from pytest_flymachines.settings import OPTIONS, Settings
+from pytest_flymachines.settings import Settings
 from pytest_flymachines.sharing import EmulatorAddress, RunInfo
 from pytest_flymachines.spec import SandboxSpec
 

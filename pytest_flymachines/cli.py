@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from pytest_flymachines import __version__
-from pytest_flymachines.settings import PUBLIC_API, TOKEN_VARIABLES
+from pytest_flymachines.options import token_in
+from pytest_flymachines.settings import PUBLIC_API
 
 __all__ = ["main"]
 
@@ -66,7 +67,7 @@ def _api_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _client(api_url: str) -> Any:
     from pytest_flymachines.api import MachinesClient
 
-    token = next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), "")
+    _, token = token_in(os.environ)
     if not token:
         raise click.UsageError(
             "no token: set FLY_API_TOKEN (`fly tokens create deploy -a <app>` makes one)"
@@ -191,7 +192,7 @@ def doctor(apps: tuple[str, ...], api_url: str) -> None:
     """Check git, engines, token and app, and say what to do. Exit code 1 if something is bad."""
     from pytest_flymachines.doctor import examine
 
-    token = next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), "")
+    _, token = token_in(os.environ)
     bad = False
     for finding in examine(token, apps[0], api_url):
         mark = {True: "ok  ", False: "BAD ", None: "    "}[finding.good]

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "pytest_flymachines"
 LAYERS = (
     ("errors", "_clock", "_http", "emulator", "agent.server"),
     ("spec", "repository"),
+    ("options",),
     ("settings",),
     ("api",),
     ("sandbox.channel",),

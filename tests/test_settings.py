@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_flymachines.settings import OPTIONS, Settings, load
+from pytest_flymachines.options import OPTIONS
+from pytest_flymachines.settings import Settings, load
 
 CLEAN: dict[str, str] = {}
 

@@ -16,7 +16,8 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 
-from pytest_flymachines.cassettes.volatile import SECRET_NAME, TOKEN_VARIABLES
+from pytest_flymachines.cassettes.volatile import SECRET_NAME
+from pytest_flymachines.options import TOKEN_VARIABLES
 
 __all__ = ["Scrubber", "unpacked", "without_padding"]
 

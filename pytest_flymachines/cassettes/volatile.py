@@ -29,7 +29,6 @@ __all__ = [
     "RUNNER_VERB_ARGUMENTS",
     "SECRET_NAME",
     "SPEC_PLACES",
-    "TOKEN_VARIABLES",
     "UNKEPT_ANSWER_HEADERS",
     "Volatile",
 ]
@@ -149,8 +148,6 @@ SPEC_PLACES = frozenset({"app", "org", "regions"})
 OWN_FILES = "/opt/pytest-flymachines/"
 # Marks of ours in a machine's metadata; they name the user and the computer that recorded.
 OWN_METADATA = "pytest_flymachines_"
-
-TOKEN_VARIABLES = ("FLY_API_TOKEN", "FLY_ACCESS_TOKEN", "FLY_TOKEN")
 
 SECRET_NAME = re.compile(
     r"secret|password|passwd|passphrase|credential|api_?key|access_?key|private_?key"
