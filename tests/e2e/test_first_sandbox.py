@@ -144,7 +144,7 @@ def test_the_plugin_imports_nothing_heavy_until_a_sandbox_is_asked_for(
             assert not HEAVY & set(sys.modules)
             ours = {name for name in sys.modules if name.startswith("pytest_flymachines")}
             assert ours <= {"pytest_flymachines", "pytest_flymachines.plugin",
-                            "pytest_flymachines.settings"}
+                            "pytest_flymachines.settings", "pytest_flymachines.options"}
         """
     )
     others = ["xdist", "recording", "pytest_httpx", "respx", "anyio", "rerunfailures", "timeout",
