@@ -6,7 +6,7 @@ import base64
 import binascii
 from pathlib import Path
 
-from pytest_flymachines.emulator.config import Process
+from pytest_flymachines.emulator.config import DnsOption, Process
 from pytest_flymachines.emulator.engines.base import (
     EngineError,
     GuestFile,
@@ -14,6 +14,7 @@ from pytest_flymachines.emulator.engines.base import (
     MachineConfigForEngine,
 )
 from pytest_flymachines.emulator.model import App, Machine
+from pytest_flymachines.emulator.names import names_of
 
 __all__ = ["environment", "for_engine"]
 
@@ -52,12 +53,19 @@ def for_engine(
         cpus=guest.cpus if guest else 1,
         memory_mb=guest.memory_mb if guest else 256,
         private_ip=machine.private_ip,
+        names=names_of(machine),
         nameservers=config.dns.nameservers or (),
+        searches=config.dns.searches or (),
+        resolver_options=[_option(option) for option in config.dns.options or ()],
         files=_files(machine, app),
         mounts=[GuestMount(volumes / mount.volume, mount.path) for mount in config.mounts or ()],
-        network=app.network,
+        network=f"{app.org}/{app.network}",
         log=log,
     )
+
+
+def _option(option: DnsOption) -> str:
+    return f"{option.name}:{option.value}" if option.value else option.name
 
 
 def environment(machine: Machine, app: App, process: Process) -> dict[str, str]:

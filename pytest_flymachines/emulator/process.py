@@ -25,8 +25,10 @@ from pytest_flymachines.emulator.config import encode
 from pytest_flymachines.emulator.control import Control
 from pytest_flymachines.emulator.emulator import Emulator
 from pytest_flymachines.emulator.engines.base import Engine, EngineError, Probe
+from pytest_flymachines.emulator.engines.egress import Policy
 from pytest_flymachines.emulator.faults import Faults
 from pytest_flymachines.emulator.flyd import Flyd, Timings
+from pytest_flymachines.emulator.nameserver import NameServer
 from pytest_flymachines.emulator.options import Options
 from pytest_flymachines.emulator.owner import OwnerGone, watch
 from pytest_flymachines.emulator.proxied import serve_proxy
@@ -103,6 +105,10 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
                 stack.enter_context(lock_state(options.state))
             except StateLocked as error:
                 raise CannotServe(str(error)) from None
+        try:
+            policy = Policy.from_environment()
+        except ValueError as error:
+            raise CannotServe(str(error)) from None
         run = RunDirectory()
         try:
             engine, probe, why_others_failed = await choose(options.engine, run.path)
@@ -123,6 +129,8 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
         inside = Inside(sockets["api"].getsockname(), emulator.tokens.token, doors)
         stack.push_async_callback(inside.close)
         emulator.flyd.inside = inside
+        names = NameServer(emulator.store, forwards=policy.enabled)
+        await engine.admit([*names.doors(), inside.at_private_address()])
         about = {
             "api_url": _url(sockets["api"]),
             "proxy_url": proxy.url,

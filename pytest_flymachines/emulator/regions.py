@@ -5,11 +5,13 @@ Source: https://fly.io/docs/reference/regions/ as of August 2026.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pytest_flymachines.emulator.answers import Problem
 
-__all__ = ["REGIONS", "Region", "choose_region", "regions_of"]
+__all__ = ["REGIONS", "Region", "choose_region", "distance", "regions_of"]
 
 
 @dataclass(frozen=True)
@@ -82,3 +84,17 @@ def choose_region(asked: str, nearest: str) -> str:
     if not codes:
         raise Problem(400, f"invalid_argument: region {asked} not found")
     return nearest if nearest in codes else codes[0]
+
+
+@lru_cache(maxsize=1024)
+def distance(one: str, other: str) -> float:
+    """How far two regions are apart, as a number to compare."""
+    if one == other:
+        return 0.0
+    here, there = REGIONS.get(one), REGIONS.get(other)
+    if here is None or there is None:
+        return math.inf
+    a, b = math.radians(here.latitude), math.radians(there.latitude)
+    east = math.radians(here.longitude - there.longitude)
+    cosine = math.sin(a) * math.sin(b) + math.cos(a) * math.cos(b) * math.cos(east)
+    return math.acos(max(-1.0, min(1.0, cosine)))

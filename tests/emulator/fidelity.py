@@ -86,9 +86,14 @@ GAPS = (
         ),
     ),
     (
-        "6PN between machines, `.internal` names, flycast, WireGuard",
-        "addresses are given out, but lead nowhere",
+        "6PN between machines, `.internal` names, `_api.internal`",
+        (
+            "whole with the engine bubblewrap where the user may open /dev/net/tun; with docker "
+            "without TXT records, `top<n>.nearest.of`, and answers as of the machine's start; "
+            "with process not at all"
+        ),
     ),
+    ("flycast, WireGuard, `dns_forward_rules`", "addresses are given out, but lead nowhere"),
     (
         "the Unix socket `/.fly/api` in the machine",
         "serves the machine's own paths without a token, the rest with one; `tokens/oidc` is 501",

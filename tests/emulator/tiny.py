@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_flymachines.emulator.engines.base import (
+    Door,
     EngineError,
     ExecOutcome,
     ExitStatus,
@@ -125,6 +126,9 @@ class TinyEngine:
         self.started: list[MachineConfigForEngine] = []
         self.machines: list[TinyMachine] = []
         self.start_error: str | None = None
+
+    async def admit(self, doors: Sequence[Door]) -> None:
+        """Machines have this computer's network."""
 
     async def probe(self) -> Probe:
         return Probe(works=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 __all__ = [
+    "GATEWAY",
+    "Door",
     "Engine",
     "EngineError",
     "ExecOutcome",
@@ -21,6 +23,10 @@ __all__ = [
     "Probe",
     "RunningMachine",
 ]
+
+
+GATEWAY = "fdaa::3"
+"""Where machines find what the emulator serves them; on Fly it is the name server."""
 
 
 class EngineError(Exception):
@@ -63,6 +69,22 @@ class GuestMount:
     path: str
 
 
+@dataclass(frozen=True)
+class Door:
+    """A server of the emulator's that machines find in their private network.
+
+    Attributes:
+        kind: What its socket is.
+        port: Where it is found.
+        serve: Called with the socket, which it owns from there on: it listens if `kind` is tcp,
+            and is bound if it is udp. Gives what ends the server.
+    """
+
+    kind: Literal["tcp", "udp"]
+    port: int
+    serve: Callable[[socket.socket], Callable[[], None]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class MachineConfigForEngine:
     """One boot of one machine.
@@ -83,11 +105,14 @@ class MachineConfigForEngine:
         hostname: The machine id, or `dns.hostname`.
         cpus: Of the guest.
         memory_mb: Of the guest.
-        private_ip: 6PN address, for /etc/hosts.
-        nameservers: Extra lines for /etc/resolv.conf.
+        private_ip: 6PN address, also as `fly-local-6pn` in /etc/hosts.
+        names: What others of its network find it by, where the engine has a name server.
+        nameservers: For /etc/resolv.conf; none means the engine's choice.
+        searches: Domains for /etc/resolv.conf.
+        resolver_options: Options for /etc/resolv.conf, such as `ndots:2`.
         files: Written at each boot.
         mounts: At most one.
-        network: Name of the app's network.
+        network: Whose machines reach each other: organization and name.
         log: File that gets stdout and stderr of the main process, appended.
     """
 
@@ -105,7 +130,10 @@ class MachineConfigForEngine:
     cpus: int = 1
     memory_mb: int = 256
     private_ip: str = "::1"
+    names: Sequence[str] = ()
     nameservers: Sequence[str] = ()
+    searches: Sequence[str] = ()
+    resolver_options: Sequence[str] = ()
     files: Sequence[GuestFile] = ()
     mounts: Sequence[GuestMount] = ()
     network: str = "default"
@@ -206,6 +234,10 @@ class Engine(Protocol):
 
     name: str
     honours_image: bool
+
+    async def admit(self, doors: Sequence[Door]) -> None:
+        """Have all machines find these servers, where the engine can; before the first starts."""
+        ...
 
     async def probe(self) -> Probe:
         """Start a machine for real, run a command in it, end it."""

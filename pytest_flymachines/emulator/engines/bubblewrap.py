@@ -8,11 +8,14 @@ import hashlib
 import shutil
 import socket
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_flymachines.emulator.engines import cgroups, egress
 from pytest_flymachines.emulator.engines.base import (
+    GATEWAY,
+    Door,
     EngineError,
     ExecOutcome,
     GuestFile,
@@ -24,6 +27,7 @@ from pytest_flymachines.emulator.engines.bwrap import IdMaps, bwrap_options, fin
 from pytest_flymachines.emulator.engines.host_python import HostPython, find_python
 from pytest_flymachines.emulator.engines.layers import SystemTree, survey
 from pytest_flymachines.emulator.engines.pasta import NAMESERVER, find_pasta, pasta_field
+from pytest_flymachines.emulator.engines.sixpn import PrivateNetwork
 from pytest_flymachines.emulator.engines.spawner import Spawner
 from pytest_flymachines.emulator.engines.supervised import (
     SupervisedMachine,
@@ -83,6 +87,12 @@ class BubblewrapEngine:
         self._lock = asyncio.Lock()
         self._computer: _Computer | None = None
         self._spawner: Spawner | None = None
+        self._private_network: PrivateNetwork | None = None
+
+    async def admit(self, doors: Sequence[Door]) -> None:
+        """As in `Engine.admit`: at fdaa::3, as on Fly."""
+        _, _, private_network = await self._prepared()
+        await private_network.serve(doors)
 
     async def probe(self) -> Probe:
         """As in `Engine.probe`."""
@@ -125,7 +135,7 @@ class BubblewrapEngine:
 
     async def start(self, machine: MachineConfigForEngine) -> BubblewrapMachine:
         """As in `Engine.start`."""
-        computer, spawner = await self._prepared()
+        computer, spawner, private_network = await self._prepared()
         if machine.user not in {None, "", "root", "0"} and computer.ids.single:
             raise EngineError(
                 f"user {machine.user!r}: an ordinary user's machine has root only, unless "
@@ -134,8 +144,8 @@ class BubblewrapEngine:
         groups = computer.groups.of(machine.id)
         _make_directories(machine.directory, len(computer.tree.overlays))
         running = BubblewrapMachine(spawner, machine, groups)
-        files = [*_network_files(machine, pasta=bool(computer.pasta)), *machine.files]
-        listener = await running.start(
+        files = [*_network_files(machine, computer, private_network), *machine.files]
+        listener, interface = await running.start(
             listen=egress.PORT if computer.proxied else None,
             pasta=pasta_field(computer.pasta, computer.policy) if computer.pasta else None,
             bwrap=[str(computer.bwrap), *_options(computer, machine)],
@@ -154,6 +164,10 @@ class BubblewrapEngine:
             proxy = egress.Egress(computer.policy)
             await proxy.serve(listener)
             running.when_ended(proxy.close)
+        if interface is not None:
+            address, network = machine.private_ip, machine.network
+            running.when_ended(lambda: private_network.leave(address, network))
+            await private_network.join(address, network, interface)
         return running
 
     async def discard(self, directory: Path) -> None:
@@ -167,6 +181,9 @@ class BubblewrapEngine:
 
     async def close(self) -> None:
         """As in `Engine.close`."""
+        if self._private_network is not None:
+            self._private_network.close()
+            self._private_network = None
         if self._spawner is not None:
             await self._spawner.close()
             self._spawner = None
@@ -176,13 +193,15 @@ class BubblewrapEngine:
             self._computer = None
             await asyncio.to_thread(remove_tree, self._directory / "layers")
 
-    async def _prepared(self) -> tuple[_Computer, Spawner]:
+    async def _prepared(self) -> tuple[_Computer, Spawner, PrivateNetwork]:
         async with self._lock:
             if self._computer is None:
                 self._computer = await asyncio.to_thread(self._look_around)
-            if self._spawner is None:
+            if self._spawner is None or self._private_network is None:
                 self._spawner = Spawner(self._computer.groups.parents)
-            return self._computer, self._spawner
+                self._private_network = PrivateNetwork()
+                await self._private_network.open(self._spawner)
+            return self._computer, self._spawner, self._private_network
 
     async def _remove_as_root_inside(self, directory: Path) -> None:
         with tempfile.TemporaryDirectory(dir=self._made_directory(), prefix="rm-") as place:
@@ -235,6 +254,11 @@ class BubblewrapEngine:
             )
         if self._computer.proxied:
             notes.append("machines reach the outside through an HTTP proxy only (no pasta)")
+        if self._private_network is not None and self._private_network.why_not:
+            notes.append(
+                "machines reach neither each other nor .internal names "
+                f"({self._private_network.why_not})"
+            )
         if self._computer.groups.unified is None:
             notes.append("no cgroup freezer: suspend stops processes by signals")
         if self._computer.ids.single:
@@ -256,15 +280,24 @@ def _proxy_variables(computer: _Computer, machine: MachineConfigForEngine) -> di
     return egress.proxy_variables(machine.private_ip) if computer.proxied else {}
 
 
-def _network_files(machine: MachineConfigForEngine, *, pasta: bool) -> list[GuestFile]:
+def _network_files(
+    machine: MachineConfigForEngine, computer: _Computer, private_network: PrivateNetwork
+) -> list[GuestFile]:
     own = f"{machine.id}.vm.{machine.app}.internal"
     hosts = (
         "127.0.0.1\tlocalhost\n"
         "::1\tlocalhost ip6-localhost ip6-loopback\n"
         f"{machine.private_ip}\tfly-local-6pn {own} {machine.hostname}\n"
     )
-    nameservers = machine.nameservers or ([NAMESERVER] if pasta else [])
+    nameservers = machine.nameservers
+    if not nameservers and private_network.resolves:
+        nameservers = [GATEWAY]
+    elif not nameservers and computer.pasta:
+        nameservers = [NAMESERVER]
     resolv = "".join(f"nameserver {address}\n" for address in nameservers)
+    for keyword, values in (("search", machine.searches), ("options", machine.resolver_options)):
+        if values:
+            resolv += f"{keyword} {' '.join(values)}\n"
     return [
         GuestFile("/etc/hosts", hosts.encode()),
         GuestFile("/etc/hostname", f"{machine.hostname}\n".encode()),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv6Network
@@ -20,6 +21,7 @@ from docker.errors import ImageNotFound as DockerImageNotFound
 from docker.types import IPAMConfig, IPAMPool
 
 from pytest_flymachines.emulator.engines.base import (
+    Door,
     EngineError,
     ImageNotFound,
     MachineConfigForEngine,
@@ -31,6 +33,7 @@ from pytest_flymachines.emulator.engines.docker_client import (
     archive,
     connect,
     import_probe_image,
+    on_bridge,
     owner_label,
     remove_all,
     sweep,
@@ -41,16 +44,29 @@ from pytest_flymachines.emulator.engines.supervised import remove_tree
 __all__ = ["DockerEngine"]
 
 _THREADS = 64
+_NAME = re.compile(r"[a-z0-9._-]+")
 _MARK = "container"
 """File in a machine's directory with the id of the container that has its root file system."""
 
 
 @dataclass(frozen=True)
 class _Network:
-    """A network of the daemon; `has_6pn`: machines have their `private_ip` in it."""
+    """A network of the daemon.
+
+    Attributes:
+        id: The daemon's.
+        has_6pn: Machines have their `private_ip` in it.
+        gateway: This computer's address in it, if the doors are there.
+    """
 
     id: str
     has_6pn: bool
+    gateway: str = ""
+
+    @property
+    def hosts(self) -> dict[str, str]:
+        """Lines for /etc/hosts."""
+        return {"_api.internal": self.gateway} if self.gateway else {}
 
 
 class DockerEngine:
@@ -72,6 +88,12 @@ class DockerEngine:
         self._cpus = 1
         self._watcher: subprocess.Popen[bytes] | None = None
         self._networks: dict[str, _Network] = {}
+        self._doors: Sequence[Door] = ()
+        self._closers: list[Callable[[], None]] = []
+
+    async def admit(self, doors: Sequence[Door]) -> None:
+        """As in `Engine.admit`, at each network's gateway; the daemon is itself the name server."""
+        self._doors = [door for door in doors if door.kind == "tcp" and door.port >= 1024]
 
     async def probe(self) -> Probe:
         """As in `Engine.probe`; with an image made of this computer's shell."""
@@ -134,6 +156,9 @@ class DockerEngine:
 
     async def close(self) -> None:
         """As in `Engine.close`."""
+        for close in self._closers:
+            close()
+        self._closers.clear()
         if self._client is not None:
             await self._call(remove_all, self._client, self._label)
             self._client.close()
@@ -151,7 +176,7 @@ class DockerEngine:
         image_id = await self._kept(machine.directory) or image["Id"]
         network = await self._network(machine)
         address = machine.private_ip if network.has_6pn else None
-        endpoint = api.create_endpoint_config(ipv6_address=address)
+        endpoint = api.create_endpoint_config(ipv6_address=address, aliases=_aliases(machine))
         created = await self._call(
             api.create_container,
             image_id,
@@ -182,14 +207,17 @@ class DockerEngine:
 
     def _host_config(self, api: Any, machine: MachineConfigForEngine, network: _Network) -> Any:
         memory = f"{machine.memory_mb}m"
+        own = {"fly-local-6pn": machine.private_ip} if network.has_6pn else {}
         return api.create_host_config(
             mem_limit=memory,
             memswap_limit=memory,
             nano_cpus=min(machine.cpus, self._cpus) * 10**9,
             pids_limit=pids_limit(machine.memory_mb),
             binds={str(m.source): {"bind": m.path, "mode": "rw"} for m in machine.mounts},
-            extra_hosts={"fly-local-6pn": machine.private_ip} if network.has_6pn else None,
+            extra_hosts=own | network.hosts,
             dns=list(machine.nameservers) or None,
+            dns_search=list(machine.searches) or None,
+            dns_opt=list(machine.resolver_options) or None,
             init=True,
             log_config={"Type": "none", "Config": {}},
         )
@@ -215,8 +243,22 @@ class DockerEngine:
             if "overlaps" not in str(error):
                 raise
             # Another emulator on this daemon has the same organization and network.
-            return _Network((await create())["Id"], has_6pn=False)
-        return _Network(made["Id"], has_6pn=True)
+            network = (await create())["Id"]
+            return _Network(network, has_6pn=False, gateway=await self._open_doors(network))
+        return _Network(made["Id"], has_6pn=True, gateway=await self._open_doors(made["Id"]))
+
+    async def _open_doors(self, network: str) -> str:
+        """Serve at this computer's address in a network; empty if that cannot be had."""
+        found = await self._call(self._client.inspect_network, network)
+        pools = found["IPAM"]["Config"] or ()
+        gateway = next((p["Gateway"] for p in pools if "." in p.get("Gateway", "")), "")
+        for door in self._doors if gateway else ():
+            try:
+                listener = on_bridge(network, gateway, door.port)
+            except OSError:  # The daemon is not on this computer, or the port is taken.
+                return ""
+            self._closers.append(door.serve(listener))
+        return gateway if self._doors else ""
 
     async def _image(self, image: str) -> Any:
         """What the daemon knows of an image, pulled if it has none of that name."""
@@ -284,6 +326,11 @@ def _command(machine: MachineConfigForEngine, image: Any) -> dict[str, list[str]
     if not argv:
         raise EngineError(f"image {machine.image} has no command, and the config gives none")
     return {"entrypoint": argv[:1], "command": argv[1:]}
+
+
+def _aliases(machine: MachineConfigForEngine) -> list[str]:
+    """The machine's names, without those that no program could look up."""
+    return [name for name in machine.names if len(name) < 254 and _NAME.fullmatch(name)]
 
 
 def _split(image: str) -> tuple[str, str]:

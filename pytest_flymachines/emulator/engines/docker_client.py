@@ -24,6 +24,7 @@ __all__ = [
     "archive",
     "connect",
     "import_probe_image",
+    "on_bridge",
     "owner_label",
     "remove_all",
     "sweep",
@@ -118,6 +119,31 @@ def import_probe_image(api: Any, label: str) -> str:
     )
     image: str = json.loads(answer.splitlines()[-1])["status"]
     return image
+
+
+def on_bridge(network: str, gateway: str, port: int) -> socket.socket:
+    """A socket that listens for the containers of a network, and for nobody else.
+
+    Args:
+        network: Id.
+        gateway: This computer's address in it.
+        port: Of that address.
+
+    Raises:
+        OSError: The network is not one of this computer's, or the port is taken.
+    """
+    listener = socket.socket()
+    try:
+        # Else whoever routes packets for the address to this computer could connect.
+        interface = f"br-{network[:12]}".encode()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((gateway, port))
+        listener.listen()
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 def _is_there(path: str) -> bool:

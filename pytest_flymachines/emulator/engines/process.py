@@ -8,12 +8,13 @@ import os
 import secrets
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from pytest_flymachines.emulator.engines import cgroups
 from pytest_flymachines.emulator.engines.base import (
+    Door,
     EngineError,
     GuestMount,
     MachineConfigForEngine,
@@ -57,6 +58,9 @@ class ProcessEngine:
         self._directory = directory
         self._spawner: Spawner | None = None
         self._groups: cgroups.Groups | None = None
+
+    async def admit(self, doors: Sequence[Door]) -> None:
+        """As in `Engine.admit`; machines have this computer's network and name servers."""
 
     async def probe(self) -> Probe:
         """As in `Engine.probe`."""

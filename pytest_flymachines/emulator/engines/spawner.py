@@ -42,19 +42,11 @@ class Spawner:
         Args:
             cgroups: Control groups that are removed when it has ended.
         """
-        async with self._lock:
-            if self._peer is None or self._peer.closed:
-                self._peer = self._start()
-        ours, theirs = wire.pair()
-        with theirs:
-            try:
-                answer, _ = await self._peer.request(
-                    "machine", [theirs.fileno()], cgroups=list(cgroups)
-                )
-            except BaseException:
-                ours.close()
-                raise
-        return ours, answer["pid"]
+        return await self._fork("machine", cgroups)
+
+    async def switch(self) -> socket.socket:
+        """A new switch: our end of its control socket."""
+        return (await self._fork("switch", ()))[0]
 
     async def gone(self, pid: int) -> None:
         """Until a supervisor is reaped and its control groups are removed."""
@@ -67,6 +59,19 @@ class Spawner:
         if self._peer is not None and self._process is not None:
             self._peer.close()
             await asyncio.to_thread(self._process.wait)
+
+    async def _fork(self, what: str, cgroups: Sequence[str]) -> tuple[socket.socket, int]:
+        async with self._lock:
+            if self._peer is None or self._peer.closed:
+                self._peer = self._start()
+        ours, theirs = wire.pair()
+        with theirs:
+            try:
+                answer, _ = await self._peer.request(what, [theirs.fileno()], cgroups=list(cgroups))
+            except BaseException:
+                ours.close()
+                raise
+        return ours, answer["pid"]
 
     def _start(self) -> Peer:
         ours, theirs = wire.pair()

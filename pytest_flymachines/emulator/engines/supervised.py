@@ -50,7 +50,9 @@ class SupervisedMachine:
         self._pipes: set[OutputPipe] = set()
         self._drains: set[asyncio.Task[None]] = set()
 
-    async def start(self, *, listen: int | None = None, **fields: Any) -> socket.socket | None:
+    async def start(
+        self, *, listen: int | None = None, **fields: Any
+    ) -> tuple[socket.socket | None, int | None]:
         """Have a supervisor build and boot the machine; see its `start` request.
 
         Args:
@@ -58,7 +60,8 @@ class SupervisedMachine:
             fields: Those of the request that depend on the engine.
 
         Returns:
-            That socket, if it was asked for.
+            That socket, if it was asked for; descriptor of the machine's interface to the
+            private network, if it has one.
 
         Raises:
             EngineError: It could not; nothing of the machine is left.
@@ -89,7 +92,8 @@ class SupervisedMachine:
         self._walls = answer["walls"]
         if config.tty:
             self._copy_terminal(fds.pop())
-        return socket.socket(fileno=fds.pop()) if fds else None
+        interface = fds.pop() if answer["linked"] else None
+        return (socket.socket(fileno=fds.pop()) if fds else None), interface
 
     async def wait(self) -> ExitStatus:
         """Until nothing of the machine runs any more; as often as one likes."""

@@ -1,7 +1,8 @@
-"""The Machines API as a machine reaches it: by the Unix socket `/.fly/api`.
+"""The Machines API as a machine reaches it.
 
-It needs no token for what a machine does to itself. Source:
-https://fly.io/docs/reference/suspend-resume/.
+By the Unix socket `/.fly/api`, which needs no token for what a machine does to itself (source:
+https://fly.io/docs/reference/suspend-resume/), and at `_api.internal:4280`, which asks for a
+token as the public one does (https://fly.io/docs/machines/api/working-with-machines-api/).
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
+from pytest_flymachines.emulator.engines.base import GATEWAY, Door
 from pytest_flymachines.emulator.proxy.exchange import Broken, Exchange
 from pytest_flymachines.emulator.proxy.headers import Headers, end_to_end, first
 from pytest_flymachines.emulator.proxy.http1 import Http1
@@ -21,6 +24,7 @@ from pytest_flymachines.emulator.proxy.wire import connected
 
 __all__ = ["Inside"]
 
+API_NAME, API_PORT = "_api.internal", 4280
 IDLE_TIMEOUT_S = 600.0
 
 
@@ -39,7 +43,18 @@ class Inside:
         self._token = token
         self._directory = directory
         self._doors: dict[str, Listener] = {}
+        self._listeners: set[Listener] = set()
         self._upstreams = Upstreams(self._connect)
+
+    def at_private_address(self) -> Door:
+        """The API at `_api.internal`."""
+
+        def serve(listening: socket.socket) -> Callable[[], None]:
+            listener = Listener(self._serve, listening)
+            self._listeners.add(listener)
+            return lambda: None  # ended by `close`
+
+        return Door("tcp", API_PORT, serve)
 
     def door(self, app: str, machine_id: str) -> Path:
         """The Unix socket that is to appear as `/.fly/api` in a machine; made when needed."""
@@ -63,20 +78,24 @@ class Inside:
         """Close everything."""
         for machine_id in tuple(self._doors):
             await self.destroyed(machine_id)
+        for listener in self._listeners:
+            await listener.close()
         self._upstreams.close()
 
-    async def _serve(self, visitor: socket.socket, own: str) -> None:
+    async def _serve(self, visitor: socket.socket, own: str | None = None) -> None:
         async def handle(request: Request, responder: Responder) -> None:
+            if own is None and not _meant_for_us(request):
+                raise Problem(403, f"the API is at http://{API_NAME}:{API_PORT} in a machine")
             await self._relay(request, responder, self._headers(request, own))
 
         await Http1(await connected(visitor)).serve(handle)
 
-    def _headers(self, request: Request, own: str) -> Headers:
-        """The request's headers, with the token if it is about the machine's own path."""
+    def _headers(self, request: Request, own: str | None) -> Headers:
+        """The request's headers, with the token if it is about the machine's own path, if any."""
         headers = [pair for pair in end_to_end(request.headers) if pair[0].lower() != b"host"]
         headers.append((b"Host", "{}:{}".format(*self._api).encode()))
         path = request.target.partition(b"?")[0].decode("latin-1")
-        about_itself = path == own or path.startswith(f"{own}/")
+        about_itself = own is not None and (path == own or path.startswith(f"{own}/"))
         if about_itself and not first(headers, b"authorization"):
             headers.append((b"Authorization", f"Bearer {self._token}".encode()))
         return headers
@@ -109,6 +128,13 @@ class Inside:
             connection.close()
             raise
         return connection
+
+
+def _meant_for_us(request: Request) -> bool:
+    """Whether the Host header has one of our names: one that leads here by a trick has another."""
+    host = first(request.headers, b"host").lower()
+    names = (API_NAME, f"[{GATEWAY}]")
+    return host in names or host in [f"{name}:{API_PORT}" for name in names]
 
 
 def _answered(headers: Headers) -> Headers:

@@ -6,16 +6,14 @@ https://fly.io/docs/networking/dynamic-request-routing/.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
 from pytest_flymachines.emulator.config import Port, Service
 from pytest_flymachines.emulator.proxy.directory import MachineRecord
 from pytest_flymachines.emulator.proxy.loads import Loads, hard_limit, soft_limit
-from pytest_flymachines.emulator.regions import REGIONS, regions_of
+from pytest_flymachines.emulator.regions import distance, regions_of
 
 __all__ = [
     "Refusal",
@@ -259,18 +257,4 @@ def _overloaded(target: Target, loads: Loads) -> bool:
 
 def _region_rank(region: str, wish: Wish, edge: str) -> tuple[int, float]:
     order = (index for index, group in enumerate(wish.regions) if region in group)
-    return next(order, len(wish.regions)), _distance(edge, region)
-
-
-@lru_cache(maxsize=1024)
-def _distance(one: str, other: str) -> float:
-    """How far two regions are apart, as a number to compare."""
-    if one == other:
-        return 0.0
-    here, there = REGIONS.get(one), REGIONS.get(other)
-    if here is None or there is None:
-        return math.inf
-    a, b = math.radians(here.latitude), math.radians(there.latitude)
-    east = math.radians(here.longitude - there.longitude)
-    cosine = math.sin(a) * math.sin(b) + math.cos(a) * math.cos(b) * math.cos(east)
-    return math.acos(max(-1.0, min(1.0, cosine)))
+    return next(order, len(wish.regions)), distance(edge, region)

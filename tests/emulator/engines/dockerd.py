@@ -20,7 +20,7 @@ IMAGE = "test/busybox:1"
 
 _APPLETS = (
     "cat chmod cut dd echo false grep head httpd id ip kill ls mkdir mount nc nohup od printf ps "
-    "pwd rm setsid sh sleep test touch true tty wc"
+    "pwd rm setsid sh sleep test timeout touch true tty wc"
 )
 
 

@@ -327,6 +327,24 @@ class TestConnect:
             await machine.connect(7999)
 
 
+class TestPrivateNetwork:
+    async def test_machines_of_a_network_reach_each_other_and_others_do_not(
+        self, lab: Lab, engine_name: str
+    ) -> None:
+        if engine_name == "process":
+            pytest.skip("its machines have this computer's network")
+        if notes := [n for n in (await lab.engine.probe()).notes if "neither each other" in n]:
+            pytest.skip(notes[0])
+        serve = "mkdir -p /srv/x && cd /srv/x && echo found > index.html && "
+        await lab.start("sh", "-c", serve + "exec busybox httpd -f -p '[::]:7005'")
+        neighbour = await lab.start()
+        stranger = await lab.start(network="other", private_ip="fdaa:0:2:a7b:1::3")
+        ask = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 2 busybox nc fdaa:0:1:a7b:1::1 7005"
+        answer = await eventually(lambda: sh(neighbour, ask), lambda o: o.exit_code == 0)
+        assert answer.stdout.endswith(b"found\n")
+        assert (await sh(stranger, ask)).exit_code != 0
+
+
 class TestProcesses:
     async def test_are_described(self, lab: Lab) -> None:
         machine = await lab.start(*server("x", 7002))

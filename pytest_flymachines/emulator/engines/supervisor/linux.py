@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import socket
 import struct
 from ipaddress import IPv6Address
 
 __all__ = [
+    "LOOPBACK",
     "MACHINE_NAMESPACES",
-    "add_loopback_address",
+    "NEW_NETWORK",
+    "NEW_USER",
+    "add_address",
+    "add_route",
     "adopt_orphans",
     "block_network",
     "die_with_parent",
     "forget_capabilities",
     "fork_into",
     "join_namespaces",
+    "make_tun",
+    "unshare",
 ]
 
 # PyDLL keeps the GIL over the call: a child made by clone3 must find it held.
@@ -31,8 +38,14 @@ _PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP = 24
 _PR_SET_CHILD_SUBREAPER = 36
 
+NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000
+"""CLONE_NEWUSER, CLONE_NEWNET."""
+
 MACHINE_NAMESPACES = 0x00020000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
 """CLONE_NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET."""
+
+LOOPBACK = 1
+"""The index of `lo`, in every network namespace."""
 
 # What Docker leaves to root in a container (moby, oci/caps/defaults.go), and ptrace for debuggers.
 # Above all not CAP_SYS_ADMIN: with it, what covers /proc/sys could be unmounted.
@@ -76,6 +89,11 @@ def join_namespaces(pid: int) -> None:
         os.close(process)
 
 
+def unshare(namespaces: int) -> None:
+    """Leave these namespaces for new ones."""
+    _checked(_libc.unshare(namespaces), f"unshare of {namespaces:#x}")
+
+
 def fork_into(cgroup: int | None) -> int:
     """Fork, the child being born in a cgroup (version 2, open directory).
 
@@ -99,13 +117,53 @@ def fork_into(cgroup: int | None) -> int:
     return pid
 
 
-def add_loopback_address(address: str) -> None:
-    """Give the loopback interface of this network namespace one more IPv6 address."""
+def make_tun(devices: int, name: str, mtu: int) -> tuple[int, int]:
+    """Make a network interface whose packets a descriptor gives and takes.
+
+    It belongs to the network namespace that the caller is in.
+
+    Args:
+        devices: The directory /dev/net, open: its path may have no meaning here.
+        name: Of the interface.
+        mtu: Largest packet, in bytes.
+
+    Returns:
+        The descriptor, non-blocking, a packet for each read and write; and the interface's index.
+    """
+    set_interface, tun, no_information, up, newlink, mtu_attribute = 0x400454CA, 1, 0x1000, 1, 16, 4
+    device = os.open("tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=devices)
+    try:
+        request = struct.pack("16sH22x", name.encode(), tun | no_information)
+        fcntl.ioctl(device, set_interface, request)
+        index = socket.if_nametoindex(name)
+        body = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, up, up)
+        body += struct.pack("=HHI", 8, mtu_attribute, mtu)
+        _change_network(newlink, body, f"interface {name}", create=False)
+    except BaseException:
+        os.close(device)
+        raise
+    return device, index
+
+
+def add_address(address: str, interface: int = LOOPBACK) -> None:
+    """Give an interface of this network namespace one more IPv6 address."""
     packed = IPv6Address(address).packed
     attributes = b"".join(struct.pack("=HH", 20, kind) + packed for kind in (1, 2))
-    loopback, nodad, newaddr = 1, 0x02, 20
-    body = struct.pack("=BBBBi", socket.AF_INET6, 128, nodad, 0, loopback) + attributes
-    _change_network(newaddr, body, f"address {address} on lo")
+    nodad, newaddr = 0x02, 20
+    body = struct.pack("=BBBBi", socket.AF_INET6, 128, nodad, 0, interface) + attributes
+    _change_network(newaddr, body, f"address {address}")
+
+
+def add_route(network: str, prefix_bits: int, interface: int) -> None:
+    """Have packets for an IPv6 network leave through an interface."""
+    main_table, static, universe, unicast, destination, out, newroute = 254, 4, 0, 1, 1, 4, 24
+    body = struct.pack(
+        "=BBBBBBBBI",
+        *(socket.AF_INET6, prefix_bits, 0, 0, main_table, static, universe, unicast, 0),
+    )
+    body += struct.pack("=HH", 20, destination) + IPv6Address(network).packed
+    body += struct.pack("=HHi", 8, out, interface)
+    _change_network(newroute, body, f"route to {network}/{prefix_bits}")
 
 
 def block_network(address: str, prefix_bits: int) -> None:
@@ -119,10 +177,10 @@ def block_network(address: str, prefix_bits: int) -> None:
     _change_network(newroute, body, f"unreachable route to {address}/{prefix_bits}")
 
 
-def _change_network(kind: int, body: bytes, what: str) -> None:
-    """Send one request of rtnetlink(7), to create something, and see how it went."""
-    request, acknowledge, create = 0x1, 0x4, 0x400
-    head = struct.pack("=IHHII", 16 + len(body), kind, request | acknowledge | create, 1, 0)
+def _change_network(kind: int, body: bytes, what: str, *, create: bool = True) -> None:
+    """Send one request of rtnetlink(7) and see how it went; what is there already is fine."""
+    flags = 0x1 | 0x4 | (0x400 if create else 0)  # request, acknowledge, create
+    head = struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
         netlink.send(head + body)
         answer = netlink.recv(4096)

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from pytest_flymachines.emulator.engines.supervisor import linux, supervise, tree, wire
+from pytest_flymachines.emulator.engines.supervisor import linux, supervise, switch, tree, wire
 
 __all__ = ["main"]
 
@@ -22,8 +22,9 @@ def main() -> None:
     """Serve `argv[1]`, a descriptor, for the process `argv[2]`, until either is gone.
 
     Requests: `{"id", "op": "machine", "cgroups": [path, ...]}` with the supervisor's end of a
-    control socket; answered with its pid. Its end is told as `{"event": "gone", "pid"}`, when
-    it is reaped and its cgroups are removed. Further arguments are cgroups to remove at the end.
+    control socket, or `{"id", "op": "switch", "cgroups": []}` with that of the switch; answered
+    with its pid. Its end is told as `{"event": "gone", "pid"}`, when it is reaped and its cgroups
+    are removed. Further arguments are cgroups to remove at the end.
     """
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
@@ -89,7 +90,8 @@ class _Spawner:
             self._wakeup.close()
             self._wake.close()
             self._control.close()
-            supervise.main(socket.socket(fileno=fds[0]), parent)
+            main = supervise.main if message["op"] == "machine" else switch.main
+            main(socket.socket(fileno=fds[0]), parent)
         wire.close_all(fds)
         self._machines[pid] = message["cgroups"]
         self._tell({"id": message["id"], "pid": pid})

@@ -13,7 +13,13 @@ from base64 import b64decode
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pytest_flymachines.emulator.engines.supervisor import linux, outbound, walls, wire
+from pytest_flymachines.emulator.engines.supervisor import (
+    linux,
+    outbound,
+    sixpn,
+    walls,
+    wire,
+)
 from pytest_flymachines.emulator.engines.supervisor.files import write_file
 from pytest_flymachines.emulator.engines.supervisor.programs import (
     Identity,
@@ -51,7 +57,7 @@ class _Supervisor:
 
     | op | fields, descriptors | answer |
     |---|---|---|
-    | start | see `_start`; stdout and stderr | `walls`; a listening socket, a terminal's end |
+    | start | see `_start`; stdout and stderr | `walls`, `linked`; sockets, interface, terminal |
     | exec | argv, env; stdin, stdout, stderr | `status`, from waitpid, when it has ended |
     | connect | addresses, port | errno and a connecting socket |
     | signal | number | none |
@@ -133,7 +139,12 @@ class _Supervisor:
         Fields: `cgroup`, `bwrap` (null: no walls), `ids`, `pasta` (or null), `address`, `root`
         (prefix of guest paths), `files`, `limits`, `listen` (port on loopback, or null), `argv`,
         `env`, `user`, `tty`.
+
+        The answer comes with the socket that listens, with the machine's interface to others if
+        it is `linked`, and with the other end of its terminal.
         """
+        passed: list[int] = []
+        device: int | None = None
         isolated = message["bwrap"] is not None
         self._cgroup = walls.Cgroup.create(message["cgroup"])
         if isolated:
@@ -141,11 +152,11 @@ class _Supervisor:
             pasta = message["pasta"]
             if pasta is not None:
                 self._walls.append(outbound.start_pasta(pasta["command"], self._walls[1]))
+            devices = sixpn.open_devices()
             walls.enter(self._walls[1])
             if pasta is not None:
                 outbound.await_network(self._walls[-1], pasta["blocked"])
-            with contextlib.suppress(OSError):  # No IPv6 in this kernel.
-                linux.add_loopback_address(message["address"])
+            device = sixpn.connect(message["address"], devices)
         for name, value in message["limits"].items():
             _limit(getattr(resource, name), value)
         root = Path(message["root"])
@@ -160,11 +171,19 @@ class _Supervisor:
             isolated=isolated,
         )
         who = identity(message["user"], root)
-        self._start_main(serial, message, fds, who, {"HOME": who.home, **message["env"]})
+        if message["listen"] is not None:
+            listener = socket.create_server(("127.0.0.1", message["listen"]), backlog=128)
+            passed.append(listener.detach())
+        if device is not None:
+            passed.append(device)
+        answer = {"id": serial, "walls": self._walls, "linked": device is not None}
+        env = {"HOME": who.home, **message["env"]}
+        self._start_main(answer, passed, message, fds, who, env)
 
     def _start_main(
         self,
-        serial: int,
+        answer: wire.Message,
+        passed: list[int],
         message: dict[str, Any],
         fds: list[int],
         who: Identity,
@@ -172,24 +191,20 @@ class _Supervisor:
     ) -> None:
         executed, executed_w = os.pipe()
         null = os.open("/dev/null", os.O_RDONLY)
-        answer: list[int] = []
         stdio = (null, fds[0], fds[1])
         used = [executed_w, null]
-        if message["listen"] is not None:
-            listener = socket.create_server(("127.0.0.1", message["listen"]), backlog=128)
-            answer.append(listener.detach())
         if message["tty"]:
             master_fd, slave = os.openpty()
-            answer.append(master_fd)
+            passed.append(master_fd)
             used.append(slave)
             stdio = (slave, slave, slave)
         try:
             self._main = launch(message["argv"], env, stdio, self._launch, who, tty=message["tty"])
             os.close(used.pop(0))
             os.read(executed, 1)
-            self._tell({"id": serial, "walls": self._walls}, answer)
+            self._tell(answer, passed)
         finally:
-            wire.close_all([executed, *used, *answer])
+            wire.close_all([executed, *used, *passed])
 
     def _connect(self, serial: int, addresses: list[str], port: int) -> None:
         number = errno.ECONNREFUSED
