@@ -111,6 +111,45 @@ def test_the_answer_knows_its_request(http: Http) -> None:
     assert response.request.url.path == "/x"
 
 
+def test_head_and_body_of_a_small_request_travel_together(pool: PoolTransport) -> None:
+    """Two pieces would cost this computer and the server a system call each."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        pieces: list[bytes] = []
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                pieces.append(connection.recv(65536))
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        Http(pool, f"http://127.0.0.1:{listener.getsockname()[1]}").request("POST", "/", json=[1])
+        thread.join()
+    assert pieces[0].endswith(b"\r\n\r\n[1]")
+
+
+def test_a_refusal_before_the_whole_body_was_read_is_the_answer(pool: PoolTransport) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1024)
+                connection.sendall(b"HTTP/1.1 413 Too Much\r\ncontent-length: 0\r\n\r\n")
+                connection.shutdown(socket.SHUT_WR)
+                with contextlib.suppress(OSError):
+                    while connection.recv(65536):  # an unread rest would become a reset
+                        pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        http = Http(pool, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        assert http.request("PUT", "/", content=bytes(1 << 20)).status_code == 413
+        pool.close()
+        thread.join()
+
+
 # connections
 
 
@@ -171,7 +210,7 @@ def test_a_connection_that_died_while_idle_is_replaced(pool: PoolTransport) -> N
 
 def _readable(pool: PoolTransport) -> bool:
     (idle,) = pool._idle.values()
-    return bool(idle[0].has_expired())
+    return idle[0].has_expired()
 
 
 def test_an_idle_connection_expires(server: ApiServer) -> None:
@@ -191,7 +230,7 @@ def test_closing_closes_idle_connections_and_those_in_use_when_they_end(
     with http.stream("GET", "/x") as response:
         pool.close()
         response.read()
-    assert idle.is_closed()
+    assert idle.stream.get_extra_info("socket").fileno() == -1
     assert not pool._idle
 
 

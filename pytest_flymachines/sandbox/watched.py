@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from pytest_flymachines.errors import AgentUnavailable, MachineGone, NotFound
 from pytest_flymachines.sandbox.channel import Channel
@@ -31,34 +30,38 @@ class _Watched:
         self._machine_id = machine_id
 
     def __getattr__(self, name: str) -> Any:
+        """Called once for each name: what it finds is kept."""
         found = getattr(self._channel, name)
-        if not callable(found):
-            return found
+        if callable(found):
+            found = self._watch(found)
+        setattr(self, name, found)
+        return found
 
-        @functools.wraps(found)
+    def _watch(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
         def call(*args: Any, **kwargs: Any) -> Any:
-            with self._explained():
-                result = found(*args, **kwargs)
+            try:
+                result = method(*args, **kwargs)
+            except AgentUnavailable as error:
+                self._explain(error)
             return self._pieces(result) if isinstance(result, Iterator) else result
 
         return call
 
     def _pieces(self, pieces: Iterator[Any]) -> Iterator[Any]:
-        with self._explained():
-            yield from pieces
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
         try:
-            yield
+            yield from pieces
         except AgentUnavailable as error:
-            try:
-                state = self._state()
-            except NotFound:
-                state = "destroyed"
-            if state == "started":
-                raise
-            raise MachineGone(
-                f"machine {self._machine_id} is {state}: {error}\n"
-                "Sandbox.start() or resume() brings a stopped or suspended machine back."
-            ) from error
+            self._explain(error)
+
+    def _explain(self, error: AgentUnavailable) -> NoReturn:
+        try:
+            state = self._state()
+        except NotFound:
+            state = "destroyed"
+        if state == "started":
+            raise error
+        raise MachineGone(
+            f"machine {self._machine_id} is {state}: {error}\n"
+            "Sandbox.start() or resume() brings a stopped or suspended machine back."
+        ) from error
