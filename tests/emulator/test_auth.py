@@ -67,6 +67,11 @@ def test_headers_of_answers(fly: Fly) -> None:
         ("127.0.0.1.evil.example", 421),
         ("localhost.evil.example", 421),
         ("192.168.0.1", 421),
+        ("0.0.0.0", 421),
+        ("2130706433", 421),
+        ("[::ffff:127.0.0.1]", 421),
+        ("x@127.0.0.1", 421),
+        ("localhost.", 421),
         ("", 421),
     ],
 )

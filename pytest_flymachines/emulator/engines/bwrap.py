@@ -25,7 +25,6 @@ _MASKED = (
     "asound",
     "interrupts",
     "kcore",
-    "keys",
     "latency_stats",
     "sched_debug",
     "scsi",
@@ -129,6 +128,8 @@ def bwrap_options(
 
 def _covered_proc() -> list[str]:
     options = []
+    for name in ("keys", "key-users"):  # Root inside may be the user whose keys they are.
+        options += ["--ro-bind-try", "/dev/null", f"/proc/{name}"]
     if os.geteuid() == 0:
         for name in _READ_ONLY:
             options += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]

@@ -23,6 +23,7 @@ __all__ = [
     "forget_capabilities",
     "fork_into",
     "join_namespaces",
+    "leave_session_keyring",
     "make_tun",
     "unshare",
 ]
@@ -31,6 +32,7 @@ __all__ = [
 _libc = ctypes.PyDLL(None, use_errno=True)
 
 _SYS_CLONE3 = 435
+_SYS_KEYCTL = 219 if os.uname().machine == "aarch64" else 250
 _CLONE_INTO_CGROUP = 0x200000000
 _SIGCHLD = 17
 
@@ -67,6 +69,13 @@ def die_with_parent(signal_number: int) -> None:
 def adopt_orphans() -> None:
     """Become the parent of descendants whose own parent has ended."""
     _checked(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(CHILD_SUBREAPER)")
+
+
+def leave_session_keyring() -> None:
+    """Have no session keys of whoever started us, and none in common with other machines."""
+    join = 1
+    # Some kernels and seccomp filters know no keys; then there are none to be had.
+    _libc.syscall(_SYS_KEYCTL, join, None)
 
 
 def forget_capabilities() -> None:

@@ -44,6 +44,7 @@ def main(control: socket.socket, spawner: int) -> NoReturn:
     try:
         supervisor = _Supervisor(control)
         linux.die_with_parent(signal.SIGTERM)
+        linux.leave_session_keyring()
         if os.getppid() == spawner:
             supervisor.serve()
     finally:
