@@ -115,17 +115,22 @@ _new() { # DIRECTORY: makes DIRECTORY/$_N
     read -r _b <"$_S/boot" || exit 1
     _N=1
     [ ! -s "$1/next" ] || read -r _N <"$1/next"
-    until mkdir "$1/$_N-$_b" 2>/dev/null; do
-        [ -d "$1/$_N-$_b" ] || mkdir "$1/$_N-$_b" || exit 1
+    # a name that was dropped must not be another's: requests that meet here may write `next` in
+    # any order, so what is taken stays taken for a while
+    until mkdir "$1/.$_N" 2>/dev/null; do
+        [ -d "$1/.$_N" ] || mkdir "$1/.$_N" || exit 1
         _N=$((_N + 1))
     done
-    echo $((_N + 1)) >"$1/next"
-    _N=$_N-$_b
+    echo $((_N + 1)) >"$1/.next.$$"
+    mv "$1/.next.$$" "$1/next"
+    rmdir "$1/.$((_N - 64))" 2>/dev/null
+    _N=${1##*/}$_N-$_b
+    mkdir "$1/$_N" || exit 1
 }
 
 # staging: what does not fit into one request comes ahead in pieces
 
-_stage() { # NAME-OR-EMPTY OFFSET DATA
+_stage() { # NAME-OR-EMPTY OFFSET DATA [tree], the last one for cassettes
     if [ -z "$1" ]; then
         _new "$_S/s"
         : >"$_S/s/$_N/data"
@@ -415,7 +420,7 @@ _tell() { # STDOUT STDERR: the answer about $_D, with output from these offsets
     _out=$_bytes
     _size "$_D/e.out"
     _err=$_bytes
-    echo "${_D##*/} ${_pid:-0} $_code $_out $_err ${_dur:-0} $_flags"
+    echo "${_D##*/} ${_pid:-0} $_code $_out $_err ${_dur:-0} $_flags $_tools"
     _piece "$_D/o.out" "$1" "$_out"
     _piece "$_D/e.out" "$2" "$_err"
     if [ -n "$_forget" ] && [ "$_code" != - ] && [ "$_out" -le $(($1 + _LIMIT)) ] &&
@@ -695,7 +700,7 @@ _spool() { # NAME OFFSET: a piece of a staged file, which is compressed already
     _read "$_S/s/$1/data" "$2" "$_LIMIT"
 }
 
-_unpack_tree() { # DIRECTORY NAME BYTES SHA256 KIND
+_unpack_tree() { # DIRECTORY NAME BYTES SHA256 KIND MEANING, the last one for cassettes
     export LC_ALL=C
     _f=$_S/s/$2/data
     _size "$_f"

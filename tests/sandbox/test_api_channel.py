@@ -260,8 +260,28 @@ class TestLimits:
             process.stdin.write("x")
         state = standin.root / "opt/pytest-flymachines/api"
         for kind in ("p", "s"):
-            assert [p.name for p in (state / kind).iterdir()] == ["next"]
+            assert [p.name for p in (state / kind).iterdir() if p.name[0] != "."] == ["next"]
         assert not list(state.glob("t.*"))
+
+    def test_no_two_requests_get_the_same_name_also_after_it_was_dropped(
+        self, tmp_path: Path
+    ) -> None:
+        (tmp_path / "runner").write_text(source())
+        turn = "i=$((i + 1)); _new s; echo $_N; rmdir s/$_N"
+        script = f". ./runner; i=0; while [ $i -lt 50 ]; do {turn}; done"
+        processes = [
+            subprocess.Popen(
+                ["/bin/sh", "-c", script],
+                cwd=tmp_path,
+                env={**os.environ, "_S": str(tmp_path)},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(4)
+        ]
+        names = [name for process in processes for name in process.communicate()[0].split()]
+        assert len(names) == 200
+        assert len(set(names)) == 200
 
 
 class TestProcesses:
@@ -274,7 +294,7 @@ class TestProcesses:
             answer = real(*args, **kwargs)
             if "start" in args[2] and answer.exit_code == 0:
                 # the command runs on, but nobody hears its name
-                (process,) = (standin.root / "opt/pytest-flymachines/api/p").glob("[0-9]*")
+                (process,) = (standin.root / "opt/pytest-flymachines/api/p").glob("p*")
                 (process / "told").unlink()
                 raise KeyboardInterrupt
             return answer
@@ -306,7 +326,7 @@ class TestProcesses:
 
     def test_a_supervisor_that_was_killed_is_an_end(self, plain: Sandbox, standin: StandIn) -> None:
         process = plain.popen("exec sleep 600")
-        (directory,) = (standin.root / "opt/pytest-flymachines/api/p").glob("[0-9]*")
+        (directory,) = (standin.root / "opt/pytest-flymachines/api/p").glob("p*")
         wait_until((directory / "pid").exists)
         os.kill(int((directory / "sup").read_text()), 9)
         assert process.wait(30) == 137
