@@ -14,7 +14,7 @@ from pytest_flymachines._clock import Clock, SystemClock
 from pytest_flymachines._http import ConnectError, PoolTransport, Request, Response, Transport
 from pytest_flymachines.api import MachinesClient, build_transport
 from pytest_flymachines.api.retry import RETRY_S
-from pytest_flymachines.cassettes import Recorder
+from pytest_flymachines.cassettes import FrameSocket, Recorder
 from pytest_flymachines.settings import Settings
 from pytest_flymachines.sharing import RunInfo
 
@@ -43,6 +43,7 @@ class Backend:
         patience: The transport beneath, which waits for an agent that is still starting.
         clock: Virtual in replay.
         recorded: Puts the recorder around a transport (None in replay) to what is named.
+        frames: As `Recorder.frames`, for WebSockets.
         aside: Context in which requests are not recorded: for what only Fly itself needs.
         proxy_url: Front of the emulator's proxy; empty: Fly's own, at `<app>.fly.dev`.
         control_url: The emulator's control interface; empty where there is no emulator of ours.
@@ -56,6 +57,7 @@ class Backend:
     patience: PatientTransport
     clock: Clock
     recorded: Callable[[Transport | None, str], Transport]
+    frames: Callable[[str, Callable[[], FrameSocket]], FrameSocket]
     aside: Callable[[], AbstractContextManager[None]]
     proxy_url: str = ""
     control_url: str = ""
@@ -159,6 +161,7 @@ def build(settings: Settings, info: RunInfo | None, recorder: Recorder) -> Backe
         patience=patience,
         clock=recorder.clock,
         recorded=lambda transport, service: recorder.transport(transport, service=service),
+        frames=recorder.frames,
         aside=recorder.scopes.paused,
         proxy_url=proxy_url,
         control_url=info.emulator.control_url if info and info.emulator else "",

@@ -151,6 +151,7 @@ def attach(
             borrowed=borrowed,
             ports=_ports(backend, launched),
             recorded=backend.recorded,
+            frames=backend.frames,
             replayed=backend.mode == "replay",
         )
     )
@@ -222,6 +223,7 @@ def _channel(backend: Backend, spec: SandboxSpec, launched: Launched, *, borrowe
             backend.clock,
             workdir=workdir,
             base=base,
+            tools=launched.tools,
         )
     address = backend.agent_address(launched.app)
     return AgentChannel(
@@ -306,7 +308,13 @@ def _fill(
         if not wait:
             sandbox.attachment.channel.save_checkpoint(PRISTINE)
             foreign_agent.deliver(sandbox, spec, replayed=backend.mode == "replay")
-    return structs.replace(launched, workdir=printed.rstrip("\n"))
+    tools = _tools(sandbox.attachment.channel)
+    return structs.replace(launched, workdir=printed.rstrip("\n"), tools=tools)
+
+
+def _tools(channel: Channel) -> str:
+    """Found out while provisioning, so that no test has to, which may not be the first to ask."""
+    return channel.tools if isinstance(channel, ApiChannel) else ""
 
 
 @contextmanager

@@ -78,6 +78,7 @@ class Launched(msgspec.Struct, frozen=True, kw_only=True):
         private_ip: Its 6PN address.
         workdir: Absolute path of the workspace in the machine.
         channel: `agent` or `api`: how the handle gets in.
+        tools: What the way over the API found in the machine; see `Runner.tools`.
         volume_id: Volume that lives as long as the machine, or empty.
         foreign_agent: A cook-agent that is not ours listens on 7422.
     """
@@ -89,6 +90,7 @@ class Launched(msgspec.Struct, frozen=True, kw_only=True):
     private_ip: str = ""
     workdir: str
     channel: str
+    tools: str = ""
     volume_id: str = ""
     foreign_agent: bool = False
 

@@ -1,8 +1,9 @@
-"""The ids of machines, and the names that stand for them in a comparison.
+"""The ids of machines and processes, and the names that stand for them in a comparison.
 
 A test that was recorded on one machine must replay beside a provisioning that was recorded on
-another. So the ids that a scope made are known by the scope: the first machine of a spec is
-that spec's, whatever its id.
+another, and so must a test whose session fixture started a server once in each worker. So the
+ids that a scope made are known by the scope: the first machine of a spec is that spec's,
+whatever its id.
 """
 
 from __future__ import annotations
@@ -14,10 +15,15 @@ from typing import Any
 
 from pytest_flymachines.cassettes.meaning import json_value
 
-__all__ = ["FACTS", "Identities", "created"]
+__all__ = ["FACTS", "Identities", "created", "started"]
 
 FACTS = ("id", "instance_id", "private_ip", "name")
+# not as a machine's id, because its length may differ
+_PROCESS = "process"
 _SHORTEST = 8
+_STARTS = re.compile(r"POST /v1/apps/[^/]+/machines/[^/]+/exec")
+# what the runner says first about a process that it started; see `_tell` in sandbox/runner.sh
+_RUNNER_SAYS = re.compile(r"(p\d+-[0-9a-f]{8}) \d+ (?:-|\d+) \d+ \d+ \d+ -")
 _CREATES = re.compile(r"POST /v1/apps/[^/]+/(?:machines|volumes)")
 
 Facts = Mapping[str, str]
@@ -41,7 +47,7 @@ class Identities:
     def learn(self, alias: str, facts: Facts) -> None:
         """Remember that `alias` has these ids now; older ids of it stay known too."""
         with self._lock:
-            self.known[alias] = {k: v for k, v in facts.items() if k in FACTS and v}
+            self.known[alias] = {k: v for k, v in facts.items() if k in (*FACTS, _PROCESS) and v}
             self._name(alias, self.known[alias])
             self._pattern = None
 
@@ -65,6 +71,16 @@ class Identities:
                 found[alias] = seen
         return found
 
+    def today(self, body: bytes, now: Identities) -> bytes:
+        """A body with the ids that `now` knows; sizes and offsets in it stay true."""
+        for alias, facts in self.known.items():
+            today = now.known.get(alias, {})
+            for fact, old in facts.items():
+                new = today.get(fact, old)
+                if new != old and (len(new) == len(old) or fact == _PROCESS):
+                    body = body.replace(old.encode(), new.encode())
+        return body
+
     def _name(self, alias: str, facts: Facts) -> None:
         for fact, value in facts.items():
             if len(value) >= _SHORTEST:
@@ -79,3 +95,16 @@ def created(method: str, path: str, status: int, body: bytes) -> dict[str, str] 
     if not isinstance(value, dict) or not isinstance(value.get("id"), str):
         return None
     return {name: value[name] for name in FACTS if isinstance(value.get(name), str)}
+
+
+def started(method: str, path: str, status: int, body: bytes) -> dict[str, str] | None:
+    """The name of a process that this exchange started; None if it started none."""
+    if status >= 300 or not _STARTS.fullmatch(f"{method} {path}"):
+        return None
+    value: Any = json_value(body)
+    if not isinstance(value, dict):
+        return None
+    if isinstance(name := value.get("id"), str):
+        return {_PROCESS: name}
+    said = _RUNNER_SAYS.match(str(value.get("stdout")))
+    return {_PROCESS: said[1]} if said else None

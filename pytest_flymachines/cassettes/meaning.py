@@ -6,7 +6,6 @@ and app, on whichever computer. What is left out is listed in `volatile`.
 
 from __future__ import annotations
 
-import base64
 import difflib
 import functools
 import hashlib
@@ -19,6 +18,7 @@ from urllib.parse import parse_qsl, quote
 
 import msgspec
 
+from pytest_flymachines.cassettes.commands import command_meaning
 from pytest_flymachines.cassettes.scrub import unpacked, without_padding
 from pytest_flymachines.cassettes.volatile import (
     ANSWER_FIELDS,
@@ -27,18 +27,13 @@ from pytest_flymachines.cassettes.volatile import (
     PATHS,
     QUERY,
     RUNNER,
-    RUNNER_ARGUMENTS,
-    RUNNER_VERB,
-    RUNNER_VERB_ARGUMENTS,
     SECRET_NAME,
     Volatile,
 )
 
 __all__ = ["Meaning", "answer_meaning", "json_value", "likeness", "meaning", "target"]
 
-_GZIP_WORD = re.compile(r"[bz]?(H4sI[A-Za-z0-9+/]+={0,2})")
-_VERSION = re.compile(r"(?<=\bfly )[0-9a-f]{8}( )")
-_UNPACKS = re.compile(r"(unpack_tree \S+ \S+) \d+ [0-9a-f]{64}")
+_SET_TIME = b"pytest-flymachines-set-time"
 _ORIGIN = re.compile(r"^[a-z][a-z0-9+.-]*://[^/?#]*")
 
 Rename = Callable[[str], str]
@@ -140,33 +135,12 @@ def _body(body: bytes, where: str) -> str:
     value = json_value(body)
     if value is None:
         return _opaque(body)
-    if RUNNER.encode() in body and isinstance(value, dict):
-        value = {**value, "command": _runner_command(value.get("command"))}
+    if isinstance(value, dict) and (RUNNER.encode() in body or _SET_TIME in body):
+        value = {**value, "command": command_meaning(value.get("command"), _opaque)}
     drop = _rules(BODY_FIELDS, where)
     if drop is not None or b'"env"' in body:
         value = _without(value, "", drop)
     return _encode(value)
-
-
-def _runner_command(command: Any) -> Any:
-    """A command to our runner without what differs; any other command as it is."""
-    if not isinstance(command, list) or len(command) <= RUNNER_VERB or RUNNER not in command[2]:
-        return command
-    dropped = RUNNER_ARGUMENTS | RUNNER_VERB_ARGUMENTS.get(command[RUNNER_VERB], frozenset())
-    return [_word(word) for position, word in enumerate(command) if position not in dropped]
-
-
-def _word(word: Any) -> Any:
-    """An argument; one that carries gzip data means what is in it."""
-    if not isinstance(word, str):
-        return word
-    # a runner within the runner: its version, and size and digest of an archive with its times
-    word = _UNPACKS.sub(r"\1", _VERSION.sub(r"\1", word))
-    match = _GZIP_WORD.fullmatch(word)
-    try:
-        return _opaque(base64.b64decode(match[1])) if match else word
-    except ValueError:
-        return word
 
 
 @functools.lru_cache(maxsize=1024)

@@ -20,10 +20,11 @@ from pytest_flymachines.cassettes.bodies import Blobs
 from pytest_flymachines.cassettes.cleaning import clean
 from pytest_flymachines.cassettes.files import FORMAT, Persister, Serializer
 from pytest_flymachines.cassettes.frames import FrameSocket, RecordedSocket, ReplayedSocket
-from pytest_flymachines.cassettes.identities import Identities, created
+from pytest_flymachines.cassettes.identities import Identities, created, started
 from pytest_flymachines.cassettes.keys import BLOBS, CassetteKey, spec_facts
 from pytest_flymachines.cassettes.meaning import Meaning, meaning, target
 from pytest_flymachines.cassettes.misses import Asker, no_owner
+from pytest_flymachines.cassettes.polls import without_offsets
 from pytest_flymachines.cassettes.scopes import Scope, Scopes
 from pytest_flymachines.cassettes.scrub import Scrubber
 from pytest_flymachines.cassettes.tape import WEBSOCKET, Blank, Playback
@@ -128,17 +129,20 @@ class Recorder:
     # what goes through the transports
 
     def learn(self, scope: Scope, request: VcrRequest, response: dict[str, Any]) -> None:
-        """Notice machines that are made, so that they can be recognized by who made them."""
+        """Notice what is made, so that it can be recognized by who made it."""
         status, body = response["status"]["code"], response["body"]
         body = body["string"] if isinstance(body, dict) else body
         path = target(request.uri).partition("?")[0]
-        facts = created(request.method, path, status, body)
-        if facts is None:
-            return
-        with scope.lock:
-            scope.machines += 1
-            many = "" if scope.machines == 1 or scope.key.kind == "sandbox" else scope.machines
-        self.identities.learn(f"{scope.key.alias}{many and f'#{many}'}", facts)
+        if facts := created(request.method, path, status, body):
+            with scope.lock:
+                scope.machines += 1
+                many = "" if scope.machines == 1 or scope.key.kind == "sandbox" else scope.machines
+            self.identities.learn(f"{scope.key.alias}{many and f'#{many}'}", facts)
+        # what tests and provisionings start is known to nobody else
+        elif scope.key.kind == "fixture" and (facts := started(request.method, path, status, body)):
+            with scope.lock:
+                number = scope.processes.setdefault(facts["process"], len(scope.processes) + 1)
+            self.identities.learn(f"{scope.key.alias} process {number}", facts)
 
     def replay(self, request: VcrRequest, service: str = "") -> dict[str, Any]:
         """The recorded answer to a request; its time has passed on this thread's clock.
@@ -147,13 +151,14 @@ class Recorder:
             CassetteMiss: There is none.
             CassetteError: The cassette cannot be read.
         """
-        request.meaning = meaning(
+        asked = meaning(
             request.method,
             self.scrubber.text(request.uri),
             self.scrubber.data(request.body or b""),
             service=service,
             rename=self.identities.rename,
         )
+        request.meaning, request.offsets = without_offsets(asked)
         scope = self.scopes.current()
         if scope is None:
             raise no_owner(request.meaning)

@@ -28,6 +28,7 @@ class Scope:
         tape: What is replayed, once something was asked for.
         misses: What replay had no answer for.
         machines: How many machines it made.
+        processes: The processes that it started, by name, and the position of each.
         wanted: What is recorded is to be written; else it is only looked at.
         written: How many exchanges the file on the disk has from this run.
         origin: The test in which it began, if it is none itself.
@@ -41,6 +42,7 @@ class Scope:
     tape: Playback | None = None
     misses: list[CassetteMiss] = field(default_factory=list)
     machines: int = 0
+    processes: dict[str, int] = field(default_factory=dict)
     wanted: bool = True
     written: int = 0
     origin: CassetteKey | None = None

@@ -16,9 +16,11 @@ from vcr.record_mode import RecordMode
 from vcr.request import Request as VcrRequest
 
 from pytest_flymachines._clock import Clock, ReplayClock
+from pytest_flymachines.cassettes.commands import may_repeat, sends_tree
 from pytest_flymachines.cassettes.files import Persister, Serializer
 from pytest_flymachines.cassettes.identities import Identities
 from pytest_flymachines.cassettes.meaning import Meaning, likeness, meaning
+from pytest_flymachines.cassettes.polls import Offsets, moved, without_offsets
 from pytest_flymachines.cassettes.volatile import REPEATABLE
 
 __all__ = ["WEBSOCKET", "Blank", "Pending", "Playback"]
@@ -144,43 +146,52 @@ class Playback:
         self._last: dict[Meaning, dict[str, Any]] = {}
         self._times: dict[int, tuple[float, float]] = {}
         self._tape.index = {}
+        self._offsets: dict[int, Offsets | None] = {}
         for position, (request, response) in enumerate(self.data):
-            request.meaning = meaning(
+            asked = meaning(
                 request.method,
                 request.uri,
                 persister.request_body(request),
                 service=response.get("recorded", {}).get("service", ""),
                 rename=self._then.rename,
             )
+            request.meaning, self._offsets[id(response)] = without_offsets(asked)
             self._tape.index.setdefault(request.meaning, deque()).append(position)
 
     def play(self, request: VcrRequest, clock: Clock) -> dict[str, Any] | None:
-        """The next answer to a request that has its `meaning`, and let its time pass.
+        """The next answer to a request that has its `meaning` and `offsets`; its time passes.
 
         None if there is none.
         """
+        again = False
         with self._lock:
             try:
                 response = self._tape.play_response(request)
             except UnhandledHTTPRequestError:
-                response = self._next_alike(request.meaning) or self._last.get(request.meaning)
+                response = self._next_alike(request.meaning)
+                if again := response is None:
+                    response = self._last.get(request.meaning)
             if response is None:
                 return None
-            if not REPEATABLE.fullmatch(request.meaning.line):
+            if not _may_repeat(request.meaning):
                 self._last.clear()
             else:
                 self._last[request.meaning] = response
         notes = response.get("recorded", {})
         if isinstance(clock, ReplayClock):
             self._pass_time(clock, notes.get("started_s", 0.0), notes.get("elapsed_s", 0.0))
-        return {**response, "body": self._of_today(response["body"]["string"])}
+        body = self._then.today(response["body"]["string"], self._live)
+        recorded = self._offsets[id(response)]
+        if recorded is not None and request.offsets is not None:
+            body = moved(body, recorded, request.offsets, again=again)
+        return {**response, "body": body}
 
     def unused(self) -> list[VcrRequest]:
         """Recorded requests that nobody made."""
         return [
             request
             for position, (request, _) in enumerate(self.data)
-            if not self._tape.play_counts[position]
+            if not self._tape.play_counts[position] and not sends_tree(request.meaning.body)
         ]
 
     def _next_alike(self, wanted: Meaning) -> dict[str, Any] | None:
@@ -199,16 +210,6 @@ class Playback:
         response: dict[str, Any] = self.data[best][1]
         return response
 
-    def _of_today(self, body: bytes) -> bytes:
-        """A body with the ids of this run's machines; sizes and offsets in it stay true."""
-        for alias, facts in self._then.known.items():
-            now = self._live.known.get(alias, {})
-            for fact, old in facts.items():
-                new = now.get(fact, old)
-                if new != old and len(new) == len(old):
-                    body = body.replace(old.encode(), new.encode())
-        return body
-
     def _pass_time(self, clock: ReplayClock, started_s: float, elapsed_s: float) -> None:
         """Let this thread's clock show what the recording's showed.
 
@@ -220,3 +221,7 @@ class Playback:
             clock.advance(started_s - last[0] - (clock.monotonic() - last[1]))
         clock.advance(elapsed_s)
         self._times[thread] = (started_s + elapsed_s, clock.monotonic())
+
+
+def _may_repeat(wanted: Meaning) -> bool:
+    return bool(REPEATABLE.fullmatch(wanted.line)) or may_repeat(wanted.body)

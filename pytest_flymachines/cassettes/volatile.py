@@ -17,14 +17,18 @@ __all__ = [
     "ANSWER_FIELDS",
     "BODIES",
     "BODY_FIELDS",
+    "FILE_TIME",
     "KEPT_REQUEST_HEADERS",
     "OWN_FILES",
     "OWN_METADATA",
     "PATHS",
     "QUERY",
     "REPEATABLE",
+    "REPEATABLE_VERBS",
     "RUNNER",
     "RUNNER_ARGUMENTS",
+    "RUNNER_TREE",
+    "RUNNER_TREE_ARGUMENTS",
     "RUNNER_VERB",
     "RUNNER_VERB_ARGUMENTS",
     "SECRET_NAME",
@@ -95,11 +99,27 @@ BODY_FIELDS = (
 
 # Commands to the runner, over the Machines API alone: arguments that differ, by position. For all:
 # its own text and version, new in each version of ours. By verb: what a loop has left of its
-# time, and a name for the request that counts all requests of the process.
+# time; a name for the request that counts all requests of the process; size and digest of what
+# is compared itself; and, where no verb stands ("z" and ""), a piece of the text of a new version.
 RUNNER = "/opt/pytest-flymachines/api"
 RUNNER_ARGUMENTS = frozenset({2, 4})
 RUNNER_VERB = 8
-RUNNER_VERB_ARGUMENTS = {"start": frozenset({9, 11, 12}), "poll": frozenset({12})}
+RUNNER_VERB_ARGUMENTS = {
+    "start": frozenset({9, 11, 12}),
+    "poll": frozenset({12}),
+    "abort": frozenset({9}),
+    "put": frozenset({13, 14}),
+    "z": frozenset({7}),
+    "": frozenset({7}),
+}
+# A tree that is sent ahead of what unpacks it is packed anew each time, with the times of its
+# files: neither offset nor bytes of its pieces are compared, nor their number. What the tree
+# means is said by `unpack_tree`.
+RUNNER_TREE = "tree"
+RUNNER_TREE_ARGUMENTS = frozenset({10, 11})
+
+# The time of an uploaded file is that of the computer that uploads it.
+FILE_TIME = re.compile(r"(pytest-flymachines-set-time)[ \0][0-9.]+")
 
 # Requests whose body is not compared at all: the repository, packed anew by each git.
 BODIES = re.compile(r"PUT .*\.pytest-flymachines\.(pack|agent).*")
@@ -121,6 +141,7 @@ REPEATABLE = re.compile(
     r"(\[[^]]*\] )?(GET|HEAD) .*"
     r"|POST .*/agent/(processes/[^/]+/poll|files/(read|stat|listdir|walk)|trees/get)"
 )
+REPEATABLE_VERBS = frozenset({"poll", "read", "stat", "list", "spool", "hello"})
 
 # Headers that are not kept. A recorded body has no encoding and no length of its own, and the
 # rest says when and by which computer a request was served.

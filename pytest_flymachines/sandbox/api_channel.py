@@ -36,6 +36,7 @@ class ApiChannel(ApiTrees, ApiFiles, ApiProcesses):
         *,
         workdir: str = "/workspace",
         base: bytes = b"",
+        tools: str = "",
     ) -> None:
         """Make a channel; nothing is sent yet.
 
@@ -46,8 +47,15 @@ class ApiChannel(ApiTrees, ApiFiles, ApiProcesses):
             clock: Time for what waits.
             workdir: Absolute path of the workspace, below the machine's root.
             base: Directory of relative paths; relative to the workspace, default the workspace.
+            tools: As `tools` of another channel to the machine; by default it is asked.
         """
         super().__init__(Runner(client, app, machine_id, workdir.encode(), base), clock)
+        self._runner.learn_tools(tools)
+
+    @property
+    def tools(self) -> str:
+        """What programs the machine has, a letter for each."""
+        return self._runner.tools
 
     def with_base(self, base: bytes) -> Self:
         """The same way in, with relative paths resolved from another directory."""

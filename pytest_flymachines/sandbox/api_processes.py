@@ -18,7 +18,8 @@ __all__ = ["ApiProcesses"]
 
 # While one exec waits, Fly runs no other, so none waits long for the sake of those.
 _LONGEST_WAIT_S = 5
-_SPAN_BYTES = 1_048_576
+# The machine's tools follow them.
+_UPDATE_WORDS = 7
 
 
 class ApiProcesses:
@@ -47,7 +48,9 @@ class ApiProcesses:
             stdin,
         ]
         try:
-            return _update(self._runner.call("start", *arguments))
+            answer = self._runner.call("start", *arguments)
+            self._runner.learn_tools("".join(answer.words[_UPDATE_WORDS:]))
+            return _update(answer)
         except RunnerFailed as failure:
             raise self._start_error(failure, command) from failure
         except BaseException:
@@ -159,7 +162,7 @@ def _wait(wait_s: float) -> int:
 
 
 def _update(answer: Answer) -> ProcessUpdate:
-    name, pid, code, out, err, hundredths, flags = answer.words
+    name, pid, code, out, err, hundredths, flags = answer.words[:_UPDATE_WORDS]
     running = code == "-"
     return ProcessUpdate(
         id=name,

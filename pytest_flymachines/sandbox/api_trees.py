@@ -13,6 +13,7 @@ from pytest_flymachines.sandbox.api_processes import located
 from pytest_flymachines.sandbox.patterns import has_magic
 from pytest_flymachines.sandbox.runner import Answer, RunnerFailed
 from pytest_flymachines.sandbox.staging import stage
+from pytest_flymachines.sandbox.tar import TreeMeaning
 from pytest_flymachines.sandbox.text import decode_name, encode_text
 
 __all__ = ["ApiTrees"]
@@ -28,16 +29,18 @@ class ApiTrees(ApiFiles):
 
     def put_tree(self, path: bytes, tar: Iterable[bytes]) -> None:
         """Unpack a tar stream into a directory; without `tar` in the machine by a script."""
-        tools = self._runner.tools
+        tools, meaning = self._runner.tools, TreeMeaning()
+        tar = meaning.of(tar)
         if "t" not in tools:
             kind, content = "s", tarless.script(tar, self._runner)
         elif "g" in tools and "b" in tools:
             kind, content = "z", tarless.compressed(tar)
         else:
-            kind, content = "t", iter(tar)
-        staged = stage(self._runner, self._announced(content, "to"))
+            kind, content = "t", tar
+        staged = stage(self._runner, self._announced(content, "to"), "tree")
         try:
-            arguments = (located(path), staged.name, staged.size, staged.sha256, kind)
+            facts = (staged.name, staged.size, staged.sha256, kind, meaning.digest())
+            arguments = (located(path), *facts)
             self._long("unpack_tree", decode_name(path), *arguments)
         finally:
             self._runner.try_call("drop", staged.name)

@@ -105,6 +105,11 @@ class Runner:
         other._tools = self._tools
         return other
 
+    def learn_tools(self, tools: str) -> None:
+        """Remember what programs the machine has, where an answer or another process told it."""
+        if tools and not self._tools:
+            self._tools.append(tools)
+
     @property
     def tools(self) -> str:
         """A letter for each program that the machine has; see `_find_tools` in runner.sh."""

@@ -61,17 +61,25 @@ def _rejoined(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def stage(runner: Runner, data: Iterable[bytes]) -> Staged:
-    """Send bytes ahead, piece by piece, into a file of the runner's."""
+def stage(runner: Runner, data: Iterable[bytes], kind: str = "") -> Staged:
+    """Send bytes ahead, piece by piece, into a file of the runner's.
+
+    Args:
+        runner: The way.
+        data: Pieces of any size.
+        kind: `tree` for what differs each time that it is packed, so that a cassette does not
+            compare it; what is done with it must say what it means.
+    """
+    extra = [kind] if kind else []
     digest = hashlib.sha256()
     name, offset = "", 0
     try:
         for argument, raw in _requests(runner, data):
             digest.update(raw)
-            name = runner.call("stage", name, offset, argument).words[0]
+            name = runner.call("stage", name, offset, argument, *extra).words[0]
             offset += len(raw)
         if not name:
-            name = runner.call("stage", "", 0, "t").words[0]
+            name = runner.call("stage", "", 0, "t", *extra).words[0]
     except BaseException:
         if name:
             runner.try_call("drop", name)

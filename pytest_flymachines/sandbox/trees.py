@@ -11,7 +11,10 @@ from pytest_flymachines.sandbox import local_tree
 from pytest_flymachines.sandbox.exec import ExecVerbs
 from pytest_flymachines.sandbox.text import PathArg, decode_name, encode_path
 
-__all__ = ["Progress", "TreeVerbs"]
+__all__ = ["SET_TIME", "Progress", "TreeVerbs"]
+
+#: Name of the script that gives an uploaded file its time; cassettes do not compare that time.
+SET_TIME = "pytest-flymachines-set-time"
 
 Progress: TypeAlias = Callable[[int, int | None], object]
 
@@ -62,7 +65,7 @@ class TreeVerbs(ExecVerbs):
         target = encode_path(remote)
         self._channel.write(target, pieces, mode=status.st_mode & 0o7777, parents=True)
         seconds = f"{status.st_mtime_ns // 10**9}.{status.st_mtime_ns % 10**9:09}"
-        self.exec(["/bin/sh", "-c", _SET_TIME, "sh", seconds, _no_option(target)])
+        self.exec(["/bin/sh", "-c", _SET_TIME, SET_TIME, seconds, _no_option(target)])
 
     def download(
         self,

@@ -10,7 +10,9 @@ import tarfile
 
 import pytest
 
+from pytest_flymachines.cassettes.commands import may_repeat, sends_tree
 from pytest_flymachines.cassettes.meaning import Meaning, meaning
+from pytest_flymachines.sandbox.trees import SET_TIME
 
 M = "/v1/apps/{app}/machines/d5683210c7968e"
 
@@ -173,3 +175,52 @@ def test_a_command_to_our_runner_means_what_it_does_not_which_version_does_it() 
 
     assert start("v", "k", "5", packed(1, b"x")) == start("v", "k", "5", packed(2, b"x"))
     assert start("v", "k", "5", packed(1, b"x")) != start("v", "k", "5", packed(1, b"y"))
+
+
+def runner(*words: str, version: str = "v1") -> Meaning:
+    stub = f"_S=${{ROOT}}/opt/pytest-flymachines/api;{version}"
+    command = ["/bin/sh", "-c", stub, "fly", version, "", "/workspace", "/", *words]
+    return of("POST", "/v1/apps/a/machines/m/exec", {"command": command})
+
+
+def test_pieces_of_a_tree_are_equal_whatever_times_are_in_them_and_those_of_a_file_are_not() -> (
+    None
+):
+    one, other = runner("stage", "s1", "0", "bAAAA"), runner("stage", "s1", "8", "bBBBB")
+    assert one != other
+    one = runner("stage", "s1", "0", "bAAAA", "tree")
+    assert one == runner("stage", "s1", "8", "bBBBB", "tree")
+    assert one != runner("stage", "s2", "0", "bAAAA", "tree")
+    assert may_repeat(one.body)
+    assert sends_tree(one.body)
+
+
+def test_asking_the_runner_may_be_repeated_and_telling_it_may_not() -> None:
+    assert may_repeat(runner("read", "./a", "0", "9").body)
+    assert may_repeat(runner("hello").body)
+    assert not may_repeat(runner("append", "./read", "t").body)
+    assert not may_repeat(runner("put", "read", "hello").body)
+
+
+def test_the_time_of_an_uploaded_file_is_not_compared() -> None:
+    def upload(seconds: str, path: str) -> list[Meaning]:
+        words = ["/bin/sh", "-c", "touch ...", SET_TIME, seconds, path]
+        shell = " ".join(["_fly", *words])
+        where = "/v1/apps/a/machines/m/exec"
+        return [
+            of("POST", where, {"command": words}),
+            runner("start", "1", "", "key", "", "", "", "", ".", shell),
+        ]
+
+    assert upload("17.000000001", "/a") == upload("18.5", "/a")
+    for one, other in zip(upload("17.5", "/a"), upload("17.5", "/b"), strict=True):
+        assert one != other
+
+
+def test_a_new_version_of_the_runner_is_put_there_like_the_old_one() -> None:
+    def install(version: str, piece: str) -> Meaning:
+        script = "_S=${ROOT}/opt/pytest-flymachines/api;mkdir"
+        command = ["/bin/sh", "-c", script, "fly", version, "1", "2", piece, "z"]
+        return of("POST", "/v1/apps/a/machines/m/exec", {"command": command})
+
+    assert install("v1", "H4sIAAAA") == install("v2", "H4sIBBBB")

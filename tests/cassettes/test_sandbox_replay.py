@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
+from pytest_flymachines.agent.bundle import build
+
 SUITE = """
 import os
-import subprocess
+import random
 import threading
 
 import pytest
@@ -25,6 +28,33 @@ def built(fly_sandbox):
     fly_sandbox.exec("mkdir -p out && echo built > out/result")
     yield "out/result"
     fly_sandbox.exec("rm -r out")
+
+
+@pytest.fixture(scope="session")
+def server(fly_sandbox):
+    with fly_sandbox.popen("echo ready; while read line; do echo got $line; done") as process:
+        process.wait_for_log("ready", timeout=30)
+        yield process
+
+
+@pytest.fixture(scope="module")
+def shell(fly_sandbox):
+    with fly_sandbox.terminal() as terminal:
+        yield terminal
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_process_of_the_session(server, n):
+    assert server.poll() is None
+    server.stdin.write(b"%d\\n" % n)
+    server.wait_for_log(f"got {n}", timeout=30)
+    assert server.poll() is None
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_terminal_of_the_module(shell, n):
+    shell.send_line(f"echo $(({n} + 40))")
+    shell.expect(str(n + 40), timeout=30)
 
 
 def test_exec(fly_sandbox, built):
@@ -83,6 +113,29 @@ def test_trees(fly_sandbox, tmp_path):
     assert (tmp_path / "back" / "sub" / "b.sh").stat().st_mode & 0o100
 
 
+def test_upload_of_a_file(fly_sandbox, tmp_path):
+    (tmp_path / "a").write_text("a")  # its time is another one in each run
+    fly_sandbox.upload(tmp_path / "a", "up/a")
+    assert fly_sandbox.read_text("up/a") == "a"
+
+
+def test_what_no_single_request_holds(fly_sandbox, tmp_path):
+    chance = random.Random(1)
+    here = tmp_path / "tree"
+    for n in range(8):
+        path = here / f"d{n % 3}" / f"f{n}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(chance.randbytes(5000))
+    fly_sandbox.upload(here, "big")
+    fly_sandbox.download("big", tmp_path / "back")
+    assert (tmp_path / "back" / "d1" / "f1").read_bytes() == (here / "d1" / "f1").read_bytes()
+    data = chance.randbytes(50_000)
+    fly_sandbox.write_file("big.bin", data)
+    assert fly_sandbox.read_file("big.bin") == data
+    command = fly_sandbox.exec(f"echo {'x' * 30000} | wc -c; cat | wc -c", stdin="y" * 20000)
+    assert command.stdout.split() == ["30001", "20000"]
+
+
 def test_process(fly_sandbox):
     with fly_sandbox.popen("echo starting; sleep 0.3; echo ready; exec sleep 60") as process:
         process.wait_for_log("ready", timeout=30)
@@ -103,6 +156,7 @@ def test_stdin(fly_sandbox):
 def test_port(fly_sandbox):
     with fly_sandbox.popen("exec python3 -m http.server 8123") as server:
         server.wait_for_port(8123, timeout=30)
+        assert fly_sandbox.http(8123).get("/").status_code == 200
 
 
 def test_terminal(fly_sandbox):
@@ -112,6 +166,15 @@ def test_terminal(fly_sandbox):
         terminal.resize(30, 100)
         terminal.send_line("exit")
         terminal.wait(timeout=30)
+
+
+def test_terminal_of_a_foreign_agent(fly_sandbox_factory):
+    sandbox = fly_sandbox_factory(agent="./cook-agent")
+    with sandbox.cook_terminal() as terminal:
+        terminal.send_line("echo $((6*7))")
+        terminal.expect("42", timeout=30)
+        terminal.send_line("exit 3")
+        assert terminal.wait(timeout=30) == 3
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -127,6 +190,11 @@ def test_checkpoint(fly_workspace):
     fly_workspace.write_file("a", "2")
     fly_workspace.restore("one")
     assert fly_workspace.read_text("a") == "1"
+    with fly_workspace.workspace("one") as copy:
+        copy.write_file("b", "1")
+        assert sorted(f.name for f in copy.list_files(".")) == ["a", "b"]
+    assert "one" in fly_workspace.checkpoints()
+    fly_workspace.delete_checkpoint("one")
 
 
 def test_threads(fly_sandbox):
@@ -158,6 +226,10 @@ def test_fresh(fly_sandbox_factory, fly_sandbox):
     fresh.stop()
     fresh.start()
     assert fresh.exec("echo back").stdout == "back\\n"
+    fresh.suspend()
+    assert fresh.status().message == "suspended"
+    fresh.resume()
+    assert not fresh.exists("/root/kept")
     fresh.destroy()
 
 
@@ -166,7 +238,7 @@ def test_another_spec(fly_sandbox_factory, fly_sandbox):
     assert other.exec("echo other").stdout == "other\\n"
     assert other.machine_id != fly_sandbox.machine_id
 """
-COUNT = 17
+COUNT = 26
 
 
 @pytest.fixture
@@ -177,6 +249,9 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makeini("[pytest]\nfilterwarnings = error\naddopts = -p no:cacheprovider -ra\n")
     (pytester.path / "test_all.py").write_text(SUITE)
+    agent = pytester.path / "cook-agent"
+    agent.write_bytes(b"#!/usr/bin/env -S python3 -I\n" + build())
+    agent.chmod(0o755)
     return pytester
 
 
@@ -192,29 +267,24 @@ def replay(project: pytest.Pytester, *args: str) -> pytest.RunResult:
     return run(project, *strict, *args, prefix=("unshare", "-rn"))
 
 
-def test_all_that_the_handle_does_replays_in_any_order(project: pytest.Pytester) -> None:
-    run(project, "--fly-mode=local", "--fly-record=all").assert_outcomes(passed=COUNT)
-    replay(project).assert_outcomes(passed=COUNT)
-    collected = replay(project, "--collect-only", "-q").outlines
-    ids = [line for line in collected if "::" in line]
-    replay(project, *reversed(ids)).assert_outcomes(passed=COUNT)
-    for nodeid in ids[::5]:
-        replay(project, nodeid).assert_outcomes(passed=1)
-    replay(project, "-n", "2").assert_outcomes(passed=COUNT)
-
-
-def test_all_that_the_handle_does_replays_without_agent(project: pytest.Pytester) -> None:
-    ask = ["--fly-agent=off"]
-    run(project, *ask, "--fly-mode=local", "--fly-record=all").assert_outcomes(passed=COUNT)
-    replay(project, *ask).assert_outcomes(passed=COUNT)
-
-
-def test_what_workers_recorded_replays_elsewhere(
-    project: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("agent", ["auto", "off"])
+def test_all_that_the_handle_does_replays_alone_and_in_any_order(
+    project: pytest.Pytester, agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorded = run(project, "--fly-mode=local", "--fly-record=all", "-n", "2")
+    """Recorded by two workers, replayed at another path; with the agent and without."""
+    ask = f"--fly-agent={agent}"
+    recorded = run(project, ask, "--fly-mode=local", "--fly-record=all", "-n", "2")
     recorded.assert_outcomes(passed=COUNT)
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(project.path, elsewhere, ignore=shutil.ignore_patterns(".cache"))
+    (elsewhere / "cook-agent").unlink()
     monkeypatch.chdir(elsewhere)
-    replay(project).assert_outcomes(passed=COUNT)
+    collected = replay(project, ask, "--collect-only", "-q").outlines
+    ids = [line for line in collected if "::" in line]
+    assert len(ids) == COUNT
+    chance = random.Random(agent)
+    for order in (ids[::-1], chance.sample(ids, COUNT)):
+        replay(project, ask, *order).assert_outcomes(passed=COUNT)
+    replay(project, ask, "-n", "2", "--dist", "worksteal").assert_outcomes(passed=COUNT)
+    for nodeid in chance.sample(ids, 5):
+        replay(project, ask, nodeid).assert_outcomes(passed=1)

@@ -43,7 +43,7 @@ class Processes:
         self._lock = threading.Lock()
         self._count = 0
         # tells the processes of this agent from those of one before it in the same machine
-        self._suffix = os.urandom(2).hex()
+        self._suffix = os.urandom(4).hex()
         self._known: dict[str, KnownProcess] = {}
         self._forgotten: deque[KnownProcess] = deque()
         self._alive: set[Process] = set()

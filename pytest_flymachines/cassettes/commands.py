@@ -1,0 +1,78 @@
+"""Commands, and what they mean; those to our runner, over the Machines API alone, above all.
+
+A command to the runner (`sandbox/runner.py`) is a shell with its text, its version, directories,
+a verb and the verb's arguments.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable
+from typing import Any
+
+from pytest_flymachines.cassettes.volatile import (
+    FILE_TIME,
+    REPEATABLE_VERBS,
+    RUNNER,
+    RUNNER_ARGUMENTS,
+    RUNNER_TREE,
+    RUNNER_TREE_ARGUMENTS,
+    RUNNER_VERB,
+    RUNNER_VERB_ARGUMENTS,
+)
+
+__all__ = ["command_meaning", "may_repeat", "sends_tree"]
+
+_GZIP_WORD = re.compile(r"[bz]?(H4sI[A-Za-z0-9+/]+={0,2})")
+_VERSION = re.compile(r"(?<=\bfly )[0-9a-f]{8}( )")
+_UNPACKS = re.compile(r"(unpack_tree \S+ \S+) \d+ [0-9a-f]{64}")
+_TEXT = r'"(?:[^"\\]|\\.)*"'
+# the shell, its option, its name, mode, two directories
+_HEAD = rf'\{{"command":\[(?:{_TEXT},){{6}}'
+_ASKS = re.compile(rf'{_HEAD}"(?:{"|".join(sorted(REPEATABLE_VERBS))})"[],].*')
+_SENDS_TREE = re.compile(rf'{_HEAD}"stage",{_TEXT},"{RUNNER_TREE}"\].*')
+
+
+def command_meaning(command: Any, opaque: Callable[[bytes], str]) -> Any:
+    """A command without what differs from run to run.
+
+    Args:
+        command: The argv of an exec request.
+        opaque: What bytes mean.
+    """
+    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+        return command
+    if not _is_to_runner(command):
+        joined = FILE_TIME.sub(r"\1", "\0".join(command))
+        return joined.split("\0")
+    verb = command[RUNNER_VERB]
+    dropped = RUNNER_ARGUMENTS | RUNNER_VERB_ARGUMENTS.get(verb, frozenset())
+    if verb == "stage" and command[-1] == RUNNER_TREE:
+        dropped |= RUNNER_TREE_ARGUMENTS
+    return [_word(word, opaque) for at, word in enumerate(command) if at not in dropped]
+
+
+def may_repeat(body: str) -> bool:
+    """Whether the meaning of a body is a command to the runner that changes nothing."""
+    return bool(_ASKS.fullmatch(body)) or sends_tree(body)
+
+
+def sends_tree(body: str) -> bool:
+    """Whether the meaning of a body is a piece of a tree, of which there may be more or less."""
+    return bool(_SENDS_TREE.fullmatch(body))
+
+
+def _is_to_runner(command: list[str]) -> bool:
+    return len(command) > RUNNER_VERB and RUNNER in command[2]
+
+
+def _word(word: str, opaque: Callable[[bytes], str]) -> str:
+    """An argument; one that carries gzip data means what is in it."""
+    if match := _GZIP_WORD.fullmatch(word):
+        try:
+            word = opaque(base64.b64decode(match[1]))
+        except ValueError:
+            return word
+    # a runner within the runner: its version, and size and digest of an archive with its times
+    return FILE_TIME.sub(r"\1", _UNPACKS.sub(r"\1", _VERSION.sub(r"\1", word)))

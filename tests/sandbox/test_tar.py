@@ -1,0 +1,58 @@
+"""What a tree means, whatever its times are and however it comes in pieces."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pytest_flymachines.sandbox import local_tree
+from pytest_flymachines.sandbox.tar import TreeMeaning
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    top = tmp_path / "tree"
+    for name in ("a", "sub/b", f"sub/{'long' * 40}", "sub/ü"):
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_bytes(name.encode() * 100)
+    (top / "link").symlink_to("a")
+    return top
+
+
+def digest(tree: Path, size: int = 1 << 20) -> str:
+    data = b"".join(local_tree.pack(local_tree.scan(str(tree), ())))
+    meaning = TreeMeaning()
+    pieces = [data[start : start + size] for start in range(0, len(data), size)]
+    assert b"".join(meaning.of(pieces)) == data
+    return meaning.digest()
+
+
+def test_times_are_no_part_of_it(tree: Path) -> None:
+    found = digest(tree)
+    for path in [tree, *tree.rglob("*")]:
+        os.utime(path, (1, 2.5), follow_symlinks=False)
+    os.utime(tree / "a", (1, 3))
+    assert digest(tree) == found
+
+
+@pytest.mark.parametrize("size", [1, 511, 512, 700, 10_240])
+def test_pieces_are_no_part_of_it(tree: Path, size: int) -> None:
+    assert digest(tree, size) == digest(tree)
+
+
+def test_everything_else_is(tree: Path) -> None:
+    found = {digest(tree)}
+    (tree / "a").write_bytes(b"other")
+    found.add(digest(tree))
+    (tree / "a").chmod(0o755)
+    found.add(digest(tree))
+    (tree / "sub" / "b").rename(tree / "sub" / "c")
+    found.add(digest(tree))
+    (tree / "sub" / f"{'long' * 40}").rename(tree / "sub" / f"{'long' * 41}")
+    found.add(digest(tree))
+    (tree / "link").unlink()
+    (tree / "link").symlink_to("b")
+    found.add(digest(tree))
+    assert len(found) == 6
