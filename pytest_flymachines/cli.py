@@ -20,16 +20,20 @@ _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_opti
 
 
 class _Group(click.Group):
-    """Loads the commands on cassettes, and vcrpy with them, when one is named."""
+    """Loads the commands on cassettes, and vcrpy with them, and the probe when one is named."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "cassettes"])
+        return sorted([*super().list_commands(ctx), "cassettes", "probe"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "cassettes":
             from pytest_flymachines.cassettes.cli import cassettes
 
             return cassettes
+        if cmd_name == "probe":
+            from pytest_flymachines.probe.cli import probe
+
+            return probe
         return super().get_command(ctx, cmd_name)
 
 

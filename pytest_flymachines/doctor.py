@@ -46,6 +46,12 @@ def examine(token: str, app: str, api_url: str) -> Iterator[Finding]:
         return
     yield Finding("token", True, "found in the environment")
     yield _app(token, app, api_url)
+    yield Finding(
+        "Fly as it is",
+        None,
+        f"`pytest-flymachines probe --app={app}` compares the API with what is known of it, "
+        "for less than a cent",
+    )
 
 
 def _engines() -> Iterator[Finding]:

@@ -29,7 +29,7 @@ LAYERS = (
     ("keepalive", "teardown"),
     ("run", "controller"),
     ("report", "signals"),
-    ("reaper", "doctor", "session", "shell"),
+    ("reaper", "doctor", "session", "shell", "probe"),
     ("plugin", "cli"),
 )
 NEVER = {

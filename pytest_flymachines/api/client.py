@@ -73,6 +73,11 @@ class MachinesClient(WaitCalls, ExecCalls, MetadataCalls, LeaseCalls, VolumeCall
         )
         self._clock = clock or SystemClock()
 
+    @property
+    def base_url(self) -> str:
+        """Scheme, host and port of the API."""
+        return self._base_url
+
     def __repr__(self) -> str:
         return f"MachinesClient(base_url={self._base_url!r})"
 

@@ -84,6 +84,12 @@ def test_doctor_says_what_works_and_what_to_do() -> None:
     assert "fly tokens create deploy -a cook-sandbox" in done.stdout
 
 
+def test_doctor_with_a_token_points_at_the_probe() -> None:
+    done = call("doctor", "--api-url=http://127.0.0.1:9", FLY_API_TOKEN="emu-none")
+    assert done.returncode == 1
+    assert "pytest-flymachines probe --app=cook-sandbox" in done.stdout
+
+
 def test_list_without_a_token_says_where_it_comes_from() -> None:
     done = call("list")
     assert done.returncode == 2
@@ -91,7 +97,8 @@ def test_list_without_a_token_says_where_it_comes_from() -> None:
 
 
 def test_help_names_every_command() -> None:
-    commands = ["cassettes", "doctor", "emulator", "list", "reap", "shell"]
+    commands = ["cassettes", "doctor", "emulator", "list", "probe", "reap", "shell"]
     assert all(name in call("--help").stdout for name in commands)
     assert "--rate-limits" in call("emulator", "--help").stdout
     assert "verify" in call("cassettes", "--help").stdout
+    assert "less than a cent" in call("probe", "--help").stdout
