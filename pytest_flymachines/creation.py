@@ -46,6 +46,7 @@ _LOOK_FOR_S = 6.0
 _NAMES = 9
 # An app or image that was made seconds ago is not known everywhere.
 _NOT_YET_S = 30.0
+_FLY_REGISTRY = "registry.fly.io/"
 _NAME_TAKEN = re.compile(r"unique machine name violation(?:, machine ID (\w+))?")
 
 Note = Callable[[Intent], None]
@@ -281,15 +282,23 @@ class _Attempt:
             return send()
         except NotFound as error:
             self._make_app(error)
+        except ApiError as error:
+            if not self._pushed_just_now(error):
+                raise
         clock = self._backend.clock
         deadline = clock.monotonic() + _NOT_YET_S
         while True:
             try:
                 return send()
-            except (NotFound, Unauthorized):
-                if clock.monotonic() >= deadline:
+            except ApiError as error:
+                not_yet = isinstance(error, (NotFound, Unauthorized))
+                if not (not_yet or self._pushed_just_now(error)) or clock.monotonic() >= deadline:
                     raise
             clock.sleep(1.0)
+
+    def _pushed_just_now(self, error: ApiError) -> bool:
+        """Whether the image may be one that the API does not see yet; seen on Fly's registry."""
+        return "MANIFEST_UNKNOWN" in error.message and self._spec.image.startswith(_FLY_REGISTRY)
 
     def _make_app(self, error: NotFound) -> None:
         spec = self._spec

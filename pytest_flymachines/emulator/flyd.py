@@ -94,6 +94,8 @@ class Flyd:
 
     def recover(self) -> None:
         """Bring the records of an emulator that ended into a state at rest."""
+        for machine in self.store.machines.values():
+            self._publish(encode(machine))
         for life in list(self.lives.values()):
             if life.machine.app in self.store.apps:
                 life.recover()

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,8 @@ def _emulator(options: Options, engine: Engine, directory: Path, timings: Timing
     store = Store(kept / DATABASE if options.state else None)
     faults = Faults(list(options.faults))
     requests = RequestLog(options.log)
+    if options.list_delay_s:
+        timings = replace(timings, list_delay_s=options.list_delay_s)
     flyd = Flyd(store, engine, kept, timings=timings, faults=faults, log=requests.say)
     emulator = Emulator(
         store=store,

@@ -85,6 +85,22 @@ def test_what_passes_is_outlived(fly: Cloud, tmp_path: Path, fault: str, creates
     assert fly.count("POST machines") == creates
 
 
+def test_an_image_that_was_pushed_just_now_is_waited_for(fly: Cloud, tmp_path: Path) -> None:
+    unknown = "body=failed to get manifest: not found [http 404]: MANIFEST_UNKNOWN"
+    fly.fault(f"status=400,{CREATE},count=2,{unknown}")
+    image = "--fly-image=registry.fly.io/mine:1"
+    ended = Project(tmp_path, TESTS).run(image, env=fly.environment)
+    ended.has("3 passed", "1 machine(s)")
+    assert fly.count("POST machines") == 3
+
+
+def test_an_image_of_another_registry_is_refused_at_once(fly: Cloud, tmp_path: Path) -> None:
+    fly.fault(f"status=400,{CREATE},body=failed to get manifest: MANIFEST_UNKNOWN")
+    ended = Project(tmp_path, TESTS).run("--fly-image=alpine:nope", env=fly.environment)
+    ended.has("refused the machine of this spec", "MANIFEST_UNKNOWN")
+    assert fly.count("POST machines") == 1
+
+
 def test_a_lost_answer_is_found_again_though_lists_lag(tmp_path: Path) -> None:
     with cloud("--list-delay", "2500") as slow:
         slow.fault(f"lost,{CREATE},count=1")

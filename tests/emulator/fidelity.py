@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from tests.emulator import surprises
 from tests.emulator.schema import OPERATIONS
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -66,8 +67,18 @@ def shows(area: str, text: str, source: str) -> Callable[[F], F]:
 #: What is not emulated, or not as on Fly.
 GAPS = (
     (
-        "certificates, secret keys, managed Postgres, `tokens/oidc|kms|authenticate|authorize`",
-        "501 in Fly's error shape",
+        "`A/certificates`, and all below",
+        "501: issued for names that lead to Fly; the proxy here has an authority of its own",
+    ),
+    ("`A/secretkeys`, and all below", "501: keys of a service of Fly's that no machine reads"),
+    ("`/v1/postgres`, and all below", "501: clusters, which are no machines of the user's"),
+    (
+        "`POST /v1/tokens/oidc`",
+        "501: nobody could verify a token that Fly has not signed; also at `/.fly/api`",
+    ),
+    (
+        "`POST /v1/tokens/kms`, `authenticate`, `authorize`",
+        "501: they take macaroons apart, and tokens here are opaque",
     ),
     (
         "`config.containers`, more than one entry in `config.processes`, `files.image_config`",
@@ -96,7 +107,7 @@ GAPS = (
     ("flycast, WireGuard, `dns_forward_rules`", "addresses are given out, but lead nowhere"),
     (
         "the Unix socket `/.fly/api` in the machine",
-        "serves the machine's own paths without a token, the rest with one; `tokens/oidc` is 501",
+        "serves the machine's own paths without a token, the rest with one",
     ),
     ("`M/ps`, `M/memory` while a machine is not started", "412"),
     ("snapshots of volumes", "copies of the directory, at once and not once a day"),
@@ -112,6 +123,18 @@ GAPS = (
         ),
     ),
     ("`schedule`", "the interval is exact, not fuzzy"),
+)
+
+
+#: Where clients and live answers say something else than the OpenAPI document: they win.
+DEVIATIONS = (
+    ("a lease", "flat", "in an envelope `{status, data}`", "docs, fly-go"),
+    ("keys of `/platform/regions` and `placements`", "small", "in capitals", "seen"),
+    ("`services[].autostop`", "a text", "a boolean, unless it is `suspend`", "fly-go"),
+    ("`services[].force_instance_key`", "a text", "null when there is none", "fly-go"),
+    ("`attached_machine_id`, `attached_alloc_id`", "a text", "null when there is none", "docs"),
+    ("`status` of an error", "two values", "also `name_taken` and others", "fly-go"),
+    ("the body of a snapshot's creation", "none", "`{Msg: {backup: ...}}`", "docs"),
 )
 
 
@@ -164,7 +187,34 @@ def page() -> str:
         lines += [f"### {area}", "", "| behaviour | source | test |", "|---|---|---|"]
         lines += [f"| {item.text} | {item.source} | `{item.test}` |" for item in rows]
         lines.append("")
-    lines += ["## Gaps", "", "| what | here |", "|---|---|"]
+    lines += [
+        "## Surprises",
+        "",
+        "What surprises whoever writes against the API: each is reproduced here and survived by",
+        "our client, by the tests that are named, or left out.",
+        "",
+        "| # | surprise | source | here | tests |",
+        "|---|---|---|---|---|",
+        *surprises.rows(),
+        "",
+    ]
+    lines += [
+        "## Where the OpenAPI document is not followed",
+        "",
+        "| what | the document | here | source |",
+        "|---|---|---|---|",
+        *(
+            f"| {what} | {document} | {here} | {source} |"
+            for what, document, here, source in DEVIATIONS
+        ),
+        "",
+        "## Gaps",
+        "",
+        "What is not emulated, or not as on Fly. A 501 has Fly's error shape.",
+        "",
+        "| what | here |",
+        "|---|---|",
+    ]
     lines += [f"| {what} | {here} |" for what, here in GAPS]
     return "\n".join(lines) + "\n"
 

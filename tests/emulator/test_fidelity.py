@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_flymachines.emulator.api import MODULES
-from tests.emulator import fidelity
+from tests.emulator import fidelity, surprises
 from tests.emulator.schema import OPERATIONS
 
 
@@ -18,6 +18,14 @@ def test_every_operation_has_a_shape_and_a_test() -> None:
     assert normalized == {(method, fidelity.short(path)) for method, path in OPERATIONS}
     shown = {behaviour.area for behaviour in fidelity.collect()}
     assert set(fidelity.operations()) <= shown
+
+
+def test_every_surprise_is_shown_or_left_out_with_a_reason() -> None:
+    fidelity.collect()
+    numbers = [number for number, _, _ in surprises.SURPRISES]
+    assert numbers == list(range(1, 35))
+    assert set(surprises.SHOWN) == set(numbers) - set(surprises.LEFT_OUT)
+    assert surprises.missing() == []
 
 
 def test_the_page_is_up_to_date() -> None:

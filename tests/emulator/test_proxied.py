@@ -11,6 +11,7 @@ import pytest
 
 from tests.emulator.conftest import App, Fly, Machine, Serve
 from tests.emulator.fidelity import shows
+from tests.emulator.surprises import surprise
 
 SERVER = """
 import http.server, os, sys
@@ -98,6 +99,7 @@ def test_autostart(app: App, port: int, how: str) -> None:
     assert machine.events()[1]["source"] == "proxy"
 
 
+@surprise(28, "tests/emulator/test_surprises.py: test_a_sandbox_is_never_stopped_by_the_proxy")
 @shows("proxy", "`autostop` stops or suspends a machine without traffic, in exec or not", "docs")
 @pytest.mark.parametrize(("autostop", "state"), [("stop", "stopped"), ("suspend", "suspended")])
 def test_autostop(serve: Serve, port: int, autostop: str, state: str) -> None:

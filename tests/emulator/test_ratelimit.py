@@ -8,6 +8,7 @@ from pytest_flymachines.emulator.answers import Problem
 from pytest_flymachines.emulator.ratelimit import RateLimits
 from tests.emulator.conftest import App, Fly, Serve
 from tests.emulator.fidelity import shows
+from tests.emulator.surprises import surprise
 
 MACHINE = "/v1/apps/a/machines/0123456789abcd"
 
@@ -70,6 +71,7 @@ def test_limits_are_off_on_request() -> None:
     assert passes(RateLimits(enabled=False), "POST", f"{MACHINE}/start") == 200
 
 
+@surprise(31, "tests/api/test_emulator.py: test_a_paced_client_meets_no_rate_limit")
 @shows("rate limits", "429 `rate limit exceeded`", "guess")
 def test_server_answers_429(serve: Serve) -> None:
     with serve("--app", "fast", "--rate-limits", "on") as emulator:

@@ -37,7 +37,7 @@ def test_everything_comes_back(serve: Serve, tmp_path: Path, how: signal.Signals
         fly.close()
         os.kill(emulator.pid, how)
         emulator.stop()
-    with serve(*state) as emulator:
+    with serve(*state, "--list-delay", "200") as emulator:
         fly = Fly(emulator)
         app = App(fly, "kept")
         after = fly.ok("GET", running.path)
