@@ -173,7 +173,8 @@ def existing(backend: Backend, spec: SandboxSpec, machine: Machine) -> Launched:
         'cd "$dir" 2>/dev/null && break; done; pwd'
     )
     outcome = backend.client.exec(launched.app, launched.machine_id, ["/bin/sh", "-c", find])
-    return structs.replace(launched, workdir=(outcome.stdout or "/").rstrip("\n"))
+    tools = _tools(_channel(backend, spec, launched, borrowed=True))
+    return structs.replace(launched, workdir=(outcome.stdout or "/").rstrip("\n"), tools=tools)
 
 
 def _has_our_agent(machine: Machine) -> bool:

@@ -242,18 +242,24 @@ class Run:
         self, key: str, spec: SandboxSpec
     ) -> tuple[tuple[int, int] | None, Launched, Sandbox]:
         """Attach or launch; with the version of the state that this follows."""
-        with self.recorder.provisioning(spec):
-            launched = self._attach_or_launch(key, spec)
+        existing = self.settings.machine or ""
+        with self.recorder.provisioning(spec, machine=existing):
+            if self.backend.mode == "replay":
+                existing = self.recorder.recorded_machine()
+            launched = self._attach_or_launch(key, spec, existing)
             version = self._state.version(key) if self._state else None
-            sandbox = self._attach(spec, launched)
+            sandbox = self._attach(spec, launched, borrowed=bool(existing))
         self.recorder.identify(
-            spec, id=launched.machine_id, name=launched.name, private_ip=launched.private_ip
+            None if existing else spec,
+            id=launched.machine_id,
+            name=launched.name,
+            private_ip=launched.private_ip,
         )
         return version, launched, sandbox
 
-    def _attach_or_launch(self, key: str, spec: SandboxSpec) -> Launched:
-        if self.settings.machine:
-            return self._existing(self.settings.machine, spec)
+    def _attach_or_launch(self, key: str, spec: SandboxSpec, existing: str) -> Launched:
+        if existing:
+            return self._existing(existing, spec)
         if self._state is None:
             return self._launch(key, spec)
         return self._state.attach_or_launch(key, lambda: self._launch(key, spec))
@@ -283,17 +289,18 @@ class Run:
 
         self._state.intend(intent, allowed)
 
-    def _attach(self, spec: SandboxSpec, launched: Launched) -> Sandbox:
+    def _attach(self, spec: SandboxSpec, launched: Launched, *, borrowed: bool = False) -> Sandbox:
         return provision.attach(
             self.backend,
             spec,
             launched,
             rootdir=self.settings.rootdir,
-            borrowed=self.settings.machine is not None,
+            borrowed=borrowed,
         )
 
     def _existing(self, machine_id: str, spec: SandboxSpec) -> Launched:
         """A machine that the user named; it is never destroyed by us."""
+        self.recorder.identify(None, id=machine_id)
         try:
             machine = self.client.get_machine(spec.app, machine_id)
         except NotFound as error:

@@ -144,7 +144,8 @@ def verify(directory: Path, pytest_args: tuple[str, ...]) -> None:
             if not path.exists():
                 unrecorded += 1
                 continue
-            told = differences(old.read(path), entry)
+            recorded = old.read(path)
+            told = [recorded.problem] if recorded.problem else differences(recorded, entry)
             same, differing = same + (not told), differing + bool(told)
             if told:
                 click.echo(f"\n{entry.owner} ({path}) differs:")

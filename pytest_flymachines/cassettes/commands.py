@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import re
+import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from pytest_flymachines.cassettes.volatile import (
@@ -21,12 +23,17 @@ from pytest_flymachines.cassettes.volatile import (
     RUNNER_VERB,
     RUNNER_VERB_ARGUMENTS,
 )
+from pytest_flymachines.sandbox.runner import unpack_block
 
-__all__ = ["command_meaning", "may_repeat", "sends_tree"]
+__all__ = ["Said", "command_meaning", "may_repeat", "said", "sends_tree", "verb_of"]
 
 _GZIP_WORD = re.compile(r"[bz]?(H4sI[A-Za-z0-9+/]+={0,2})")
 _VERSION = re.compile(r"(?<=\bfly )[0-9a-f]{8}( )")
 _UNPACKS = re.compile(r"(unpack_tree \S+ \S+) \d+ [0-9a-f]{64}")
+_STREAMS = ("stdout", "stderr")
+_PROCESS = re.compile(
+    r"(?P<id>p\d+-[0-9a-f]{8}) (?P<pid>\d+) (?P<code>-|\d+) \d+ \d+ \d+ (?P<flags>-\w*)"
+)
 _TEXT = r'"(?:[^"\\]|\\.)*"'
 # the shell, its option, its name, mode, two directories
 _HEAD = rf'\{{"command":\[(?:{_TEXT},){{6}}'
@@ -61,6 +68,52 @@ def may_repeat(body: str) -> bool:
 def sends_tree(body: str) -> bool:
     """Whether the meaning of a body is a piece of a tree, of which there may be more or less."""
     return bool(_SENDS_TREE.fullmatch(body))
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer of the runner.
+
+    Attributes:
+        words: Its first line.
+        blocks: The bytes that follow.
+        process: Facts about a process, named as our agent names them, if it is about one.
+    """
+
+    words: list[str]
+    blocks: list[bytes]
+    process: dict[str, Any] | None
+
+
+def verb_of(body: Any) -> str:
+    """The verb of an exec request to the runner; empty for any other."""
+    command = body.get("command") if isinstance(body, dict) else None
+    if isinstance(command, list) and all(isinstance(word, str) for word in command):
+        return command[RUNNER_VERB] if _is_to_runner(command) else ""
+    return ""
+
+
+def said(answer: dict[str, Any]) -> Said | None:
+    """What the runner said; None if the answer to the exec request is none of its."""
+    first, _, rest = answer["stdout"].partition("\n")
+    try:
+        blocks = [unpack_block(block) for block in rest.split(".\n")[:-1]]
+    except (ValueError, zlib.error):
+        return None
+    return Said(first.split(" "), blocks, _process(first, blocks))
+
+
+def _process(line: str, blocks: list[bytes]) -> dict[str, Any] | None:
+    """See `_tell` in sandbox/runner.sh."""
+    if len(blocks) != len(_STREAMS) or not (match := _PROCESS.match(line)):
+        return None
+    facts: dict[str, Any] = {"id": match["id"], "pid": int(match["pid"])}
+    facts["running"] = match["code"] == "-"
+    facts["exit_code"] = None if facts["running"] else int(match["code"])
+    facts["flags"] = match["flags"]
+    for stream, block in zip(_STREAMS, blocks, strict=True):
+        facts[stream] = block.decode("utf-8", "replace")
+    return facts
 
 
 def _is_to_runner(command: list[str]) -> bool:

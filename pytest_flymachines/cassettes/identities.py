@@ -15,14 +15,16 @@ from typing import Any
 
 from pytest_flymachines.cassettes.meaning import json_value
 
-__all__ = ["FACTS", "Identities", "created", "started"]
+__all__ = ["EXISTING", "FACTS", "Identities", "created", "started"]
 
+#: What a machine that was there before the run is called.
+EXISTING = "existing machine"
 FACTS = ("id", "instance_id", "private_ip", "name")
 # not as a machine's id, because its length may differ
 _PROCESS = "process"
 _SHORTEST = 8
 _STARTS = re.compile(r"POST /v1/apps/[^/]+/machines/[^/]+/exec")
-# what the runner says first about a process that it started; see `_tell` in sandbox/runner.sh
+# what the runner says first about a process; see `_tell` in sandbox/runner.sh
 _RUNNER_SAYS = re.compile(r"(p\d+-[0-9a-f]{8}) \d+ (?:-|\d+) \d+ \d+ \d+ -")
 _CREATES = re.compile(r"POST /v1/apps/[^/]+/(?:machines|volumes)")
 

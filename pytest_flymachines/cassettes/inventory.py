@@ -13,6 +13,7 @@ import msgspec
 
 from pytest_flymachines.cassettes.catalog import Entry
 from pytest_flymachines.cassettes.collecting import ANSWER, QUESTION, Answer, Facts
+from pytest_flymachines.cassettes.identities import EXISTING
 from pytest_flymachines.errors import CassetteError
 
 __all__ = ["orphans"]
@@ -46,11 +47,7 @@ def orphans(entries: Iterable[Entry], rootdir: Path) -> list[Entry]:
     gone = [entry for entry in readable if _is_gone(entry, tests, found.fixtures)]
     kept = [entry for entry in readable if entry not in gone]
     needed = {alias for entry in kept if "sandbox" not in entry.header for alias in entry.machines}
-    return gone + [
-        entry
-        for entry in kept
-        if "sandbox" in entry.header and f"sandboxes/{entry.header['sandbox']}" not in needed
-    ]
+    return gone + [entry for entry in kept if not needed.issuperset(_alias(entry))]
 
 
 def _collect(wanted: list[Facts], rootdir: Path, files: list[str]) -> Answer:
@@ -78,6 +75,13 @@ def _collect(wanted: list[Facts], rootdir: Path, files: list[str]) -> Answer:
 def _file(entry: Entry) -> str:
     """The test file that an entry is of; empty if it is of none."""
     return str(entry.header.get("test", "")).partition("::")[0]
+
+
+def _alias(entry: Entry) -> list[str]:
+    """What the machine of a provisioning is called by those who use it; none for all others."""
+    if "sandbox" not in entry.header:
+        return []
+    return [EXISTING if entry.header.get("machine") else f"sandboxes/{entry.header['sandbox']}"]
 
 
 def _is_gone(entry: Entry, tests: set[str], fixtures: list[Facts]) -> bool:

@@ -20,7 +20,7 @@ from pytest_flymachines.cassettes.bodies import Blobs
 from pytest_flymachines.cassettes.cleaning import clean
 from pytest_flymachines.cassettes.files import FORMAT, Persister, Serializer
 from pytest_flymachines.cassettes.frames import FrameSocket, RecordedSocket, ReplayedSocket
-from pytest_flymachines.cassettes.identities import Identities, created, started
+from pytest_flymachines.cassettes.identities import EXISTING, Identities, created, started
 from pytest_flymachines.cassettes.keys import BLOBS, CassetteKey, spec_facts
 from pytest_flymachines.cassettes.meaning import Meaning, meaning, target
 from pytest_flymachines.cassettes.misses import Asker, no_owner
@@ -110,21 +110,35 @@ class Recorder:
         """Make `key` the owner of what is requested meanwhile, as `Scopes.use`."""
         return self.scopes.use(key, **header)
 
-    def provisioning(self, spec: SandboxSpec) -> contextlib.AbstractContextManager[Scope]:
-        """Make a spec the owner of the requests that this thread makes meanwhile."""
-        facts = self._clean_facts(spec)
-        return self.use(CassetteKey.sandbox(spec, self._rootdir), spec=facts)
+    def provisioning(
+        self, spec: SandboxSpec, *, machine: str = ""
+    ) -> contextlib.AbstractContextManager[Scope]:
+        """Make a spec the owner of the requests that this thread makes meanwhile.
 
-    def identify(self, spec: SandboxSpec, **facts: str) -> None:
+        Args:
+            spec: The spec.
+            machine: Id of a machine that was there before, if none is made.
+        """
+        facts = self._clean_facts(spec)
+        return self.use(CassetteKey.sandbox(spec, self._rootdir), spec=facts, machine=machine)
+
+    def recorded_machine(self) -> str:
+        """In a provisioning that is replayed: the machine that was there before, or empty."""
+        scope = self.scopes.current()
+        tape = self._tape(scope) if scope is not None else None
+        return str(tape.header.get("machine", "")) if tape else ""
+
+    def identify(self, spec: SandboxSpec | None, **facts: str) -> None:
         """Say which machine a spec has in this run.
 
         Not needed where this recorder saw it being created.
 
         Args:
-            spec: The spec.
+            spec: The spec; None for a machine that was there before, which any spec may have.
             facts: `id`, and `private_ip`, `instance_id` and `name` where they are known.
         """
-        self.identities.learn(CassetteKey.sandbox(spec, self._rootdir).alias, facts)
+        alias = CassetteKey.sandbox(spec, self._rootdir).alias if spec else EXISTING
+        self.identities.learn(alias, facts)
 
     # what goes through the transports
 

@@ -26,7 +26,7 @@ from pytest_flymachines.errors import (
 if TYPE_CHECKING:
     from pytest_flymachines.api import ExecResponse, MachinesClient
 
-__all__ = ["MAX_BODY_BYTES", "Answer", "Runner", "RunnerFailed", "quote"]
+__all__ = ["MAX_BODY_BYTES", "Answer", "Runner", "RunnerFailed", "quote", "unpack_block"]
 
 Argument: TypeAlias = str | bytes | int
 
@@ -157,7 +157,7 @@ class Runner:
             raise RunnerFailed(*_failure(stderr), self.machine_id)
         first, _, rest = stdout.partition("\n")
         blocks = rest.split(".\n")[:-1]
-        return Answer(tuple(first.split(" ")), tuple(_unpack(block) for block in blocks))
+        return Answer(tuple(first.split(" ")), tuple(unpack_block(block) for block in blocks))
 
     def _exec(self, argv: Sequence[str]) -> ExecResponse:
         try:
@@ -230,7 +230,12 @@ def _split(text: str, limit: int) -> list[str]:
     return [*pieces, text[start:]]
 
 
-def _unpack(block: str) -> bytes:
+def unpack_block(block: str) -> bytes:
+    """The bytes of a block of an answer.
+
+    Raises:
+        ValueError, zlib.error: It is none.
+    """
     kind, _, text = block.partition("\n")
     if kind == "z":
         return zlib.decompress(base64.b64decode(text), wbits=31)

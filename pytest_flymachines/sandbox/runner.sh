@@ -444,7 +444,11 @@ _discard() { # forget $_D; what still writes goes on, to nowhere
         read -r _pid <"$_D/$_x.pid" && kill "$_pid"
     done 2>/dev/null
     _order eof
-    rm -rf "$_D"
+    _n=0
+    until rm -rf "$_D" 2>/dev/null || [ "$_n" -ge 20 ]; do # the supervisor says its last words
+        _n=$((_n + 1))
+        _nap
+    done
 }
 
 _write() { # NAME DATA EOF

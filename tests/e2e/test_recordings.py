@@ -1,0 +1,159 @@
+"""Recordings of live runs, of machines that were there before, and what `verify` says of both.
+
+A stand-alone emulator with rate limits stands for Fly: the run knows it by a token and a URL.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_flymachines.cassettes.catalog import Catalog, Entry
+from pytest_flymachines.cassettes.verify import differences
+
+from .cloud import Cloud, Ended, Project, cloud
+
+SUITE = """
+import pytest
+
+@pytest.fixture(scope="session")
+def built(fly_sandbox):
+    fly_sandbox.exec("echo built >built")
+    return "built"
+
+@pytest.fixture(scope="session")
+def server(fly_sandbox):
+    with fly_sandbox.popen("while read line; do echo got $line; done") as process:
+        yield process
+
+def test_exec(fly_sandbox, built):
+    assert fly_sandbox.exec(["cat", built]).stdout == "built\\n"
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_server(server, n):
+    server.stdin.write(f"{n}\\n")
+    server.wait_for_log(f"got {n}")
+
+def test_file(fly_workspace):
+    fly_workspace.write_file("a", "1")
+    assert fly_workspace.read_text("a") == "1"
+
+def test_status(fly_sandbox, fly_client):
+    assert fly_sandbox.status().state == "running"
+    assert fly_client.get_machine(fly_sandbox.app, fly_sandbox.machine_id).state == "started"
+
+def test_terminal(fly_sandbox):
+    with fly_sandbox.terminal("read line; stty -a | grep -o 'rows [0-9]*'") as terminal:
+        terminal.send_line()
+        terminal.expect("rows 24")
+        terminal.wait()
+"""
+COUNT = 6
+NO_STOP = """
+import pytest
+from pytest_flymachines.errors import SettingsError
+
+def test_it_is_not_ours(fly_sandbox):
+    with pytest.raises(SettingsError):
+        fly_sandbox.destroy()
+"""
+STRICT = ("--fly-missing-cassette=fail", "--fly-unused=fail")
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Cloud]:
+    with cloud("--rate-limits", "on", engine="bubblewrap") as found:
+        yield found
+
+
+def passed(done: Ended, count: int = COUNT) -> None:
+    done.has(f"{count} passed")
+    assert done.code == 0, done.output
+
+
+def replayed(project: Project, *args: str) -> Ended:
+    return project.run(*STRICT, *args, mode="replay")
+
+
+def cli(project: Project, *args: str) -> subprocess.CompletedProcess[str]:
+    """The installed console script, in the project's directory."""
+    script = Path(sys.executable).with_name("pytest-flymachines")
+    return subprocess.run(
+        [script, "cassettes", *args],
+        cwd=project.path,
+        env={**os.environ, "PYTEST_ADDOPTS": "-p no:randomly -p no:cacheprovider"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def entries(directory: Path) -> dict[str, Entry]:
+    catalog = Catalog(directory)
+    return {str(path.relative_to(directory)): catalog.read(path) for path in catalog.paths()}
+
+
+def test_a_live_recording_replays_and_says_the_same_as_a_local_one(
+    tmp_path: Path, live: Cloud
+) -> None:
+    project = Project(tmp_path / "project", SUITE)
+    passed(project.run("--fly-record=all", env=live.environment))
+    asked = len(live.requests())
+    passed(replayed(project))
+    assert len(live.requests()) == asked
+    passed(project.run("--fly-record=all", "--fly-cassettes=local", mode="local"))
+    ours, theirs = (entries(project.path / name) for name in ("local", "cassettes"))
+    assert ours.keys() == theirs.keys()
+    assert len(ours) == COUNT + 3
+    for name, entry in ours.items():
+        # an app is made where there is none, and on Fly there must be one
+        told = [line for line in differences(entry, theirs[name]) if "/v1/apps" in line]
+        assert told == [], name
+        assert (entry.header["mode"], theirs[name].header["mode"]) == ("local", "live")
+        differing = {k for k in entry.header if entry.header[k] != theirs[name].header.get(k)}
+        assert differing <= {"mode", "date", "run", "machines"}
+    passed(replayed(project, "--fly-cassettes=local"))
+
+
+def test_a_recording_on_a_machine_that_was_there_before_replays(
+    tmp_path: Path, live: Cloud
+) -> None:
+    before = Project(tmp_path / "before", "def test_it(fly_sandbox): pass\n")
+    kept = before.run("--fly-keep=always", env=live.environment)
+    (machine,) = re.findall(r"--fly-machine=(\w+)", kept.output)
+    project = Project(tmp_path / "project", SUITE)
+    (project.path / "test_not_ours.py").write_text(NO_STOP)
+    named = f"--fly-machine={machine}"
+    passed(project.run(named, "--fly-record=all", "-n", "2", env=live.environment), COUNT + 1)
+    live.client.destroy_machine("cook-sandbox", machine, force=True)
+    passed(replayed(project, "--fly-machine=another"), COUNT + 1)
+    passed(replayed(project, "-k", "test_server and 2"), 1)
+    done = cli(project, "check")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_verify_tells_what_machines_answer_now_in_another_way(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", SUITE)
+    passed(project.run("--fly-record=all", mode="local"))
+    done = cli(project, "verify", "--fly-mode=local", "-q")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{COUNT + 3} as recorded, 0 differ, 0 never recorded" in done.stdout
+    path = project.path / "cassettes" / "test_it.py" / "test_exec.yaml"
+    path.write_text(path.read_text().replace("built\\n", "built long ago\\n"))
+    (project.path / "cassettes" / "test_it.py" / "test_file.yaml").write_text("recording: [")
+    (project.path / "cassettes" / "test_it.py" / "test_status.yaml").unlink()
+    before = {p: p.read_bytes() for p in project.path.rglob("*.yaml")}
+    done = cli(project, "verify", "--fly-mode=local", "-q", "-k", "not terminal")
+    assert done.returncode == 1
+    assert "test_it.py::test_exec (cassettes/test_it.py/test_exec.yaml) differs:" in done.stdout
+    assert '-  "stdout": "built long ago\\n"' in done.stdout
+    assert '+  "stdout": "built\\n"' in done.stdout
+    assert "test_file.yaml is not a cassette that can be read" in done.stdout
+    assert "5 as recorded, 2 differ, 1 never recorded" in done.stdout
+    assert {p: p.read_bytes() for p in project.path.rglob("*.yaml")} == before
