@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 from msgspec import Struct
@@ -16,6 +17,8 @@ from pytest_flymachines.emulator.wiretime import Duration, DurationError
 __all__ = ["routes"]
 
 routes = Routes()
+
+SECONDS = re.compile("[0-9]{1,9}")
 
 
 class StopRequest(Struct):
@@ -106,7 +109,7 @@ def _timeout_s(text: str) -> float | None:
     """A Go duration, or a number of seconds."""
     if not text:
         return None
-    if text.isdigit():
+    if SECONDS.fullmatch(text):
         return float(text)
     try:
         return Duration.parse(text).seconds

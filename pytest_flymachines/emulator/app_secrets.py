@@ -11,7 +11,7 @@ from msgspec import Struct
 from starlette.responses import Response
 
 from pytest_flymachines.emulator.answers import Problem, answer
-from pytest_flymachines.emulator.call import APP, Call, Routes, boolean
+from pytest_flymachines.emulator.call import APP, Call, Routes, boolean, integer
 from pytest_flymachines.emulator.model import App, Secret
 from pytest_flymachines.emulator.wiretime import now_ms, rfc3339
 
@@ -101,7 +101,7 @@ def _current(call: Call) -> App:
     """The app, if its secrets are as new as the caller wants them."""
     app = call.app()
     wanted = call.query("min_version") or call.query("version")
-    if wanted and (not wanted.isdigit() or int(wanted) > app.secrets_version):
+    if wanted and integer(wanted, where="min_version") > app.secrets_version:
         raise Problem(400, f"version {wanted} is not available, currently {app.secrets_version}")
     return app
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
@@ -18,13 +19,14 @@ from pytest_flymachines.emulator.model import App
 if TYPE_CHECKING:
     from pytest_flymachines.emulator.emulator import Emulator
 
-__all__ = ["APP", "MACHINE", "MAX_BODY", "Call", "Handler", "Routes", "boolean"]
+__all__ = ["APP", "MACHINE", "MAX_BODY", "Call", "Handler", "Routes", "boolean", "integer"]
 
 T = TypeVar("T")
 
 APP = "/v1/apps/{app}"
 MACHINE = APP + "/machines/{machine}"
 MAX_BODY = 4 * 1024 * 1024
+INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 @dataclass
@@ -125,3 +127,19 @@ def boolean(text: str, *, where: str) -> bool:
     if text in ("", "0", "f", "F", "false", "FALSE", "False"):
         return False
     raise Problem(400, f'invalid {where}: strconv.ParseBool: parsing "{text}": invalid syntax')
+
+
+def integer(text: str, *, where: str = "") -> int:
+    """An integer of a query, as Go reads it.
+
+    Args:
+        text: What was given.
+        where: Named in the error, if Go's server does.
+
+    Raises:
+        Problem: 400.
+    """
+    if not INTEGER.fullmatch(text):
+        named = f"invalid {where}: " if where else ""
+        raise Problem(400, f'{named}strconv.Atoi: parsing "{text}": invalid syntax')
+    return int(text)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
 
-from pytest_flymachines.emulator.wiretime import Duration
+from pytest_flymachines.emulator.wiretime import MAX_NS, Duration
 
 __all__ = [
     "Check",
@@ -295,7 +295,7 @@ def decode_hook(kind: type, value: object) -> object:
     if kind is Duration:
         if isinstance(value, str):
             return Duration.parse(value)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NS:
             return Duration(round(value))
         raise TypeError("invalid duration")
     raise NotImplementedError(kind)

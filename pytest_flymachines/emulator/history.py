@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from pytest_flymachines.emulator.answers import Problem, answer
-from pytest_flymachines.emulator.call import MACHINE, Call, Routes
+from pytest_flymachines.emulator.call import MACHINE, Call, Routes, integer
 
 __all__ = ["number", "routes"]
 
@@ -35,6 +35,7 @@ def number(text: str, default: int, *, where: str) -> int:
     """
     if not text:
         return default
-    if not text.isdigit() or int(text) < 1:
-        raise Problem(400, f'invalid {where}: strconv.Atoi: parsing "{text}": invalid syntax')
-    return int(text)
+    found = integer(text, where=where)
+    if found < 1:
+        raise Problem(400, f"invalid {where}: must be positive, is {found}")
+    return found

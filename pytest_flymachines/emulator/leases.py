@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from pytest_flymachines.emulator import ids
 from pytest_flymachines.emulator.answers import Problem, answer
-from pytest_flymachines.emulator.call import MACHINE, Call, Routes
+from pytest_flymachines.emulator.call import MACHINE, Call, Routes, integer
 from pytest_flymachines.emulator.lifecycle import Life
 from pytest_flymachines.emulator.model import Lease, Machine
 from pytest_flymachines.emulator.wiretime import rfc3339
@@ -73,10 +73,9 @@ async def acquire(call: Call) -> Response:
     life = call.live()
     body = call.body(LeaseRequest, "main.createLeaseRequest")
     ttl = call.query("ttl")
-    if ttl and not ttl.lstrip("-").isdigit():
-        raise Problem(400, f'strconv.Atoi: parsing "{ttl}": invalid syntax')
+    ttl_s = integer(ttl) if ttl else body.ttl
     require(call, life)
-    lease = grant(call, life.machine, int(ttl) if ttl else body.ttl, body.description)
+    lease = grant(call, life.machine, ttl_s, body.description)
     return answer({"status": "success", "data": lease}, 201)
 
 

@@ -111,6 +111,6 @@ def _after(call: Call) -> tuple[int, str]:
     if text := call.query("updated_after"):
         try:
             return round(datetime.fromisoformat(text).timestamp() * 1000), "~"
-        except ValueError:
+        except (ValueError, OverflowError):
             raise Problem(400, f"invalid updated_after, {text!r} is not RFC 3339") from None
     return 0, ""

@@ -68,6 +68,10 @@ def validate(config: MachineConfig) -> None:
         _check(check, f"checks.{name}")
         if not check.port:
             raise _invalid(f"checks.{name}.port", "must be set")
+    for index, static in enumerate(config.statics or ()):
+        for field in ("guest_path", "url_prefix"):
+            if not getattr(static, field):
+                raise _invalid(f"statics[{index}].{field}", "must be set")
     _files(config.files or [])
     _mounts(config)
     _one_of("restart.policy", config.restart.policy if config.restart else "", POLICIES)

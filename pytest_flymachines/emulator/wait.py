@@ -7,7 +7,7 @@ import asyncio
 from starlette.responses import Response
 
 from pytest_flymachines.emulator.answers import Problem, answer
-from pytest_flymachines.emulator.call import MACHINE, Call, Routes
+from pytest_flymachines.emulator.call import MACHINE, Call, Routes, integer
 from pytest_flymachines.emulator.lifecycle import Life
 from pytest_flymachines.emulator.model import Transition
 
@@ -110,12 +110,11 @@ def _replaced(life: Life, version: str) -> bool:
 def _timeout_s(text: str) -> int:
     if not text:
         return MAX_S
-    if not text.lstrip("-").isdigit():
-        raise Problem(400, f'strconv.Atoi: parsing "{text}": invalid syntax')
-    if not MIN_S <= int(text) <= MAX_S:
+    timeout_s = integer(text)
+    if not MIN_S <= timeout_s <= MAX_S:
         raise Problem(
             400,
             "invalid_argument: invalid WaitMachineRequest.Timeout: "
             "value must be inside range [1s, 1m0s]",
         )
-    return int(text)
+    return timeout_s

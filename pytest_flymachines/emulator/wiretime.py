@@ -6,7 +6,7 @@ import re
 import time
 from datetime import UTC, datetime
 
-__all__ = ["Duration", "DurationError", "now_ms", "rfc3339", "rfc3339_ms"]
+__all__ = ["MAX_NS", "Duration", "DurationError", "now_ms", "rfc3339", "rfc3339_ms"]
 
 UNITS_NS = {
     "ns": 1,
@@ -18,7 +18,9 @@ UNITS_NS = {
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
-PART = re.compile(r"(\d+\.?\d*|\.\d+)([^\d.]*)")
+PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([^0-9.]*)")
+#: A Go duration is 64 bits of nanoseconds.
+MAX_NS = 2**63 - 1
 
 
 class DurationError(ValueError):
@@ -60,6 +62,8 @@ class Duration:
             if unit not in UNITS_NS:
                 raise DurationError(f'time: unknown unit "{unit}" in duration "{text}"')
             total += float(number) * UNITS_NS[unit]
+        if total > MAX_NS:
+            raise DurationError(f'time: invalid duration "{text}"')
         return cls(round(-total if text[0] == "-" else total))
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
 """The shapes of the API's answers, written down once more and by hand: what clients may rely on.
 
-Every answer that the test client gets is checked against its shape.
+Every answer that the test client gets is checked against its shape, and against Fly's document.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 import jsonschema  # type: ignore[import-untyped]  # it has no stubs of its own
+
+from tests.emulator.openapi import validate_answer
 
 JSON = dict[str, Any]
 
@@ -447,6 +449,7 @@ def check(response: httpx.Response) -> None:
     if response.status_code >= 400:
         if response.headers.get("content-type", "").startswith("application/json"):
             ERROR_VALIDATOR.validate(response.json())
+            validate_answer(request.method, request.url.path, response.status_code, response.json())
         return
     key = operation_of(request.method, request.url.path)
     assert key is not None, f"no operation for {request.method} {request.url.path}"
@@ -457,3 +460,4 @@ def check(response: httpx.Response) -> None:
     else:
         assert response.headers["content-type"] == "application/json; charset=utf-8"
         VALIDATORS[key].validate(response.json())
+        validate_answer(request.method, request.url.path, status, response.json())

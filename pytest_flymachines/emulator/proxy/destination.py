@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from pytest_flymachines.emulator.config import Port
@@ -12,6 +13,7 @@ from pytest_flymachines.emulator.proxy.routing import http_port, match
 __all__ = ["Destination", "by_host", "by_port"]
 
 DOMAINS = (".fly.dev", ".flycast")
+PORT = re.compile("[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def by_host(directory: Directory, host: str, instance: str = "") -> Destination:
             f"no app belongs to host {host!r}: send the Host header <app>.fly.dev or "
             "<app>.fly.dev:<external port>, with the name of an app that exists",
         )
-    return by_port(directory, app, int(port) if port.isdigit() else None, instance)
+    return by_port(directory, app, int(port) if PORT.fullmatch(port) else None, instance)
 
 
 def by_port(
