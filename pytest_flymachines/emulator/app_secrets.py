@@ -6,16 +6,18 @@ They reach a machine's environment at its next start (`boot.environment`).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 from msgspec import Struct
 from starlette.responses import Response
 
 from pytest_flymachines.emulator.answers import Problem, answer
 from pytest_flymachines.emulator.call import APP, Call, Routes, boolean, integer
+from pytest_flymachines.emulator.emulator import Emulator
 from pytest_flymachines.emulator.model import App, Secret
 from pytest_flymachines.emulator.wiretime import now_ms, rfc3339
 
-__all__ = ["routes"]
+__all__ = ["digest", "routes", "write"]
 
 routes = Routes()
 
@@ -48,7 +50,7 @@ async def update(call: Call) -> Response:
     """Write and delete several."""
     app = call.app()
     body = call.body(SecretValues, "main.updateSecretsRequest", keep_nulls=True)
-    _write(call, app, body.values or {})
+    write(call.emulator, app, body.values or {})
     shown = [_shown(call, secret) for secret in app.secrets.values()]
     version = app.secrets_version
     return answer({"secrets": shown, "version": version, "Version": version})
@@ -65,7 +67,7 @@ async def put(call: Call) -> Response:
     """Write one."""
     app = call.app()
     body = call.body(SecretValue, "main.setSecretRequest")
-    _write(call, app, {call.param("secret"): body.value})
+    write(call.emulator, app, {call.param("secret"): body.value})
     version = {"version": app.secrets_version, "Version": app.secrets_version}
     return answer(_shown(call, _secret(call, app)) | version, 201)
 
@@ -74,12 +76,16 @@ async def put(call: Call) -> Response:
 async def delete(call: Call) -> Response:
     """Delete one."""
     app = call.app()
-    _write(call, app, {_secret(call, app).name: None})
+    write(call.emulator, app, {_secret(call, app).name: None})
     return answer({"version": app.secrets_version, "Version": app.secrets_version})
 
 
-def _write(call: Call, app: App, values: dict[str, str | None]) -> None:
-    """Change the secrets under one new version."""
+def write(emulator: Emulator, app: App, values: Mapping[str, str | None]) -> None:
+    """Change the secrets under one new version; None removes one.
+
+    Raises:
+        Problem: 400.
+    """
     for name in values:
         if not name.isidentifier() or not name.isascii():
             raise Problem(400, f"invalid secret name {name!r}")
@@ -94,7 +100,12 @@ def _write(call: Call, app: App, values: dict[str, str | None]) -> None:
         old = app.secrets.get(name)
         created = old.created_ms if old else now
         app.secrets[name] = Secret(name, value, created, now, app.secrets_version)
-    call.emulator.store.put(app)
+    emulator.store.put(app)
+
+
+def digest(secret: Secret) -> str:
+    """What tells one value from another without showing it."""
+    return hashlib.sha256(secret.value.encode()).hexdigest()[:16]
 
 
 def _current(call: Call) -> App:
@@ -116,7 +127,7 @@ def _secret(call: Call, app: App) -> Secret:
 def _shown(call: Call, secret: Secret) -> dict[str, object]:
     shown: dict[str, object] = {
         "name": secret.name,
-        "digest": hashlib.sha256(secret.value.encode()).hexdigest()[:16],
+        "digest": digest(secret),
         "created_at": rfc3339(secret.created_ms),
         "updated_at": rfc3339(secret.updated_ms),
     }

@@ -7,20 +7,52 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
 
 from pytest_flymachines.emulator import ips
 from pytest_flymachines.emulator.answers import Problem
+from pytest_flymachines.emulator.app_secrets import digest, write
 from pytest_flymachines.emulator.apps import create_app, delete_app
 from pytest_flymachines.emulator.call import Call
 from pytest_flymachines.emulator.images import resolve
-from pytest_flymachines.emulator.model import App, IpAssignment
+from pytest_flymachines.emulator.model import App, IpAssignment, Secret
 from pytest_flymachines.emulator.queries import Field
 from pytest_flymachines.emulator.regions import REGIONS
 from pytest_flymachines.emulator.render import org_name, org_number
-from pytest_flymachines.emulator.wiretime import rfc3339
+from pytest_flymachines.emulator.wiretime import now_ms, rfc3339
 
 __all__ = ["RESOLVERS", "NotFound", "org_id"]
+
+
+T = TypeVar("T")
+
+
+class SecretInput(Struct):
+    """A secret to set."""
+
+    key: str
+    value: str
+
+
+class SetSecrets(Struct):
+    """Input of `setSecrets`."""
+
+    appId: str  # noqa: N815 - as GraphQL names it
+    secrets: list[SecretInput] = []
+    replaceAll: bool = False  # noqa: N815
+
+
+class UnsetSecrets(Struct):
+    """Input of `unsetSecrets`."""
+
+    appId: str  # noqa: N815
+    keys: list[str] = []
+
+
+USER = {"id": "u1", "email": "dev@example.com", "name": "Developer"}
 
 
 class NotFound(Exception):
@@ -83,8 +115,7 @@ async def _personal_organization(call: Call, _: Field) -> dict[str, Any]:
 async def _viewer(call: Call, _: Field) -> dict[str, Any]:
     return {
         "__typename": "User",
-        "id": "u1",
-        "email": "dev@example.com",
+        **USER,
         "enablePaidHobby": False,
         "personalOrganization": _org_fields(call.emulator.org),
     }
@@ -127,7 +158,7 @@ async def _platform(call: Call, _: Field) -> dict[str, Any]:
 
 
 async def _allocate_ip(call: Call, field: Field) -> dict[str, Any]:
-    given = field.arguments.get("input") or {}
+    given = _input(field, dict[str, Any])
     app = _find_app(call, str(given.get("appId") or ""))
     assignment = ips.assign(
         call.emulator,
@@ -141,14 +172,30 @@ async def _allocate_ip(call: Call, field: Field) -> dict[str, Any]:
 
 
 async def _release_ip(call: Call, field: Field) -> dict[str, Any]:
-    given = field.arguments.get("input") or {}
+    given = _input(field, dict[str, Any])
     app = _find_app(call, str(given.get("appId") or ""))
     ips.release(call.emulator, app, str(given.get("ip") or ""))
     return {"clientMutationId": None, "app": _app_fields(call, app)}
 
 
+async def _set_secrets(call: Call, field: Field) -> dict[str, Any]:
+    given = _input(field, SetSecrets)
+    app = _find_app(call, given.appId)
+    values: dict[str, str | None] = dict.fromkeys(app.secrets) if given.replaceAll else {}
+    values |= {secret.key: secret.value for secret in given.secrets}
+    write(call.emulator, app, values)
+    return {"app": _app_fields(call, app), "release": _secrets_release(app)}
+
+
+async def _unset_secrets(call: Call, field: Field) -> dict[str, Any]:
+    given = _input(field, UnsetSecrets)
+    app = _find_app(call, given.appId)
+    write(call.emulator, app, dict.fromkeys(given.keys))
+    return {"app": _app_fields(call, app), "release": _secrets_release(app)}
+
+
 async def _create_app(call: Call, field: Field) -> dict[str, Any]:
-    given = field.arguments.get("input") or {}
+    given = _input(field, dict[str, Any])
     slugs = {org_id(slug): slug for slug in call.emulator.orgs()}
     org = slugs.get(str(given.get("organizationId")), call.emulator.org)
     app = create_app(
@@ -177,9 +224,18 @@ RESOLVERS: dict[str, Callable[[Call, Field], Awaitable[Any]]] = {
     "platform": _platform,
     "allocateIpAddress": _allocate_ip,
     "releaseIpAddress": _release_ip,
+    "setSecrets": _set_secrets,
+    "unsetSecrets": _unset_secrets,
     "createApp": _create_app,
     "deleteApp": _delete_app,
 }
+
+
+def _input(field: Field, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(field.arguments.get("input"), kind)
+    except msgspec.ValidationError as error:
+        raise Problem(400, f"Variable $input was provided invalid value: {error}") from None
 
 
 def _find_app(call: Call, name: str) -> App:
@@ -217,6 +273,28 @@ def _app_fields(call: Call, app: App) -> dict[str, Any]:
         "machines": {"nodes": []},
         "services": [],
         "image": None,
+        "secrets": [_secret(secret) for secret in app.secrets.values()],
+    }
+
+
+def _secret(secret: Secret) -> dict[str, Any]:
+    return {
+        "name": secret.name,
+        "digest": digest(secret),
+        "createdAt": rfc3339(secret.created_ms),
+    }
+
+
+def _secrets_release(app: App) -> dict[str, Any]:
+    """The release that a change of secrets is; its number is the version of the secrets."""
+    return {
+        "id": f"release_{app.id}_{app.secrets_version}",
+        "version": app.secrets_version,
+        "reason": "SECRETS",
+        "description": "Secrets updated",
+        "user": USER,
+        "evaluationId": "",
+        "createdAt": rfc3339(now_ms()),
     }
 
 

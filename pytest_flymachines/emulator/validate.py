@@ -93,6 +93,7 @@ def normalize(config: MachineConfig) -> None:
         kind, cpus, memory_mb = PRESETS[config.size or "shared-cpu-1x"]
         config.guest = Guest(cpu_kind=kind, cpus=cpus, memory_mb=memory_mb)
     for service in config.services or ():
+        service.protocol = service.protocol or "tcp"
         # Source: MachineAutostop in superfly/fly-go encodes off and stop as booleans.
         if service.autostop is not None:
             service.autostop = {"off": False, "stop": True}.get(
@@ -136,7 +137,7 @@ def _guest(guest: Guest) -> None:
 
 
 def _service(service: Service, at: str) -> None:
-    _one_of(f"{at}.protocol", service.protocol, ("tcp", "udp"))
+    _one_of(f"{at}.protocol", service.protocol, ("", "tcp", "udp"))
     _port(f"{at}.internal_port", service.internal_port)
     if isinstance(service.autostop, str):
         _one_of(f"{at}.autostop", service.autostop, ("off", "stop", "suspend"))

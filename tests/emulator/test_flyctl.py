@@ -100,6 +100,19 @@ RELEASE = """
         releaseIpAddress(input: $input) { clientMutationId }
     }
 """
+SET_SECRETS = """
+    mutation($input: SetSecretsInput!) {
+        setSecrets(input: $input) {
+            release { id version reason description user { id email name } createdAt }
+        }
+    }
+"""
+UNSET_SECRETS = """
+    mutation($input: UnsetSecretsInput!) {
+        unsetSecrets(input: $input) { release { id version } }
+    }
+"""
+SECRETS = "query ($appName: String!) { app(name: $appName) { secrets { name digest createdAt } } }"
 REGIONS = """
     query {
         platform {
@@ -202,6 +215,31 @@ def test_addresses(app: App) -> None:
     assert ask(fly, IPS, appName=app.name)["app"]["ipAddresses"]["nodes"] == []
     assert "invalid type" in refused(fly, ALLOCATE, input={**given, "type": "v5"})
     assert "not found" in refused(fly, RELEASE, input={"appId": app.name, "ip": "1.2.3.4"})
+
+
+@shows(
+    "POST /graphql",
+    "`secrets set`, `unset`, `list` as fly-go asked before flaps had them",
+    "fly-go",
+)
+def test_secrets(app: App) -> None:
+    fly = app.fly
+    pairs = [{"key": "A", "value": "1"}, {"key": "B", "value": "2"}]
+    release = ask(fly, SET_SECRETS, input={"appId": app.name, "secrets": pairs})
+    assert release["setSecrets"]["release"]["version"] == 1
+    listed = ask(fly, SECRETS, appName=app.name)["app"]["secrets"]
+    assert [secret["name"] for secret in listed] == ["A", "B"]
+    assert fly.ok("GET", f"{app.path}/secrets/A?show_secrets=1")["value"] == "1"
+    only = {"appId": app.name, "secrets": pairs[1:], "replaceAll": True}
+    ask(fly, SET_SECRETS, input=only)
+    assert [item["name"] for item in fly.ok("GET", f"{app.path}/secrets")["secrets"]] == ["B"]
+    ask(fly, UNSET_SECRETS, input={"appId": app.name, "keys": ["B"]})
+    assert fly.ok("GET", f"{app.path}/secrets")["secrets"] == []
+    assert "invalid secret name" in refused(
+        fly, SET_SECRETS, input={"appId": app.name, "secrets": [{"key": "a b", "value": ""}]}
+    )
+    for wrong in ("text", {"appId": app.name, "secrets": "A=1"}, {"secrets": pairs}):
+        assert "$input" in refused(fly, SET_SECRETS, input=wrong)
 
 
 @shows("flyctl", "`apps create`, `apps list`, `apps destroy`", "flyctl")
