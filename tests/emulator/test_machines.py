@@ -56,6 +56,13 @@ def test_defaults_are_filled_in(app: App) -> None:
     assert "metadata" not in shown["config"]
 
 
+@shows("POST A/machines", "a service without `protocol` is a tcp service", "openapi")
+def test_service_needs_no_protocol(app: App) -> None:
+    service = {"internal_port": 50051, "ports": [{"port": 51000}]}
+    shown = app.create("sleep", "inf", services=[service]).get()
+    assert shown["config"]["services"][0]["protocol"] == "tcp"
+
+
 @shows("POST A/machines", "`skip_launch` prepares it and leaves it `stopped`", "seen")
 def test_skip_launch_leaves_it_stopped(app: App) -> None:
     machine = app.create("sleep", "inf", skip_launch=True, wait="stopped")
@@ -239,6 +246,9 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"containers": [{"name": "a", "image": "b"}]}, "invalid config.containers"),
     ({"processes": [{"exec": ["a"]}, {"exec": ["b"]}]}, "invalid config.processes"),
     ({"rootfs": {"persist": "perhaps"}}, "invalid config.rootfs.persist"),
+    ({"statics": [{"guest_path": "/srv"}]}, "invalid config.statics[0].url_prefix"),
+    ({"stop_config": {"timeout": f"{10**30}h"}}, "time: invalid duration"),
+    ({"stop_config": {"timeout": 10**30}}, "invalid duration"),
 ]
 
 

@@ -123,3 +123,25 @@ def test_what_is_not_emulated(app: App, method: str, path: str) -> None:
     status, text = app.fly.error(method, path.format(app=app.name))
     assert status == 501
     assert "not part of this emulator" in text
+
+
+NUMBERS = ("\N{SUPERSCRIPT TWO}", "--1", "1e3", "9" * 5000, "0x10", " 1")
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_what_go_reads_as_no_number_is_refused(app: App, number: str) -> None:
+    machine = app.create(skip_launch=True, wait=None)
+    for method, path, name in (
+        ("GET", f"{machine.path}/wait", "timeout"),
+        ("GET", f"{machine.path}/events", "limit"),
+        ("POST", f"{machine.path}/lease", "ttl"),
+        ("GET", f"{app.path}/secrets", "min_version"),
+        ("GET", "/v1/orgs/personal/machines", "limit"),
+        ("POST", f"{machine.path}/restart", "timeout"),
+    ):
+        assert app.fly.error(method, path, params={name: number})[0] == 400
+
+
+def test_times_out_of_range_are_refused(fly: Fly) -> None:
+    path = "/v1/orgs/personal/machines?updated_after=0001-01-01"
+    assert fly.error("GET", path)[0] == 400
