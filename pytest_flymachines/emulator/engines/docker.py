@@ -44,6 +44,7 @@ from pytest_flymachines.emulator.engines.supervised import remove_tree
 __all__ = ["DockerEngine"]
 
 _THREADS = 64
+_REFUSAL = re.compile("unauthorized|no basic auth credentials|denied|authentication required")
 _NAME = re.compile(r"[a-z0-9._-]+")
 _MARK = "container"
 """File in a machine's directory with the id of the container that has its root file system."""
@@ -138,8 +139,11 @@ class DockerEngine:
             raise ImageNotFound(f"image {image}: {error}") from error
         except (DockerException, OSError) as error:
             raise EngineError(f"image {image}: {error}") from error
-        digests = [name.partition("@")[2] for name in found.get("RepoDigests") or ()]
-        digest: str = (digests or [found["Id"]])[0]
+        repository = _split(image)[0]
+        named = [name.partition("@") for name in found.get("RepoDigests") or ()]
+        # The same image may have another digest in another registry.
+        named.sort(key=lambda parts: parts[0] != repository)
+        digest: str = named[0][2] if named else found["Id"]
         return digest
 
     async def start(self, machine: MachineConfigForEngine) -> DockerMachine:
@@ -267,8 +271,17 @@ class DockerEngine:
             return await self._call(api.inspect_image, image)
         except DockerImageNotFound:
             repository, tag = _split(image)
+        try:
             await self._call(api.pull, repository, tag=tag)
-            return await self._call(api.inspect_image, image)
+        except APIError as error:
+            if not _REFUSAL.search(error.explanation or ""):
+                raise
+            host = repository.partition("/")[0]
+            raise EngineError(
+                f"image {image}: {error.explanation}; `docker login {host}` as the user that runs "
+                "the emulator, or a credential helper in its config.json, lets it pull"
+            ) from error
+        return await self._call(api.inspect_image, image)
 
     async def _kept(self, directory: Path) -> str | None:
         """An image of the root file system of the boot before, if the directory was kept."""

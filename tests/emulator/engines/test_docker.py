@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,8 @@ import docker
 import pytest
 
 from pytest_flymachines.emulator.engines import docker_client
-from pytest_flymachines.emulator.engines.base import EngineError, ImageNotFound
+from pytest_flymachines.emulator.engines.base import Door, EngineError, ImageNotFound
+from pytest_flymachines.emulator.engines.docker import DockerEngine
 from tests.emulator.engines import dockerd
 from tests.emulator.engines.lab import DEADLINE_S, Lab, eventually, output, sh
 
@@ -117,6 +121,52 @@ class TestNetwork:
         ask = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 fdaa:0:7:a7b:1::2 7004"
         await eventually(lambda: sh(near, ask), lambda o: b"reached" in o.stdout)
         assert b"reached" not in (await sh(far, ask)).stdout
+
+    async def test_names_are_those_of_machines_that_run(self, lab: Lab) -> None:
+        names = ["m1.vm.web.internal", "web.internal", "not a name.kv._metadata.web.internal"]
+        one = await lab.start(names=names)
+        two = await lab.start(names=["m2.vm.web.internal", "web.internal"])
+        far = await lab.start(private_ip="fdaa:0:9:a7b::2", names=["far.internal"])
+
+        async def resolved(name: str) -> set[str]:
+            said = (await sh(two, f"timeout 2 busybox nslookup -type=aaaa {name}")).stdout.decode()
+            return {line.split()[1] for line in said.splitlines() if line.startswith("Address: f")}
+
+        assert await resolved("m1.vm.web.internal") == {"fdaa:0:1:a7b:1::1"}
+        assert await resolved("web.internal") == {"fdaa:0:1:a7b:1::1", "fdaa:0:1:a7b:1::2"}
+        assert await resolved("far.internal") == set()
+        await one.kill()
+        await far.kill()
+        assert await resolved("web.internal") == {"fdaa:0:1:a7b:1::2"}
+
+    async def test_servers_of_the_emulator_are_found_on_the_bridge_alone(
+        self, docker_host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DOCKER_HOST", docker_host)
+        found: list[tuple[str, int]] = []
+        bound: list[bytes] = []
+
+        def serve(listener: socket.socket) -> Callable[[], None]:
+            found.append(listener.getsockname())
+            bound.append(listener.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 32))
+
+            async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                writer.write(b"here")
+                writer.close()
+
+            server = asyncio.ensure_future(asyncio.start_server(answer, sock=listener))
+            return lambda: server.result().close()
+
+        engine = DockerEngine(tmp_path / "engine")
+        await engine.admit([Door("tcp", 4280, serve), Door("udp", 53, serve)])
+        lab = Lab(engine, tmp_path / "engine", tmp_path, dockerd.IMAGE)
+        machine = await lab.start()
+        address = (await output(machine, "grep _api.internal /etc/hosts")).split()[0]
+        assert found == [(address, 4280)]
+        assert await output(machine, f"nc -w 9 {address} 4280 < /dev/null") == "here"
+        assert bound[0].startswith(b"br-")  # Not for what other interfaces bring.
+        await lab.end()
+        await engine.close()
 
     async def test_own_address_has_its_name(self, lab: Lab) -> None:
         machine = await lab.start(private_ip="fdaa:0:7:a7b:5::2")
