@@ -24,6 +24,7 @@ routes = Routes()
 SECRETS = APP + "/secrets"
 ONE = SECRETS + "/{secret}"
 MAX_SECRETS = 1000
+MAX_NAME = 255
 
 
 class SecretValues(Struct):
@@ -87,8 +88,8 @@ def write(emulator: Emulator, app: App, values: Mapping[str, str | None]) -> Non
         Problem: 400.
     """
     for name in values:
-        if not name.isidentifier() or not name.isascii():
-            raise Problem(400, f"invalid secret name {name!r}")
+        if not name.isidentifier() or not name.isascii() or len(name) > MAX_NAME:
+            raise Problem(400, f"invalid secret name {name[:MAX_NAME]!r}")
     if len(app.secrets.keys() | values.keys()) > MAX_SECRETS:
         raise Problem(400, f"an app cannot have more than {MAX_SECRETS} secrets")
     app.secrets_version += 1

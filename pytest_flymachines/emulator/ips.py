@@ -14,6 +14,7 @@ from pytest_flymachines.emulator.answers import Problem, answer, empty
 from pytest_flymachines.emulator.call import APP, Call, Routes
 from pytest_flymachines.emulator.emulator import Emulator
 from pytest_flymachines.emulator.model import App, IpAssignment
+from pytest_flymachines.emulator.regions import known_regions
 from pytest_flymachines.emulator.render import ip_json
 from pytest_flymachines.emulator.wiretime import now_ms
 
@@ -49,10 +50,12 @@ def assign(
     """Give an app an address; a shared one is given once.
 
     Raises:
-        Problem: 400 for an unknown type, 422 for too many.
+        Problem: 400 for an unknown type or region, 422 for too many.
     """
     if kind not in TYPES:
         raise Problem(400, f"invalid type, must be one of [{' '.join(TYPES)}]")
+    if region not in ("", "global"):
+        known_regions(region)
     if kind == "shared_v4" and SHARED in app.ips:
         return app.ips[SHARED]
     if len(app.ips) >= MAX_IPS:

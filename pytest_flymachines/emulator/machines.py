@@ -23,6 +23,7 @@ routes = Routes()
 MACHINES = APP + "/machines"
 MAX_VERSIONS = 50
 MAX_MACHINES = 500
+MAX_NAME = 255
 
 
 @routes.on("POST", MACHINES)
@@ -32,7 +33,7 @@ async def create(call: Call) -> Response:
     body = call.body(CreateRequest, "main.createMachineRequest")
     emulator = call.emulator
     config = _checked(body.config)
-    name = body.name or ids.machine_name()
+    name = _named(body.name) if body.name else ids.machine_name()
     _unique(emulator, app, name)
     region = choose_region(body.region, emulator.region)
     machine_id = ids.machine_id()
@@ -149,6 +150,12 @@ def _checked(config: MachineConfig | None) -> MachineConfig:
         raise Problem(400, "invalid config, must be set")
     validate(config)
     return config
+
+
+def _named(name: str) -> str:
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise Problem(400, f"invalid name, must be at most {MAX_NAME} printable characters")
+    return name
 
 
 def _unique(emulator: Emulator, app: App, name: str) -> None:

@@ -18,6 +18,7 @@ routes = Routes()
 METADATA = MACHINE + "/metadata"
 KEY = METADATA + "/{key:path}"
 MAX_CHARACTERS = 1024 * 1024
+MAX_KEY = 255
 
 
 class Metadata(Struct):
@@ -82,6 +83,8 @@ async def delete_key(call: Call) -> Response:
 
 def _write(call: Call, machine: Machine, changes: Mapping[str, str | None]) -> Response:
     merged: dict[str, str | None] = {**(machine.config.metadata or {}), **changes}
+    if long := [key for key in changes if len(key) > MAX_KEY]:
+        raise Problem(400, f"invalid key {long[0][:20]}..., cannot exceed {MAX_KEY} characters")
     kept = {key: value for key, value in merged.items() if value}
     if sum(len(key) + len(value) for key, value in kept.items()) > MAX_CHARACTERS:
         raise Problem(400, f"metadata cannot exceed {MAX_CHARACTERS} characters")

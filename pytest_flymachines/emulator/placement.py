@@ -5,14 +5,14 @@ The keys are in capitals, as the live API sends them and as fly-go's structs nam
 
 from __future__ import annotations
 
-from typing import Any
-
 from msgspec import Struct
 from starlette.responses import Response
 
 from pytest_flymachines.emulator.answers import Problem, answer
 from pytest_flymachines.emulator.call import Call, Routes
-from pytest_flymachines.emulator.regions import REGIONS, regions_of
+from pytest_flymachines.emulator.config import Guest
+from pytest_flymachines.emulator.regions import REGIONS, known_regions
+from pytest_flymachines.emulator.validate import check_guest
 
 __all__ = ["region_rows", "routes"]
 
@@ -35,7 +35,7 @@ class PlacementRequest(Struct):
 
     org_slug: str = ""
     region: str = ""
-    compute: dict[str, Any] | None = None
+    compute: Guest | None = None
     count: int = 0
     volume_name: str = ""
     volume_size_bytes: int = 0
@@ -71,7 +71,9 @@ async def placements(call: Call) -> Response:
     body = call.body(PlacementRequest, "main.getPlacementsRequest")
     if not body.org_slug:
         raise Problem(400, "org_slug is required")
-    codes = regions_of(body.region or "any")
+    if body.compute is not None:
+        check_guest(body.compute)
+    codes = known_regions(body.region or "any")
     count = max(body.count, 1)
     shown = [
         {"Region": code, "Count": count, "Concurrency": CONCURRENCY}

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from pytest_flymachines.emulator.answers import Problem
 
-__all__ = ["REGIONS", "Region", "choose_region", "distance", "regions_of"]
+__all__ = ["REGIONS", "Region", "choose_region", "distance", "known_regions", "regions_of"]
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,20 @@ def choose_region(asked: str, nearest: str) -> str:
     """
     if not asked:
         return nearest
-    codes = regions_of(asked)
-    if not codes:
-        raise Problem(400, f"invalid_argument: region {asked} not found")
+    codes = known_regions(asked)
     return nearest if nearest in codes else codes[0]
+
+
+def known_regions(text: str) -> list[str]:
+    """The regions that a code, a comma list or an alias names, at least one.
+
+    Raises:
+        Problem: 400 when there is none of them.
+    """
+    codes = regions_of(text)
+    if not codes:
+        raise Problem(400, f"invalid_argument: region {text} not found")
+    return codes
 
 
 @lru_cache(maxsize=1024)

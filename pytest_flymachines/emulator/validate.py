@@ -18,6 +18,7 @@ __all__ = [
     "PRESETS",
     "SIGNALS",
     "STOP_SIGNALS",
+    "check_guest",
     "normalize",
     "signal_name",
     "validate",
@@ -61,7 +62,7 @@ def validate(config: MachineConfig) -> None:
     if config.size and config.size not in PRESETS:
         raise _invalid("size", f"must be one of {_go_list(PRESETS)}")
     if config.guest:
-        _guest(config.guest)
+        check_guest(config.guest)
     for index, service in enumerate(config.services or ()):
         _service(service, f"services[{index}]")
     for name, check in (config.checks or {}).items():
@@ -83,7 +84,7 @@ def validate(config: MachineConfig) -> None:
         raise _invalid("containers", "containers are not enabled for this organization")
     if len(config.processes or ()) > 1:
         raise _invalid("processes", "only one process is supported by this emulator")
-    if config.guest and config.guest.gpus:
+    if config.guest and (config.guest.gpus or config.guest.gpu_kind):
         raise Problem(422, "could not find a candidate host", code="insufficient_capacity")
 
 
@@ -122,7 +123,12 @@ def signal_name(given: str | int, allowed: tuple[str, ...], where: str) -> str:
     return name
 
 
-def _guest(guest: Guest) -> None:
+def check_guest(guest: Guest) -> None:
+    """Refuse a size that Fly does not offer.
+
+    Raises:
+        Problem: 400.
+    """
     if guest.cpu_kind not in CPUS:
         raise _invalid("guest.cpu_kind", f"must be one of {_go_list(CPUS)}")
     if guest.cpus not in CPUS[guest.cpu_kind]:

@@ -23,6 +23,7 @@ from pytest_flymachines.emulator.emulator import Emulator
 from pytest_flymachines.emulator.model import Machine, Snapshot, Volume
 from pytest_flymachines.emulator.regions import choose_region
 from pytest_flymachines.emulator.render import volume_json
+from pytest_flymachines.emulator.validate import check_guest
 from pytest_flymachines.emulator.wiretime import now_ms, rfc3339
 
 __all__ = ["claim", "mount", "routes"]
@@ -156,6 +157,8 @@ async def create(call: Call) -> Response:
     _check_retention(body.snapshot_retention)
     if body.fstype not in ("ext4", "raw"):
         raise Problem(400, "invalid fstype, must be one of [ext4 raw]")
+    if body.compute is not None:
+        check_guest(body.compute)
     if len(emulator.store.volumes) >= MAX_VOLUMES:
         raise Problem(422, f"this emulator holds at most {MAX_VOLUMES} volumes")
     source, size_gb = _source(call, body)
