@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,12 +35,15 @@ class Request:
 
     @property
     def kind(self) -> str:
-        """What it does, without ids: `POST machines`, `GET machines/ID/wait`."""
-        path = self.path.removeprefix(f"/v1/apps/{APP}/")
-        parts = path.split("/")
-        if len(parts) > 1:
-            parts[1] = "ID"
-        return f"{self.method} {'/'.join(parts[:3])}"
+        return kind_of(self.method, self.path)
+
+
+def kind_of(method: str, path: str) -> str:
+    """What a request does, without ids: `POST machines`, `GET machines/ID/wait`."""
+    parts = path.partition("?")[0].split("/")[4:]
+    if len(parts) > 1:
+        parts[1] = "ID"
+    return f"{method} {'/'.join(parts[:3])}"
 
 
 class Cloud:
@@ -93,18 +96,18 @@ class Cloud:
     def clear_faults(self) -> None:
         self._control.delete("/faults")
 
-    def machines(self) -> list[Machine]:
+    def machines(self, app: str = APP) -> list[Machine]:
         """Ours that are alive."""
         return [
             m
-            for m in self.client.list_machines(APP)
+            for m in self.client.list_machines(app)
             if m.state not in ("destroying", "destroyed")
             and any(key.startswith("pytest_flymachines_") for key in m.metadata)
         ]
 
-    def volumes(self) -> list[Volume]:
+    def volumes(self, app: str = APP) -> list[Volume]:
         """Ours that are alive."""
-        return [v for v in self.client.list_volumes(APP) if volume_ttl_s(v.name) is not None]
+        return [v for v in self.client.list_volumes(app) if volume_ttl_s(v.name) is not None]
 
     def close(self) -> None:
         self.client.close()
@@ -135,7 +138,7 @@ class Ended:
 
 
 class Project:
-    """A directory with tests, in which pytest is run."""
+    """A directory with tests, in which pytest is run, with no more plugins than are named."""
 
     def __init__(self, path: Path, tests: str, conftest: str = "") -> None:
         self.path = path
@@ -145,24 +148,41 @@ class Project:
         if conftest:
             (path / "conftest.py").write_text(conftest)
 
-    def start(
-        self, *args: str, env: Mapping[str, str] | None = None, mode: str = "live"
-    ) -> subprocess.Popen[str]:
-        plain = ["-p", "no:randomly", "-p", "no:cacheprovider", "-ra"]
+    def arguments(
+        self, *args: str, plugins: Sequence[str] = ("xdist",), mode: str = "live"
+    ) -> list[str]:
+        named = [f"-p{name}" for name in ("flymachines", *plugins)]
+        return [*named, "-pno:cacheprovider", "-ra", f"--fly-mode={mode}", *args]
+
+    def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
         temp = self.path / "tmp"
         temp.mkdir(exist_ok=True)
+        alone = {"TMPDIR": str(temp), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        return {**os.environ, **alone, **(env or {})}
+
+    def command(self, *args: str, **how: Any) -> list[str]:
+        return [sys.executable, "-m", "pytest", *self.arguments(*args, **how)]
+
+    def start(
+        self, *args: str, env: Mapping[str, str] | None = None, **how: Any
+    ) -> subprocess.Popen[str]:
+        return self.popen(self.command(*args, **how), env)
+
+    def popen(
+        self, command: Sequence[str], env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "pytest", *plain, f"--fly-mode={mode}", *args],
+            command,
             cwd=self.path,
-            env={**os.environ, "TMPDIR": str(temp), **(env or {})},
+            env=self.environment(env),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
 
-    def run(self, *args: str, env: Mapping[str, str] | None = None, mode: str = "live") -> Ended:
-        return end(self.start(*args, env=env, mode=mode))
+    def run(self, *args: str, env: Mapping[str, str] | None = None, **how: Any) -> Ended:
+        return end(self.start(*args, env=env, **how))
 
 
 def end(process: subprocess.Popen[str], timeout_s: float = 120) -> Ended:

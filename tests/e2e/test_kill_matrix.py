@@ -1,40 +1,44 @@
 """Whatever is killed, at whatever request: after the time to live, nothing of ours is left.
 
-Against an emulator that lives on, as Fly does. At each kind of request of a run's life there are
-three moments: before it takes effect, after it did but before its answer arrives, and after the
-answer. A fault holds the request or its answer up until the kill; the first two moments are
-taken for every request, and the third is the first moment of the next one. All cases run at once
-and wait for the same time to live. Each has its victim: the controller, a worker, or all;
-requests of the launch are a worker's, those of the sweep and the end are the controller's.
+Against an emulator that lives on, as Fly does, and through a gate that sees every request of a
+run. At each there are three moments: before it is sent, after it was carried out but before its
+answer arrives, and after the answer. Killed are a controller whose worker is left to notice, and
+everything at once, which is a run without workers; those cases run side by side, each in an app
+of its own. A run goes on without a worker, so two runs have theirs killed at one moment after the
+other. Workers have ended when the end has come, so there the controller is everything.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from pytest_flymachines.api import Machine
+from pytest_flymachines.marks import DEADLINE_KEY, RUN_KEY, TTL_KEY, volume_name
 from pytest_flymachines.sweep import sweep
 
-from .cloud import APP, Cloud, Project, cloud, end, until
+from .cloud import Cloud, Project, cloud, until
+from .forks import Forks, alive, forks
+from .gate import MOMENTS, Gate, Stop, gate
 
 TTL_S = 10
 TESTS = """
-import pytest
+import pathlib, pytest, time
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range({count}))
 def test_it(fly_sandbox, number):
-    fly_sandbox.exec("true")
+    while not pathlib.Path("over").exists():
+        time.sleep(0.05)
 """
+WITHOUT_SANDBOX = "import time\ndef test_it(): time.sleep(600)\n"
 CONFTEST = """
 import os, pathlib
 
@@ -42,85 +46,146 @@ def pytest_sessionstart(session):
     worker = os.environ.get("PYTEST_XDIST_WORKER", "controller")
     pathlib.Path(f"{worker}.pid").write_text(str(os.getpid()))
 """
-HELD_S = 6
 
-REQUESTS = {
-    "sweep": ("GET", f"/v1/apps/{APP}/machines", 0),
-    "volume": ("POST", f"/v1/apps/{APP}/volumes", 0),
-    "create": ("POST", f"/v1/apps/{APP}/machines", 0),
-    "wait": ("GET", f"/v1/apps/{APP}/machines/*/wait", 0),
-    "look": ("GET", f"/v1/apps/{APP}/machines/?*", 0),
-    "list": ("GET", f"/v1/apps/{APP}/machines", 1),
-    "destroy": ("DELETE", f"/v1/apps/{APP}/machines/*", 0),
-    "delete volume": ("DELETE", f"/v1/apps/{APP}/volumes/*", 0),
-}
-AT_THE_END = ("list", "destroy", "delete volume")
+WAIT, DESTROY = "GET machines/ID/wait", "DELETE machines/ID"
+EXEC, RENEWAL = "POST machines/ID/exec", "renew.new"
+SWEEP = [
+    ("GET machines", "", ""),
+    ("GET machines/ID", "", ""),
+    (DESTROY, "", ""),
+    ("GET machines/ID", DESTROY, ""),
+    ("GET volumes", "", ""),
+    ("DELETE volumes/ID", "", ""),
+]
+LAUNCH = [
+    ("POST volumes", "", ""),
+    ("POST machines", "", ""),
+    (WAIT, "", ""),
+    ("GET machines/ID", WAIT, ""),
+    (EXEC, "", ""),
+]
+RENEW = [(EXEC, "", RENEWAL), ("POST machines/ID/metadata", "", "")]
+END = [
+    ("GET machines", WAIT, ""),
+    (DESTROY, "", ""),
+    ("GET machines/ID", DESTROY, ""),
+    ("GET volumes", DESTROY, ""),
+    ("DELETE volumes/ID", "", ""),
+]
+
+
+def stops(requests: list[tuple[str, str, str]]) -> Iterator[Stop]:
+    for kind, after, holds in requests:
+        for moment in MOMENTS:
+            yield Stop(kind, moment, after, holds)
 
 
 @dataclass(frozen=True)
 class Case:
-    """Whom to kill, at which request, before or after its effect."""
+    """Whom to kill, where in a run's life; a worker has many stops, the others one."""
 
-    request: str
-    moment: str
     victim: str
+    phase: str
+    stops: tuple[Stop, ...]
 
     def __str__(self) -> str:
-        return f"{self.victim} {self.moment} {self.request}"
+        return f"{self.victim} killed at {self.phase}: {' / '.join(map(str, self.stops))}"
 
 
 def cases() -> Iterator[Case]:
-    """Every request and moment; the create with all victims, the others with one each."""
-    for request in REQUESTS:
-        usual = "controller" if request in (*AT_THE_END, "sweep") else "worker"
-        for moment in ("before", "after"):
-            if request == "create":
-                yield from (Case(request, moment, who) for who in ("controller", "worker", "all"))
-            else:
-                yield Case(request, moment, usual if moment == "before" else "all")
+    """Those that take longest come first."""
+    yield Case("worker", "renewal", tuple(stops(RENEW)))
+    yield Case("worker", "launch", tuple(stops(LAUNCH)))
+    for phase, requests in (("renewal", RENEW), ("launch", LAUNCH)):
+        for stop in stops(requests):
+            yield Case("controller", phase, (stop,))
+            yield Case("all", phase, (stop,))
+    for phase, requests in (("end", END), ("sweep", SWEEP)):
+        for stop in stops(requests):
+            yield Case("all", phase, (stop,))
 
 
-def kill(case: Case, project: Project, process: subprocess.Popen[str]) -> None:
-    if case.victim == "worker":
-        for path in project.path.glob("gw*.pid"):
-            os.kill(int(path.read_text()), signal.SIGKILL)
-    elif case.victim == "controller":
-        os.kill(process.pid, signal.SIGKILL)
-    else:
-        os.killpg(process.pid, signal.SIGKILL)
+class Play:
+    """One case, in an app of its own."""
 
+    def __init__(self, fly: Cloud, case: Case, app: str, path: Path) -> None:
+        self.fly, self.case, self.app, self.path = fly, case, app, path
+        self.started = threading.Event()
+        self.group = 0
+        config = {"image": "alpine", "init": {"exec": ["sleep", "600"]}}
+        self.foreign = fly.client.create_machine(app, config, name="foreign").id
+        fly.client.create_volume(app, "data", region="ord", size_gb=1)
+        if case.phase == "sweep":
+            past = {RUN_KEY: "past", TTL_KEY: "1", DEADLINE_KEY: str(int(time.time()) - 60)}
+            fly.client.create_machine(app, {**config, "metadata": past}, name="overdue")
+            fly.client.create_volume(app, volume_name("past", 0), region="ord", size_gb=1)
 
-def play(fly: Cloud, case: Case, path: Path) -> None:
-    """One run that is killed at its moment."""
-    project = Project(path, TESTS, CONFTEST)
-    method, pattern, skip = REQUESTS[case.request]
-    fly.fault(
-        f"delay={HELD_S},when={case.moment},method={method},path={pattern},skip={skip},count=1"
-    )
-    args = ["-n", "1", "--max-worker-restart=0", f"--fly-ttl={TTL_S}", "--fly-volume-gb=1"]
-    process = project.start(*args, env=fly.environment)
-    until(lambda: fly.hits() == [1] or process.poll() is not None, 60)
-    assert fly.hits() == [1], f"{case}: not reached: {end(process).output}"
-    time.sleep(0.5)  # for the effect, where it comes before the delay
-    kill(case, project, process)
-    end(process)
-    fly.clear_faults()
-    assert until(lambda: not alive(process.pid), 60), f"{case}: a worker lives on"
+    def run(self, from_: Forks) -> None:
+        """Until the kill, or the end where workers are killed."""
+        count = 3 * len(self.case.stops)
+        tests = WITHOUT_SANDBOX if self.case.phase == "sweep" else TESTS.format(count=count)
+        project = Project(self.path, tests, CONFTEST)
+        if self.case.phase in ("launch", "end"):
+            self.over()
+        args = [f"--fly-app={self.app}", f"--fly-ttl={TTL_S}", "--fly-volume-gb=1"]
+        args += ["--fly-agent=off", "-q"]
+        if self.case.victim != "all":
+            args += ["-n1", "--max-worker-restart=99"]
+        with gate(self.fly.emulator.api_url, self.case.stops, self.kill) as passage:
+            there = {**self.fly.environment, "FLY_FLAPS_BASE_URL": passage.url}
+            there = project.environment(there)
+            self.group = from_.start(project.arguments(*args), self.path, there)
+            self.started.set()
+            self.wait(passage)
 
+    def wait(self, passage: Gate) -> None:
+        until(lambda: passage.done or not alive(self.group), 200)
+        if self.case.victim == "worker":
+            self.over()
+        ended = until(lambda: not alive(self.group), 60)
+        if not ended:
+            os.killpg(self.group, signal.SIGKILL)
+        output = (self.path / "output").read_text()
+        assert passage.done, f"{self.case}: only {passage.passed} reached:\n{output}"
+        assert ended, f"{self.case}: something lives on:\n{output}"
+        if self.case.victim == "worker":
+            assert self.left() == [], f"{self.case}:\n{output}"
 
-def alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    def over(self) -> None:
+        """Let the tests end."""
+        (self.path / "over").touch()
 
+    def kill(self, _: Stop) -> bool:
+        """In the gate, while the request is held; a worker outlives its controller for a while."""
+        self.started.wait()
+        if self.case.victim == "all":
+            os.killpg(self.group, signal.SIGKILL)
+            return False
+        if self.case.victim == "controller":
+            os.kill(self.group, signal.SIGKILL)
+            return self.case.phase == "launch"
+        last = max(self.path.glob("gw*.pid"), key=lambda path: path.stat().st_mtime_ns)
+        os.kill(int(last.read_text()), signal.SIGKILL)
+        return self.case.phase == "renewal"
 
-def foreign(fly: Cloud) -> Machine:
-    """A machine and a volume that are somebody else's."""
-    fly.client.create_volume(APP, "data", region="ord", size_gb=1)
-    config = {"image": "alpine", "init": {"exec": ["sleep", "600"]}}
-    return fly.client.create_machine(APP, config, name="foreign")
+    def left(self) -> list[str]:
+        """What is ours and alive."""
+        machines = [machine.id for machine in self.fly.machines(self.app)]
+        return machines + [volume.id for volume in self.fly.volumes(self.app)]
+
+    def swept(self) -> bool:
+        """The start of the next run; the end of a machine does not delete its volume."""
+        sweep(self.fly.client, self.app)
+        return not self.left()
+
+    def check(self) -> None:
+        """Ours are gone, and what is not ours stands untouched."""
+        if self.case.phase != "sweep":
+            assert until(lambda: not self.fly.machines(self.app), 10 * TTL_S), self.case
+        assert until(self.swept, 10 * TTL_S), f"{self.case}: {self.left()}"
+        assert self.fly.client.get_machine(self.app, self.foreign).state == "started", self.case
+        names = [volume.name for volume in self.fly.client.list_volumes(self.app)]
+        assert names == ["data"], self.case
 
 
 @pytest.fixture(autouse=True)
@@ -132,26 +197,10 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_outlives_its_time_to_live(tmp_path: Path) -> None:
     """All moments of all requests, then one wait for the time to live of all of them."""
-    with ExitStack() as stack:
-        chosen = list(cases())
-        flies = [stack.enter_context(cloud()) for _ in chosen]
-        others = [foreign(fly) for fly in flies]
-        paths = [tmp_path / str(number) for number in range(len(chosen))]
-        with ThreadPoolExecutor(3) as pool:
-            list(pool.map(play, flies, chosen, paths))
-        for case, fly, other in zip(chosen, flies, others, strict=True):
-            check(fly, case, other)
-
-
-def check(fly: Cloud, case: Case, other: Machine) -> None:
-    """Ours are gone, and what is not ours stands untouched."""
-    assert until(lambda: not fly.machines(), 3 * TTL_S), f"{case}: a machine"
-
-    def swept() -> bool:
-        """What the start of the next run does; a machine's end does not delete its volume."""
-        sweep(fly.client, APP)
-        return not fly.volumes()
-
-    assert until(swept, 6 * TTL_S), f"{case}: a volume"
-    assert fly.client.get_machine(APP, other.id).state == "started", case
-    assert [volume.name for volume in fly.client.list_volumes(APP)] == ["data"], case
+    apps = {f"app-{number}": case for number, case in enumerate(cases())}
+    named = [f"--app={app}" for app in apps]
+    with cloud(*named) as fly, forks() as from_, ThreadPoolExecutor(6) as pool:
+        plays = [Play(fly, case, app, tmp_path / app) for app, case in apps.items()]
+        list(pool.map(partial(Play.run, from_=from_), plays))
+        for play in plays:
+            play.check()

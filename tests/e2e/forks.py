@@ -1,0 +1,73 @@
+"""Many runs of pytest for the price of a few: forked from one process that has imported it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+_MAIN = """
+import json, os, signal, sys
+import pytest, xdist.dsession, xdist.workermanage
+import pytest_flymachines.controller, pytest_flymachines.run, pytest_flymachines.session
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+for line in sys.stdin:
+    args, directory, environment = json.loads(line)
+    if os.fork():
+        continue
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    print(os.getpid(), flush=True)
+    os.chdir(directory)
+    os.environ.clear()
+    os.environ.update(environment)
+    output = os.open("output", os.O_CREAT | os.O_WRONLY, 0o600)
+    for number, to in enumerate((os.open(os.devnull, os.O_RDONLY), output, output)):
+        os.dup2(to, number)
+    try:
+        pytest.main(args)
+    finally:
+        sys.stdout.flush()
+        os._exit(0)
+"""
+
+
+class Forks:
+    """Starts runs, each in a session and process group of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._lock = Lock()
+
+    def start(self, args: Sequence[str], directory: Path, env: Mapping[str, str]) -> int:
+        """The process id of a run with these arguments; it writes to `output` there."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with self._lock:
+            told = json.dumps([args, str(directory), dict(env)])
+            print(told, file=self._process.stdin, flush=True)
+            return int(self._process.stdout.readline())
+
+
+@contextmanager
+def forks() -> Iterator[Forks]:
+    """A process to fork from."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", _MAIN]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        yield Forks(process)
+
+
+def alive(group: int) -> bool:
+    """Whether a process of this group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
