@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from pytest_flymachines.api import Machine
 from pytest_flymachines.backend import direct_client
 from pytest_flymachines.keepalive import KeepAlive
 from pytest_flymachines.settings import Settings
-from pytest_flymachines.sharing import EmulatorAddress, RunInfo, SharedState
+from pytest_flymachines.sharing import EmulatorAddress, Intent, RunInfo, SharedState
 from pytest_flymachines.teardown import Outcome, Teardown
 
 if TYPE_CHECKING:
@@ -75,14 +75,29 @@ class Controller:
             lambda: direct_client(settings, self.info, retry_s=RETRY_S),
             self._state,
             settings.ttl,
+            run_id=self.info.run_id,
             user=self.info.shard,
             sweep_app=settings.app if settings.chosen == "live" else "",
+            apps=self._apps_of_others,
         )
 
     @property
     def swept(self) -> list[str]:
         """Ids of what earlier runs had left and is gone now."""
         return self._keep_alive.swept
+
+    def _apps_of_others(self) -> Sequence[str]:
+        """Apps in which workers on other computers, whose notes are not here, launch."""
+        return [self._settings.app] if self.remote_workers else ()
+
+    def learn(self, noted: Iterable[Intent]) -> None:
+        """Take over the notes of a worker on another computer, which has ended."""
+        known = {intent.machine_id for intent in self._state.intents() if not intent.adopted}
+        for intent in noted:
+            # where several used one machine, the one that made it says when it began
+            if intent.machine_id not in known:
+                self._state.intend(intent)
+                known |= set() if intent.adopted else {intent.machine_id}
 
     def describe(self) -> str:
         """For the header: the engine and what it does not do, or the app."""
@@ -119,7 +134,7 @@ class Controller:
                 self.info.run_id,
                 self._state,
                 user=self.info.shard,
-                apps=[self._settings.app] if self.remote_workers else (),
+                apps=self._apps_of_others(),
             )
             outcome = teardown.run(
                 keep=keep, within_s=within_s, reach=self._how_to_reach, progress=progress

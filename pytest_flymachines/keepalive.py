@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pytest_flymachines.api import MachinesClient
 from pytest_flymachines.deadline import renew
 from pytest_flymachines.errors import FlyMachinesError, NotFound
 from pytest_flymachines.sharing import SharedState
-from pytest_flymachines.sweep import sweep
+from pytest_flymachines.sweep import ours, sweep
 
 __all__ = ["KeepAlive"]
 
@@ -32,8 +32,10 @@ class KeepAlive:
         state: SharedState,
         ttl_s: int,
         *,
+        run_id: str,
         user: str = "",
         sweep_app: str = "",
+        apps: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         """Start.
 
@@ -41,15 +43,19 @@ class KeepAlive:
             make_client: Makes the thread's own client, which it closes.
             state: Knows the machines.
             ttl_s: Their time to live, in seconds.
+            run_id: Of the run.
             user: Of several shards that use the machines, this one.
             sweep_app: App to sweep first; empty: none.
+            apps: Where to look for machines of the run of which `state` does not know.
         """
         self.swept: list[str] = []
         self._make_client = make_client
         self._state = state
         self._ttl_s = ttl_s
+        self._run_id = run_id
         self._user = user
         self._sweep_app = sweep_app
+        self._apps = apps
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="fly-keepalive", daemon=True)
         self._thread.start()
@@ -70,14 +76,20 @@ class KeepAlive:
 
     def _renew_all(self, client: MachinesClient) -> bool:
         """Whether all were renewed that are still there."""
+        known = {
+            (i.app, i.machine_id) for i in self._state.intents() if i.machine_id and not i.over
+        }
         good = True
-        for intent in self._state.intents():
+        for app in self._apps():
+            try:
+                known |= {(app, one.machine.id) for one in ours(client, app, run=self._run_id)}
+            except FlyMachinesError:
+                good = False
+        for app, machine_id in sorted(known):
             if self._stop.is_set():
                 break
-            if not intent.machine_id or intent.over:
-                continue
             try:
-                renew(client, intent.app, intent.machine_id, self._ttl_s, user=self._user)
+                renew(client, app, machine_id, self._ttl_s, user=self._user)
             except NotFound:
                 continue
             except FlyMachinesError:

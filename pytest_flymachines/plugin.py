@@ -83,10 +83,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell an xdist worker about the run."""
-    if _wants_machines(node.config):
-        node.workerinput["flymachines"] = _session(node.config).worker_input(
-            remote=not node.gateway.spec.popen
+    spec = node.gateway.spec
+    remote = not spec.popen or bool(spec.via)
+    if remote:
+        node.workerinput["flymachines_environment"] = _settings.environment_for_workers(
+            node.config.stash[SETTINGS]
         )
+    if _wants_machines(node.config):
+        node.workerinput["flymachines"] = _session(node.config).worker_input(remote=remote)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear from an xdist worker on another computer what it launched."""
+    if SESSION in node.config.stash and "flymachines" in getattr(node, "workeroutput", {}):
+        node.config.stash[SESSION].worker_output(node.workeroutput["flymachines"])
 
 
 @pytest.hookimpl(wrapper=True)

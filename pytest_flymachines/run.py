@@ -317,8 +317,12 @@ class Run:
 
 
 def owner() -> str:
-    """Who runs this, as metadata: user@host."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    """Who runs this, as metadata: user@host; in a container the user may have no name."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def build(settings: Settings, info: RunInfo | None, worker: str, recorder: Recorder) -> Run:

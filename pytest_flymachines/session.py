@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import secrets
+import shutil
+import socket
 from collections.abc import Iterable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+from msgspec import structs
 
+from pytest_flymachines.errors import SettingsError
 from pytest_flymachines.report import Repeated, may_be_lost, progress_of, write_summary
 from pytest_flymachines.settings import Settings
-from pytest_flymachines.sharing import RunInfo
+from pytest_flymachines.sharing import EmulatorAddress, Intent, RunInfo, SharedState
 from pytest_flymachines.signals import EndSignals
 
 if TYPE_CHECKING:
@@ -64,8 +69,9 @@ class Session:
             return
         from pytest_flymachines.controller import Controller
 
-        base = self._config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]  # noqa: SLF001
-        self._controller = Controller(self._settings, base / f"fly-{secrets.token_hex(6)}")
+        self._controller = Controller(
+            self._settings, self._base_temp() / f"fly-{secrets.token_hex(6)}"
+        )
         self._signals = EndSignals()
 
     def header(self) -> str:
@@ -78,8 +84,16 @@ class Session:
         """What `pytest_configure_node` sends to a worker, here or on another computer."""
         self.start()
         assert self._controller is not None
-        self._controller.remote_workers |= remote
-        return msgspec.json.encode(self._controller.info).decode()
+        info = self._controller.info
+        if remote:
+            self._controller.remote_workers = True
+            info = structs.replace(info, directory="")
+        return msgspec.json.encode(info).decode()
+
+    def worker_output(self, output: str) -> None:
+        """Take what a worker on another computer noted, when it has ended."""
+        if self._controller is not None:
+            self._controller.learn(msgspec.json.decode(output, type=list[Intent]))
 
     def interrupted(self, session: pytest.Session) -> None:
         """When a signal or Ctrl-C ends the session: do not wait for workers to take down.
@@ -96,6 +110,8 @@ class Session:
 
     def finish(self, session: pytest.Session) -> None:
         """At the end of the session; takes down what the run made, in its controller."""
+        if self._is_worker:
+            self._tell_controller()
         if self._controller is None or self._left:
             return
         assert self._signals is not None
@@ -104,6 +120,16 @@ class Session:
         self._outcome = self._controller.finish(
             failed=failed, progress=progress_of(self._config), hurry=bool(self._signals.received)
         )
+
+    def _tell_controller(self) -> None:
+        """From a worker on another computer: what was launched; its directory is of no more use."""
+        info = self._info()
+        if info is None or not self._is_elsewhere:
+            return
+        state = SharedState(Path(info.directory))
+        noted = msgspec.json.encode(state.intents()).decode()
+        self._config.workeroutput["flymachines"] = noted  # type: ignore[attr-defined]  # xdist's
+        shutil.rmtree(state.directory, ignore_errors=True)
 
     def leave(self) -> None:
         """After a second Ctrl-C: leave machines to their deadline, and say so."""
@@ -134,7 +160,10 @@ class Session:
     def _make_run(self) -> Run:
         from pytest_flymachines.run import build
 
-        return build(self._settings, self._info(), self._worker_name(), self.recorder)
+        info = self._info()
+        if info is not None and info.emulator is not None and self._is_elsewhere:
+            _check_reachable(info.emulator)
+        return build(self._settings, info, self._worker_name(), self.recorder)
 
     @property
     def recorder(self) -> Recorder:
@@ -151,6 +180,7 @@ class Session:
         scrubber = Scrubber(settings.scrub)
         if info is not None and info.emulator is not None:
             scrubber.add_token("FLY_API_TOKEN", info.emulator.token)
+        scrubber.add_token("FLY_API_TOKEN", settings.token)  # a controller elsewhere told it
         mode: Mode = "off"
         if info is None:
             mode = "replay"
@@ -198,7 +228,26 @@ class Session:
             self.start()
             assert self._controller is not None
             return self._controller.info
+        info = self._told_info()
+        return info if info.directory else structs.replace(info, directory=self._own_directory)
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        """A worker on another computer than its controller."""
+        return self._is_worker and not self._told_info().directory
+
+    def _told_info(self) -> RunInfo:
+        assert self._worker_input is not None
         return msgspec.json.decode(self._worker_input["flymachines"], type=RunInfo)
+
+    @cached_property
+    def _own_directory(self) -> str:
+        """Of a worker on another computer, which shares none with the controller."""
+        return str(self._base_temp() / f"fly-{secrets.token_hex(6)}")
+
+    def _base_temp(self) -> Path:
+        base: Path = self._config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]  # noqa: SLF001
+        return base
 
     def workspace(self, item: pytest.Item, spec: SandboxSpec) -> Iterator[Sandbox]:
         """A private workspace for one test, on the machine that its marker asks for."""
@@ -247,6 +296,19 @@ class Session:
             self._signals.restore()
         if self._run is not None:
             self._run.close()
+
+
+def _check_reachable(emulator: EmulatorAddress) -> None:
+    """In a worker on another computer: see whether local mode can work at all."""
+    address = urlsplit(emulator.api_url)
+    try:
+        socket.create_connection((address.hostname, address.port), timeout=5).close()
+    except OSError as error:
+        raise SettingsError(
+            f"--fly-mode=local: this worker, on {socket.gethostname()}, cannot reach the emulator "
+            f"at {emulator.api_url} ({error}), which listens on the controller's loopback alone; "
+            "workers on other computers need --fly-mode=live"
+        ) from None
 
 
 def _failed(item: pytest.Item) -> bool:

@@ -13,15 +13,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from pytest_flymachines.options import OPTIONS, Option, Refused, token_in
+from pytest_flymachines.options import OPTIONS, TOKEN_VARIABLES, Option, Refused, token_in
 
 if TYPE_CHECKING:
     from pytest_flymachines.spec import SandboxSpec
 
-__all__ = ["Settings", "add_options", "from_command_line", "load"]
+__all__ = ["Settings", "add_options", "environment_for_workers", "from_command_line", "load"]
 
 PUBLIC_API = "https://api.machines.dev"
 PRIVATE_API = "http://_api.internal:4280"
+
+_PROXY_URL = "FLY_EMULATOR_PROXY_URL"
+_API_URL = "FLY_FLAPS_BASE_URL"
+#: Variables that say the same as options, or what options cannot.
+ENVIRONMENT = frozenset(
+    [*TOKEN_VARIABLES, _PROXY_URL, *(name for option in OPTIONS for name in option.env)]
+)
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
@@ -125,12 +132,23 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini("fly_scrub", "values that never go into a cassette", type="linelist", default=[])
 
 
+def environment_for_workers(
+    settings: Settings, environ: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """What a worker on another computer must find in its environment, to settle the same way."""
+    given = {name: environ[name] for name in ENVIRONMENT if environ.get(name)}
+    return given | {_API_URL: settings.api_url}
+
+
 def load(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Settings:
-    """The settings of this run.
+    """The settings of this run; of a worker on another computer, those of its controller.
 
     Raises:
         pytest.UsageError: A value is not accepted; names the option, the value, what is.
     """
+    told = getattr(config, "workerinput", {}).get("flymachines_environment")
+    if told is not None:
+        environ = {name: environ[name] for name in environ if name not in ENVIRONMENT} | told
     values = {option.name: _value(option, config, environ) for option in OPTIONS}
     return _settled(values, tuple(config.getini("fly_scrub")), config.rootpath, environ)
 
@@ -169,7 +187,7 @@ def _settled(
         chosen=chosen,
         why=why,
         token=token if chosen == "live" else "",
-        proxy_url=environ.get("FLY_EMULATOR_PROXY_URL", ""),
+        proxy_url=environ.get(_PROXY_URL, ""),
         scrub=scrub,
         rootdir=rootdir,
     )

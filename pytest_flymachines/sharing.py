@@ -56,7 +56,8 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         run_id: Of the run.
-        directory: Shared by the run's processes on this computer.
+        directory: Shared by the run's processes on this computer; empty for a worker on another
+            one, which takes one of its own.
         emulator: None unless local.
         shard: Of several shards with one run id, this one; empty if the run is the only one.
     """
