@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,8 +80,8 @@ def test_without_xdist_installed(fly: Cloud, tmp_path: Path) -> None:
     hidden.mkdir(parents=True)
     (hidden / "__init__.py").write_text("raise ImportError('not installed')")
     project = Project(tmp_path / "project", MANY.format(count=2))
-    no_autoload = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(hidden.parent)}
-    ended = project.run("-p", "pytest_flymachines.plugin", env={**fly.environment, **no_autoload})
+    without = {"PYTHONPATH": str(hidden.parent)}
+    ended = project.run(plugins=(), env={**fly.environment, **without})
     ended.has("2 passed")
     assert machines_made_and_destroyed(fly) == (1, 1)
 
@@ -126,48 +123,11 @@ def test_reruns_random_order_and_time_outs_share(fly: Cloud, tmp_path: Path) -> 
         """
     )
     project = Project(tmp_path, tests)
-    args = ["-n", "2", "--reruns=1", "-p", "randomly", "--only-rerun=assert"]
-    ended = project.run(*args, env=fly.environment)
+    args = ["-n", "2", "--reruns=1", "--only-rerun=assert"]
+    plugins = ["xdist", "randomly", "rerunfailures", "timeout"]
+    ended = project.run(*args, env=fly.environment, plugins=plugins)
     ended.has("8 passed", "1 failed", "rerun", "Timeout")
     assert machines_made_and_destroyed(fly) == (1, 1)
-
-
-def test_a_test_that_forks_uses_the_machine_in_the_child(fly: Cloud, tmp_path: Path) -> None:
-    tests = textwrap.dedent(
-        """
-        import os, warnings
-
-        def test_it(fly_sandbox):
-            fly_sandbox.exec("true")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                child = os.fork()
-            if child == 0:
-                os._exit(0 if fly_sandbox.exec("echo hi").stdout == "hi\\n" else 1)
-            assert os.waitpid(child, 0)[1] == 0
-            assert fly_sandbox.exec("echo ho").stdout == "ho\\n"
-        """
-    )
-    run(fly, tmp_path, tests).has("1 passed")
-    assert machines_made_and_destroyed(fly) == (1, 1)
-
-
-def test_several_runs_in_one_process(fly: Cloud, tmp_path: Path) -> None:
-    """As --looponfail and pytester's in-process runs do."""
-    project = Project(tmp_path, MANY.format(count=1))
-    (project.path / "twice.py").write_text(
-        "import pytest, sys\n"
-        "args = ['-p', 'no:cacheprovider', '--fly-mode=live', 'test_it.py']\n"
-        "sys.exit(pytest.main(args) or pytest.main(args))\n"
-    )
-    subprocess.run(
-        [sys.executable, "twice.py"],
-        cwd=project.path,
-        env={**os.environ, **fly.environment},
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    assert machines_made_and_destroyed(fly) == (2, 2)
 
 
 def test_a_launch_that_fails_is_told_once_and_not_tried_again(fly: Cloud, tmp_path: Path) -> None:
