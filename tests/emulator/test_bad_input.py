@@ -139,6 +139,6 @@ def test_bad_guests_are_refused(things: Things) -> None:
         things.refused("POST", "/volumes", {"name": "data", "compute": guest})
         body = {"org_slug": "personal", "compute": guest}
         assert things.app.fly.error("POST", "/v1/platform/placements", body)[0] == 400
-    config: dict[str, Any] = {**IMAGE, "guest": {**SHARED, "gpu_kind": "a10"}}
+    config = {**IMAGE, "guest": {**SHARED, "gpu_kind": "a10"}}
     big: dict[str, Any] = {"config": config, "skip_launch": True}
     assert things.app.fly.error("POST", things.app.machines, big)[0] == 422

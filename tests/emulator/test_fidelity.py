@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
+from starlette.routing import compile_path
+
 from pytest_flymachines.emulator.api import MODULES
 from tests.emulator import fidelity, surprises
+from tests.emulator.openapi import document
 from tests.emulator.schema import OPERATIONS
 
 
@@ -18,6 +23,21 @@ def test_every_operation_has_a_shape_and_a_test() -> None:
     assert normalized == {(method, fidelity.short(path)) for method, path in OPERATIONS}
     shown = {behaviour.area for behaviour in fidelity.collect()}
     assert set(fidelity.operations()) <= shown
+
+
+def test_every_operation_of_flys_document_is_answered() -> None:
+    served = [
+        (method, compile_path(path)[0]) for module in MODULES for method, path, _ in module.routes
+    ]
+    documented = [
+        (method.upper(), "/v1" + re.sub(r"{\w+}", "x", path))
+        for path, operations in document()["paths"].items()
+        for method in operations
+        if method in ("get", "put", "post", "delete", "patch")
+    ]
+    assert len(documented) == 76
+    for method, path in documented:
+        assert any(method == one and regex.match(path) for one, regex in served), (method, path)
 
 
 def test_every_surprise_is_shown_or_left_out_with_a_reason() -> None:
