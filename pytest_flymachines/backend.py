@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,7 +46,8 @@ class Backend:
         frames: As `Recorder.frames`, for WebSockets.
         aside: Context in which requests are not recorded: for what only Fly itself needs.
         proxy_url: Front of the emulator's proxy; empty: Fly's own, at `<app>.fly.dev`.
-        control_url: The emulator's control interface; empty where there is no emulator of ours.
+        control_transport: For requests to the emulator's control interface; never recorded.
+        control_url: That interface; empty where there is no emulator of ours.
         token: API token, from which each machine's agent token is derived.
     """
 
@@ -59,6 +60,7 @@ class Backend:
     recorded: Callable[[Transport | None, str], Transport]
     frames: Callable[[str, Callable[[], FrameSocket]], FrameSocket]
     aside: Callable[[], AbstractContextManager[None]]
+    control_transport: Transport
     proxy_url: str = ""
     control_url: str = ""
     token: str = field(default="", repr=False)
@@ -147,6 +149,7 @@ def build(settings: Settings, info: RunInfo | None, recorder: Recorder) -> Backe
     url, token, proxy_url = _address(settings, info)
     patience = PatientTransport(PoolTransport(), SystemClock())
     direct = _api_transport(settings, info)
+    control = PoolTransport()
     client = MachinesClient(
         token or "replay",
         base_url=url,
@@ -154,7 +157,7 @@ def build(settings: Settings, info: RunInfo | None, recorder: Recorder) -> Backe
         clock=recorder.clock,
     )
     return Backend(
-        transports=(direct, patience),
+        transports=(direct, patience, control),
         mode=settings.chosen,
         client=client,
         agent_transport=recorder.transport(patience),
@@ -164,12 +167,14 @@ def build(settings: Settings, info: RunInfo | None, recorder: Recorder) -> Backe
         frames=recorder.frames,
         aside=recorder.scopes.paused,
         proxy_url=proxy_url,
+        control_transport=control,
         control_url=info.emulator.control_url if info and info.emulator else "",
         token=token,
     )
 
 
-def direct_client(settings: Settings, info: RunInfo, *, retry_s: float) -> MachinesClient:
+@contextmanager
+def direct_client(settings: Settings, info: RunInfo, *, retry_s: float) -> Iterator[MachinesClient]:
     """A client for a run's own business, of which no cassette knows.
 
     Args:
@@ -178,8 +183,8 @@ def direct_client(settings: Settings, info: RunInfo, *, retry_s: float) -> Machi
         retry_s: Seconds from a request's first attempt after which no other one is made.
     """
     url, token, _ = _address(settings, info)
-    transport = _api_transport(settings, info, retry_s)
-    return MachinesClient(token, base_url=url, transport=transport)
+    with closing(_api_transport(settings, info, retry_s)) as transport:
+        yield MachinesClient(token, base_url=url, transport=transport)
 
 
 def _api_transport(settings: Settings, info: RunInfo | None, retry_s: float = RETRY_S) -> Transport:

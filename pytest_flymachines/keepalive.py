@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from pytest_flymachines.api import MachinesClient
 from pytest_flymachines.deadline import renew
@@ -28,7 +29,7 @@ class KeepAlive:
 
     def __init__(
         self,
-        make_client: Callable[[], MachinesClient],
+        make_client: Callable[[], AbstractContextManager[MachinesClient]],
         state: SharedState,
         ttl_s: int,
         *,
@@ -40,7 +41,7 @@ class KeepAlive:
         """Start.
 
         Args:
-            make_client: Makes the thread's own client, which it closes.
+            make_client: Makes the thread's own client, closed when it ends.
             state: Knows the machines.
             ttl_s: Their time to live, in seconds.
             run_id: Of the run.

@@ -15,7 +15,6 @@ from pathlib import Path
 from msgspec import structs
 
 from pytest_flymachines import foreign_agent, repository
-from pytest_flymachines._http import PoolTransport
 from pytest_flymachines.agent.channel import AgentChannel
 from pytest_flymachines.api import Machine
 from pytest_flymachines.backend import Backend
@@ -204,7 +203,7 @@ def _ports(backend: Backend, launched: Launched) -> PortAccess | None:
     if not backend.control_url:
         return None
     return EmulatorPorts(
-        PoolTransport(),
+        backend.control_transport,
         backend.control_url,
         backend.token,
         launched.app,

@@ -124,6 +124,24 @@ def test_a_run_that_ends_by_itself_leaves_nothing(
     assert until(lambda: nothing_left(scratch), 5), (alive(MARK), emulators(scratch))
 
 
+@pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["alone", "with a worker"])
+def test_a_run_closes_every_socket_and_file_that_it_opened(
+    pytester: pytest.Pytester, run: Run, workers: list[str]
+) -> None:
+    pytester.makepyfile(
+        """
+        def test_it(fly_sandbox, fly_client):
+            fly_sandbox.exec("true")
+            fly_sandbox.popen("sleep 100")
+            fly_sandbox.forward(1).close()
+            fly_client.list_machines(fly_sandbox.app)
+        """
+    )
+    result = run("-W", "always::ResourceWarning", *workers)
+    result.assert_outcomes(passed=1)
+    assert "ResourceWarning" not in result.stdout.str() + result.stderr.str()
+
+
 def test_an_emulator_that_was_killed_is_swept_by_the_next_run(
     pytester: pytest.Pytester, run: Run, scratch: Path
 ) -> None:
