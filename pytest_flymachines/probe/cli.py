@@ -54,6 +54,12 @@ class NotBegun(click.ClickException):
     "made in --org, and deleted.",
 )
 @click.option("--org", default="", envvar="FLY_ORG", help="Organization for an app of its own.")
+@click.option(
+    "--proxy-url",
+    default="",
+    envvar="FLY_EMULATOR_PROXY_URL",
+    help="The proxy in front of the machines; by default https://APP.fly.dev.",
+)
 @click.option("--region", default="", help="Of the machines; by default the nearest.")
 @click.option(
     "--image", default=IMAGE, show_default=True, help="Needs /bin/sh, and python3 for one check."
@@ -73,6 +79,7 @@ def probe(
     api_url: str,
     app: str,
     org: str,
+    proxy_url: str,
     region: str,
     image: str,
     file: Path,
@@ -120,6 +127,7 @@ def probe(
                 org=place.org,
                 loopback=loopback(client.base_url),
                 emulated=place.emulated,
+                proxy_url=proxy_url,
             )
             report, ended = _carry_out(ground, checks, mask)
     except FlyMachinesError as error:

@@ -57,6 +57,7 @@ class Ground:
         org: Slug of the organization, where it is known.
         loopback: The server is on this computer.
         emulated: The server says that it is this plugin's emulator.
+        proxy_url: The proxy in front of the machines; empty: none is known.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Ground:
         org: str = "",
         loopback: bool = False,
         emulated: bool = False,
+        proxy_url: str = "",
     ) -> None:
         self.wire = wire
         self.client = client
@@ -81,6 +83,7 @@ class Ground:
         self.org = org
         self.loopback = loopback
         self.emulated = emulated
+        self.proxy_url = proxy_url or ("" if loopback else f"https://{app}.fly.dev")
         self.run_id = f"probe-{secrets.token_hex(6)}"
         self._numbers = itertools.count(1)
         self._lock = threading.Condition()

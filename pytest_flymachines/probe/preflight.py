@@ -23,7 +23,7 @@ __all__ = ["Cost", "Place", "look", "loopback"]
 
 #: Machines of a whole probe, how long one of them runs on average (most a few seconds), and how
 #: many run at once.
-MACHINES = 40
+MACHINES = 45
 MINUTES = 1.5
 AT_ONCE = 12
 

@@ -98,6 +98,27 @@ class Wire:
         """Close the connections."""
         self._pool.close()
 
+    def visit(self, url: str, path: str = "/", headers: Mapping[str, str] | None = None) -> Answer:
+        """Ask a service of a machine, as any visitor does: without the token.
+
+        Args:
+            url: Base URL of the proxy in front of the machines.
+            path: Below it.
+            headers: Of the request; `host` names the app where the URL does not.
+
+        Raises:
+            NoAnswer: There was none.
+        """
+        began = time.monotonic()
+        try:
+            response = Http(self._pool, url).request("GET", path, headers=headers, timeout_s=30.0)
+        except TransportError as error:
+            raise NoAnswer(f"GET {path}: {type(error).__name__}: {error}") from None
+        shown = dict(response.headers)
+        text = response.content.decode("utf-8", "replace")
+        seconds = time.monotonic() - began
+        return Answer("GET", path, "", response.status_code, shown, text, seconds)
+
     def send(
         self,
         method: str,

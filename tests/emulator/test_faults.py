@@ -165,9 +165,12 @@ def test_faults_over_the_control_port(fly: Fly) -> None:
     assert control.get("/faults").json() == []
 
 
-def test_faults_of_the_command_line(serve: Serve) -> None:
-    with serve("--fault", "status=500,path=/v1/platform/*,count=1", "--latency", "1") as emulator:
+@shows("faults", "option: a round trip is added to every answer", "ours")
+def test_faults_and_latency_of_the_command_line(serve: Serve) -> None:
+    with serve("--fault", "status=500,path=/v1/platform/*,count=1", "--latency", "80") as emulator:
         fly = Fly(emulator)
         assert fly("GET", "/v1/platform/regions").status_code == 500
         assert fly("GET", "/v1/platform/regions").status_code == 200
+        lines = fly.control.get("/requests").text.splitlines()
+        assert all(json.loads(line)["duration_ms"] >= 80 for line in lines)
         fly.close()

@@ -27,7 +27,8 @@ def emulator() -> Iterator[EmulatorProcess]:
 @pytest.fixture(scope="module", autouse=True)
 def whole(emulator: EmulatorProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probing]:
     """Every check; it is at work while the other tests are."""
-    probing = Probing(emulator, tmp_path_factory.mktemp("whole"), IN_ORG)
+    proxy = f"--proxy-url={emulator.proxy_url}"
+    probing = Probing(emulator, tmp_path_factory.mktemp("whole"), IN_ORG, proxy)
     yield probing
     probing.kill()
 
