@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shlex
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from pytest_flymachines.cassettes.owners import fixture_key, test_key
 from pytest_flymachines.cassettes.recorder import Recorder
 from pytest_flymachines.cassettes.scopes import Scope
 from pytest_flymachines.errors import CassetteError, CassetteMiss
+from pytest_flymachines.options import OPTIONS
 
 __all__ = [
     "CassettePlugin",
@@ -33,6 +34,9 @@ __all__ = [
 ]
 
 Wrapper = Generator[None, Any, Any]
+
+# Options that say how to replay, not what to record.
+_OF_A_REPLAY = frozenset({"sandbox", "mode", "record", "missing_cassette", "unused", "machine"})
 
 
 class UnusedRecording(pytest.PytestWarning):
@@ -242,11 +246,28 @@ class CassettePlugin:
 
 
 def record_command(config: pytest.Config, nodeid: str) -> str:
-    """What to type, in the directory where pytest was started, to record a test again."""
+    """What to type, in the directory where pytest was started, to record a test again.
+
+    Options of this run that make another machine, or another project, of it are kept.
+    """
     file, separator, name = nodeid.partition("::")
     path = Path(os.path.relpath(config.rootpath / file, config.invocation_params.dir))
-    target = shlex.quote(f"{path.as_posix()}{separator}{name}") if nodeid else ""
-    return " ".join(["pytest", *([target] if target else []), "--fly-record=all"])
+    target = [f"{path.as_posix()}{separator}{name}"] if nodeid else []
+    words = ["pytest", *target, *_kept_options(config), "--fly-record=all"]
+    return " ".join(map(shlex.quote, words))
+
+
+def _kept_options(config: pytest.Config) -> Iterator[str]:
+    for option in OPTIONS:
+        value = config.getoption(f"fly_{option.name}", None)
+        if value is not None and option.name not in _OF_A_REPLAY:
+            yield f"{option.flag}={value}"
+    if ini := config.getoption("inifilename", None):
+        yield f"--config-file={ini}"
+    if rootdir := config.getoption("rootdir", None):
+        yield f"--rootdir={rootdir}"
+    for setting in config.getoption("override_ini", None) or ():
+        yield f"--override-ini={setting}"
 
 
 def _fail(report: pytest.TestReport, text: str) -> None:

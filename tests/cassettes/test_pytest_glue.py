@@ -264,7 +264,7 @@ def test_a_changed_command_fails_that_test_alone_and_shows_both(recorded: Projec
             "*tests/test_suite.py::test_plain now asks something that cassettes/tests/*",
             '*-    "echo a"*',
             '*+    "echo  b"*',
-            "*record it again with: pytest tests/test_suite.py::test_plain --fly-record=all",
+            "*record it again with: pytest tests/test_suite.py::test_plain --override-ini=disable_* --fly-record=all",
         ]
     )
 
@@ -279,7 +279,8 @@ def test_the_command_that_records_again_fits_the_directory_pytest_was_started_in
     monkeypatch.chdir(project.path / "sub")
     result = project.replay("--rootdir", "..", "-c", "../tox.ini")
     result.assert_outcomes(failed=1)
-    assert "again with: pytest test_a.py::test_x --fly-record=all" in result.stdout.str()
+    again = "test_a.py::test_x --config-file=../tox.ini --rootdir=.. --fly-record=all"
+    assert f"again with: pytest {again}" in result.stdout.str()
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]])

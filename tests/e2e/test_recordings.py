@@ -157,3 +157,38 @@ def test_verify_tells_what_machines_answer_now_in_another_way(tmp_path: Path) ->
     assert "test_file.yaml is not a cassette that can be read" in done.stdout
     assert "5 as recorded, 2 differ, 1 never recorded" in done.stdout
     assert {p: p.read_bytes() for p in project.path.rglob("*.yaml")} == before
+
+
+ODD = """
+import pytest
+
+@pytest.mark.parametrize("text", ["it's $HOME `x` a/b \u00fc"])
+def test_echo(fly_sandbox, text):
+    assert fly_sandbox.exec(["echo", text]).stdout == text + "\\n"
+
+def test_other(fly_sandbox):
+    assert fly_sandbox.exec("echo other").ok
+"""
+
+
+def test_the_command_that_a_miss_names_records_again(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", ODD)
+    spec = ("--fly-memory-mb=512", "--fly-cassettes=tapes")
+    passed(project.run("--fly-record=all", *spec, mode="local"), 2)
+    other = project.path / "tapes" / "test_it.py" / "test_other.yaml"
+    before = other.read_bytes()
+    text = (project.path / "test_it.py").read_text()
+    (project.path / "test_it.py").write_text(
+        text.replace('exec(["echo", text])', 'exec(["printf", "%s\\\\n", text])')
+    )
+    missed = replayed(project, *spec)
+    missed.has("1 failed, 1 passed", '-    "echo"', '+    "printf"')
+    (command,) = re.findall(r"^E +If that .* again with: (pytest .*)", missed.output, re.MULTILINE)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTEST_ADDOPTS": "-p no:randomly"}
+    done = subprocess.run(
+        command, shell=True, cwd=project.path, env=environment, capture_output=True, text=True
+    )
+    assert "1 passed" in done.stdout, done.stdout
+    assert other.read_bytes() == before
+    passed(replayed(project, *spec), 2)
