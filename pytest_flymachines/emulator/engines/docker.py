@@ -45,6 +45,10 @@ __all__ = ["DockerEngine"]
 
 _THREADS = 64
 _REFUSAL = re.compile("unauthorized|no basic auth credentials|denied|authentication required")
+_PODMAN_NOTES = (
+    "podman does not keep networks apart: machines reach those of other 6PN networks",
+    "with podman an exec's output ends with its program, and a missing program exits with 1",
+)
 _NAME = re.compile(r"[a-z0-9._-]+")
 _MARK = "container"
 """File in a machine's directory with the id of the container that has its root file system."""
@@ -87,6 +91,7 @@ class DockerEngine:
         self._lock = asyncio.Lock()
         self._client: Any = None
         self._cpus = 1
+        self._podman = False
         self._watcher: subprocess.Popen[bytes] | None = None
         self._networks: dict[str, _Network] = {}
         self._doors: Sequence[Door] = ()
@@ -129,7 +134,7 @@ class DockerEngine:
                 why="containers have no address that this process can reach, as with Docker "
                 "Desktop and rootless daemons",
             )
-        return Probe(works=True)
+        return Probe(works=True, notes=_PODMAN_NOTES if self._podman else ())
 
     async def resolve_image(self, image: str) -> str:
         """As in `Engine.resolve_image`; the image is pulled if the daemon does not have it."""
@@ -200,7 +205,7 @@ class DockerEngine:
         (machine.directory / _MARK).write_text(container)
         if machine.files:
             await self._call(api.put_archive, container, "/", archive(machine.files))
-        running = DockerMachine(api, self._pool, container, machine)
+        running = DockerMachine(api, self._pool, container, machine, podman=self._podman)
         try:
             await running.start()
         except EngineError as error:
@@ -238,13 +243,16 @@ class DockerEngine:
     async def _make_network(self, prefix: str) -> _Network:
         name = f"pytest-flymachines-{self._label}-{len(self._networks)}"
         create = functools.partial(
-            self._call, self._client.create_network, name, labels={OWNER: self._label}
+            self._call,
+            self._client.create_network,
+            name,
+            labels={OWNER: self._label},
         )
         pools = IPAMConfig(pool_configs=[IPAMPool(subnet=prefix)])
         try:
             made = await create(enable_ipv6=True, ipam=pools)
         except APIError as error:
-            if "overlaps" not in str(error):
+            if not re.search("overlaps|already used", str(error)):
                 raise
             # Another emulator on this daemon has the same organization and network.
             network = (await create())["Id"]
@@ -312,6 +320,8 @@ class DockerEngine:
                 client = await self._call(connect)
                 await self._call(sweep, client)
                 self._cpus = (await self._call(client.info))["NCPU"]
+                version = await self._call(client.version)
+                self._podman = "podman" in str(version.get("Components")).lower()
                 self._watcher = subprocess.Popen(
                     [sys.executable, "-m", f"{__package__}.docker_watch", self._label],
                     stdin=subprocess.PIPE,

@@ -39,12 +39,21 @@ class DockerMachine:
         pool: Runs its blocking calls.
         container: Id.
         config: What it was made from.
+        podman: The daemon is podman's.
     """
 
     def __init__(
-        self, api: Any, pool: Executor, container: str, config: MachineConfigForEngine
+        self,
+        api: Any,
+        pool: Executor,
+        container: str,
+        config: MachineConfigForEngine,
+        *,
+        podman: bool,
     ) -> None:
         self._api = api
+        # With podman, ps would run in the container.
+        self._ps = "hpid,comm,args" if podman else "-eo pid,comm,args"
         self._pool = pool
         self._container = container
         self._config = config
@@ -151,13 +160,13 @@ class DockerMachine:
     async def processes(self) -> list[GuestProcess]:
         """As in `RunningMachine.processes`; less is known of another computer's or user's."""
         try:
-            top = await self._call(self._api.top, self._container, ps_args="-eo pid,comm,args")
+            top = await self._call(self._api.top, self._container, ps_args=self._ps)
         except EngineError:
             return []
         found = []
         listeners: dict[str, dict[str, tuple[str, str]]] = {}
         for pid, name, command in top["Processes"]:
-            if name in {"docker-init", "tini"}:
+            if name in {"docker-init", "podman-init", "tini"}:
                 continue
             described = describe(Path("/proc", pid), listeners)
             found.append(described or GuestProcess(pid=int(pid), command=command))

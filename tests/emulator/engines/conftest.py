@@ -8,8 +8,11 @@ import pytest
 
 from pytest_flymachines.emulator.engines import ENGINES
 from pytest_flymachines.emulator.engines.base import Engine
-from tests.emulator.engines import dockerd
+from tests.emulator.engines import dockerd, podmand
 from tests.emulator.engines.lab import Lab
+
+#: What speaks Docker's API, and the fixture that says where.
+DAEMONS = {"docker": "docker_host", "podman": "podman_host"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,15 @@ def docker_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def podman_host() -> Iterator[str]:
+    """Where a podman service listens that is nobody's but ours."""
+    if why := podmand.missing():
+        pytest.skip(why)
+    with podmand.service() as url:
+        yield url
+
+
 @pytest.fixture(scope="module", params=["bubblewrap", "process"])
 def engine_name(request: pytest.FixtureRequest) -> str:
     name: str = request.param
@@ -46,9 +58,9 @@ async def subject(
 ) -> AsyncIterator[Subject]:
     directory = tmp_path_factory.mktemp("engine")
     with pytest.MonkeyPatch.context() as patch:
-        if engine_name == "docker":
-            patch.setenv("DOCKER_HOST", request.getfixturevalue("docker_host"))
-        engine = ENGINES[engine_name](directory)
+        if engine_name in DAEMONS:
+            patch.setenv("DOCKER_HOST", request.getfixturevalue(DAEMONS[engine_name]))
+        engine = ENGINES["docker" if engine_name in DAEMONS else engine_name](directory)
         try:
             yield Subject(engine, directory)
         finally:
@@ -56,12 +68,12 @@ async def subject(
 
 
 @pytest.fixture
-async def lab(subject: Subject, tmp_path: Path) -> AsyncIterator[Lab]:
+async def lab(subject: Subject, engine_name: str, tmp_path: Path) -> AsyncIterator[Lab]:
     lab = Lab(
         subject.engine,
         subject.directory,
         tmp_path,
-        dockerd.IMAGE,
+        podmand.IMAGE if engine_name == "podman" else dockerd.IMAGE,
         tells_signals=subject.engine.name != "docker",
     )
     yield lab

@@ -49,9 +49,9 @@ def daemon(directory: Path) -> Iterator[str]:
     with (directory / "dockerd.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
-        client = _client(url, process, directory)
+        client = client_of(url, process, directory / "dockerd.log")
         client.api.import_image_from_data(
-            _root_file_system(), repository="test/busybox", tag="1", changes=["CMD sleep 9999"]
+            root_file_system(), repository="test/busybox", tag="1", changes=["CMD sleep 9999"]
         )
         client.close()
         yield url
@@ -62,20 +62,20 @@ def daemon(directory: Path) -> Iterator[str]:
             group.rmdir()
 
 
-def _client(url: str, process: subprocess.Popen[bytes], directory: Path) -> Any:
+def client_of(url: str, process: subprocess.Popen[bytes], log: Path) -> Any:
     """A client, once the daemon listens."""
     deadline = time.monotonic() + 60
     while True:
         with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(OSError):
             sock.connect(url.removeprefix("unix://"))
             return docker.DockerClient(url)
-        log = (directory / "dockerd.log").read_text()
-        assert process.poll() is None, log
-        assert time.monotonic() < deadline, log
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
 
 
-def _root_file_system() -> bytes:
+def root_file_system() -> bytes:
+    """An image's: this computer's busybox."""
     busybox = shutil.which("busybox")
     assert busybox is not None
     buffer = io.BytesIO()

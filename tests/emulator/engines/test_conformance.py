@@ -15,10 +15,17 @@ from tests.emulator.engines.lab import Lab, eventually, fetch, output, sh
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 
-@pytest.fixture(scope="module", params=["bubblewrap", "docker", "process"])
+@pytest.fixture(scope="module", params=["bubblewrap", "docker", "podman", "process"])
 def engine_name(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
+
+
+@pytest.fixture
+def podman_differs(request: pytest.FixtureRequest, engine_name: str) -> None:
+    """What its compatible API does in another way; the engine's notes say so."""
+    if engine_name == "podman":
+        request.applymarker(pytest.mark.xfail(strict=True, reason="podman differs"))
 
 
 # A server that answers one connection after the other with $1, on port $2.
@@ -87,6 +94,7 @@ class TestMainProcess:
         machine.signal(signal.SIGINT)
         assert (await machine.wait()).exit_code == 128 + signal.SIGINT
 
+    @pytest.mark.usefixtures("podman_differs")
     async def test_program_that_is_not_there_ends_the_machine_with_127(self, lab: Lab) -> None:
         machine = await lab.start("no-such-program", "x")
         assert (await machine.wait()).exit_code == 127
@@ -225,6 +233,7 @@ class TestExec:
         outcome = await sh(machine, "head -c 9000000 /dev/zero; head -c 9000000 /dev/zero >&2")
         assert (len(outcome.stdout), len(outcome.stderr)) == (9_000_000, 9_000_000)
 
+    @pytest.mark.usefixtures("podman_differs")
     async def test_waits_for_all_who_hold_its_output(self, lab: Lab) -> None:
         machine = await lab.start()
         outcome = await sh(machine, "(sleep 0.3; echo late) & echo early")
@@ -328,6 +337,7 @@ class TestConnect:
 
 
 class TestPrivateNetwork:
+    @pytest.mark.usefixtures("podman_differs")
     async def test_machines_of_a_network_reach_each_other_and_others_do_not(
         self, lab: Lab, engine_name: str
     ) -> None:
