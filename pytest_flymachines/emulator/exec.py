@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from collections.abc import Coroutine
+from typing import Any
 
 from msgspec import Struct
 from starlette.responses import Response
@@ -16,6 +18,7 @@ from pytest_flymachines.emulator.answers import Problem, answer, failed_precondi
 from pytest_flymachines.emulator.call import MACHINE, Call, Routes
 from pytest_flymachines.emulator.engines.base import EngineError, ExecOutcome
 from pytest_flymachines.emulator.lifecycle import Life
+from pytest_flymachines.emulator.model import Transition
 
 __all__ = ["routes"]
 
@@ -24,6 +27,8 @@ routes = Routes()
 MAX_REQUEST = 16 * 1024
 MAX_TIMEOUT_S = 60
 DEFAULT_TIMEOUT_S = 30
+#: Commands whose callers have been told that the machine is suspended.
+_LEFT: set[asyncio.Future[ExecOutcome]] = set()
 TOO_LARGE = "Unhandled rejection: Rejection([PayloadTooLarge, MethodNotAllowed])"
 
 
@@ -82,7 +87,8 @@ async def _exec(life: Life, argv: list[str], stdin: bytes, timeout_s: float) -> 
     try:
         if running is None or life.running is not running:
             raise failed_precondition("machine not running")
-        outcome = await running.exec(argv, stdin=stdin, timeout_s=max(deadline - clock(), 0.001))
+        work = running.exec(argv, stdin=stdin, timeout_s=max(deadline - clock(), 0.001))
+        outcome = await _unless_suspended(life, work)
     except (EngineError, OSError) as error:
         raise failed_precondition(f"exec request failed: {error}") from None
     finally:
@@ -92,6 +98,38 @@ async def _exec(life: Life, argv: list[str], stdin: bytes, timeout_s: float) -> 
     if outcome.timed_out:
         raise _over()
     return outcome
+
+
+async def _unless_suspended(life: Life, work: Coroutine[Any, Any, ExecOutcome]) -> ExecOutcome:
+    """The outcome; a suspend ends the call, and the command goes on with the machine.
+
+    Source: https://fly.io/docs/reference/suspend-resume/.
+    """
+    suspended = asyncio.get_running_loop().create_future()
+
+    def observe(transition: Transition) -> None:
+        if transition.state == "suspended" and not suspended.done():
+            suspended.set_result(None)
+
+    command = asyncio.ensure_future(work)
+    life.observers.append(observe)
+    try:
+        await asyncio.wait([command, suspended], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        life.observers.remove(observe)
+        if not command.done():
+            _LEFT.add(command)
+            command.add_done_callback(_let_go)
+    if not command.done():
+        raise failed_precondition("exec request failed: EOF")
+    return command.result()
+
+
+def _let_go(command: asyncio.Future[ExecOutcome]) -> None:
+    """Nobody waits any longer for what a command says."""
+    _LEFT.discard(command)
+    if not command.cancelled():
+        command.exception()
 
 
 def _over() -> Problem:

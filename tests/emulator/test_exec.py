@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -153,3 +155,23 @@ def test_containers(app: App) -> None:
     path = f"{machine.path}/exec"
     assert app.fly.error("POST", path, {"cmd": "true", "container": "side"})[0] == 404
     assert machine.exec("true", machine=True)["exit_code"] == 0
+
+
+@shows("POST M/exec", "412 when the machine is suspended meanwhile; the command goes on", "docs")
+def test_suspend_ends_the_call_and_not_the_command(app: App) -> None:
+    machine = app.create("sleep", "inf")
+    command = "touch began; while [ ! -e go ]; do sleep 0.02; done; touch over"
+    with ThreadPoolExecutor() as pool:
+        body = {"command": ["sh", "-c", command], "timeout": 60}
+        directory = Path(machine.exec("pwd")["stdout"].strip())
+        called = pool.submit(app.fly.error, "POST", f"{machine.path}/exec", body)
+        eventually((directory / "began").exists)
+        machine.post("suspend")
+        assert called.result(timeout=30) == (
+            412,
+            "failed_precondition: exec request failed: EOF",
+        )
+    machine.post("start")
+    machine.wait("started")
+    (directory / "go").touch()
+    eventually((directory / "over").exists)
