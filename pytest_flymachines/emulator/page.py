@@ -1,49 +1,40 @@
-"""The page at `/` of the control port: machines, requests and faults, as they are now."""
+"""The page at `/` of the control port: apps, machines, events and requests, as they are now."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from pytest_flymachines.emulator.emulator import Emulator
-from pytest_flymachines.emulator.wiretime import rfc3339
+from pytest_flymachines.emulator.model import App, Event, Machine, Volume
+from pytest_flymachines.emulator.wiretime import rfc3339_ms
 
 __all__ = ["POLICY", "live_page", "login_page"]
 
-SHOWN_REQUESTS = 50
-
-STYLE = """
-body{font:14px/1.4 system-ui,sans-serif;margin:2em;color:#222}
-h1{font-size:1.3em}h2{font-size:1.05em;margin-top:1.6em}
-table{border-collapse:collapse}td,th{padding:.15em .8em .15em 0;text-align:left}
-th{color:#777;font-weight:normal}code{font-family:ui-monospace,monospace}
-.started{color:#080}.failed,.bad{color:#b00}.none{color:#999}
-"""
-
-# The token comes after the #, which a browser never sends, or from the field.
-SCRIPT = """
-const given=new URLSearchParams(location.hash.slice(1)).get('token');
-if(given){sessionStorage.token=given;history.replaceState(null,'',location.pathname)}
-async function show(){
-  if(!sessionStorage.token)return;
-  const answer=await fetch('/',{headers:{authorization:'Bearer '+sessionStorage.token}});
-  if(answer.ok){
-    const page=new DOMParser().parseFromString(await answer.text(),'text/html');
-    document.querySelector('main').replaceWith(page.querySelector('main'));
-  }else{delete sessionStorage.token}
-}
-const form=document.querySelector('form');
-if(form)form.onsubmit=e=>{e.preventDefault();sessionStorage.token=form.token.value;show()};
-show();setInterval(show,1000);
-"""
-
+SHOWN = 50
+STYLE = Path(__file__).with_suffix(".css").read_text()
+SCRIPT = Path(__file__).with_suffix(".js").read_text()
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "connect-src 'self'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+    "connect-src 'self'; img-src data:; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
 )
+#: How a state of a machine looks; any other is on the way to another.
+LOOKS = {"started": "good", "failed": "bad", "launch_failed": "bad"} | dict.fromkeys(
+    ("stopped", "suspended", "created", "destroyed"), ""
+)
+
+
+class Html(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+Row = Sequence[object]
 
 
 def login_page() -> str:
@@ -51,105 +42,144 @@ def login_page() -> str:
     return _page(
         "<form><label>Token of this emulator "
         "<input name=token type=password size=50 autofocus></label> <button>Show</button></form>"
+        "<main></main>"
     )
 
 
 def live_page(emulator: Emulator, about: dict[str, Any], forwards: list[dict[str, object]]) -> str:
     """Everything, for who has the token."""
-    machines = sorted(emulator.store.machines.values(), key=lambda machine: -machine.created_ms)
-    lines = [msgspec.json.decode(line) for line in emulator.requests.lines().splitlines()]
-    urls = [(key, about.get(key)) for key in ("api_url", "proxy_url", "control_url", "engine")]
+    store = emulator.store
+    machines = sorted(store.machines.values(), key=lambda machine: -machine.created_ms)
+    apps = sorted(store.apps.values(), key=lambda app: app.name)
     parts = [
-        _table("", (), urls),
-        "".join(f"<p>{escape(str(note))}</p>" for note in about.get("notes", ())),
+        _about(about),
+        _table("Apps", "name organization machines volumes network", _apps(emulator, apps)),
         _table(
-            "Machines",
-            ("id", "name", "app", "state", "region", "image", "last event", "updated"),
-            (
-                (
-                    machine.id,
-                    machine.name,
-                    machine.app,
-                    machine.state,
-                    machine.region,
-                    machine.config.image,
-                    f"{machine.events[0].type} {machine.events[0].status}"
-                    if machine.events
-                    else "",
-                    rfc3339(machine.updated_ms),
-                )
-                for machine in machines
-            ),
+            "Machines", "state name id app region size image checks updated", _machines(machines)
         ),
-        _table(
-            "Volumes",
-            ("id", "name", "app", "state", "GB", "machine"),
-            (
-                (item.id, item.name, item.app, item.state, item.size_gb, item.machine)
-                for item in emulator.store.volumes.values()
-            ),
-        ),
-        _table("Forwards", ("to", "from"), ((_to(item), item["local_port"]) for item in forwards)),
-        _table(
-            "Faults",
-            ("id", "kind", "method", "path", "app", "machine", "hits", "count"),
-            (
-                (
-                    fault.id,
-                    fault.kind,
-                    fault.method,
-                    fault.path,
-                    fault.app,
-                    fault.machine,
-                    fault.hits,
-                    fault.count,
-                )
-                for fault in emulator.faults.all()
-            ),
-        ),
-        _table(
-            "Last requests",
-            ("time", "method", "path", "status", "ms", "error"),
-            (
-                (
-                    line["time"],
-                    line["method"],
-                    line["path"] + ("?" + line["query"] if line["query"] else ""),
-                    line["status"],
-                    line["duration_ms"],
-                    line["error"] or "",
-                )
-                for line in reversed(lines[-SHOWN_REQUESTS:])
-            ),
-        ),
+        _table("Events", "time machine app event status source note", _events(machines)),
+        _table("Requests", "time method path status ms error", _requests(emulator)),
+        _table("Volumes", "state name id app GB machine", _volumes(store.volumes.values())),
+        _table("Faults", "id kind method path app machine hits count", _faults(emulator)),
+        _table("Forwards", "from to", ((item["local_port"], _to(item)) for item in forwards)),
     ]
-    return _page("".join(parts))
+    return _page(f"<main>{''.join(parts)}</main>")
+
+
+def _about(about: dict[str, Any]) -> str:
+    names = (("API", "api_url"), ("proxy", "proxy_url"), ("engine", "engine"))
+    facts = [f"{name} <code>{escape(str(about.get(key)))}</code>" for name, key in names]
+    notes = [escape(str(note)) for note in about.get("notes", ())]
+    return f"<p class=about>{' · '.join(facts + notes)}</p>"
+
+
+def _apps(emulator: Emulator, apps: Iterable[App]) -> Iterable[Row]:
+    for app in apps:
+        alive = [one for one in emulator.store.machines_of(app.name) if not one.destroyed_ms]
+        volumes = list(emulator.store.volumes_of(app.name))
+        yield app.name, app.org, len(alive), len(volumes), app.network
+
+
+def _machines(machines: Iterable[Machine]) -> Iterable[Row]:
+    for machine in machines:
+        guest = machine.config.guest
+        size = f"{guest.cpu_kind}-{guest.cpus}x, {guest.memory_mb} MB" if guest else ""
+        checks = [check.status for check in machine.checks.values()]
+        passing = f"{checks.count('passing')}/{len(checks)}" if checks else ""
+        state = _badge(machine.state, LOOKS.get(machine.state, "busy"))
+        if machine.cordoned:
+            state = Html(state + " cordoned")
+        yield (
+            *(state, machine.name, _code(machine.id), machine.app, machine.region, size),
+            *(machine.config.image, passing, _clock(machine.updated_ms)),
+        )
+
+
+def _events(machines: Iterable[Machine]) -> Iterable[Row]:
+    found = [(event, machine) for machine in machines for event in machine.events[:SHOWN]]
+    found.sort(key=lambda pair: pair[0].id, reverse=True)
+    for event, machine in found[:SHOWN]:
+        yield (
+            *(_clock(event.timestamp), machine.name, machine.app, event.type, event.status),
+            *(event.source, _note(event)),
+        )
+
+
+def _note(event: Event) -> str:
+    request = event.request or {}
+    exited = request.get("exit_event")
+    if not exited:
+        return str(request.get("error", ""))
+    return f"exit code {exited['exit_code']}" + "".join(
+        text
+        for text, told in (
+            (", out of memory", exited["oom_killed"]),
+            (", as requested", exited["requested_stop"]),
+            (", restarting", exited["restarting"]),
+        )
+        if told
+    )
+
+
+def _requests(emulator: Emulator) -> Iterable[Row]:
+    for text in emulator.requests.newest(SHOWN):
+        line = msgspec.json.decode(text)
+        query = f"?{line['query']}" if line["query"] else ""
+        status: int = line["status"]  # 0 when the connection was dropped on purpose
+        look = "good" if 0 < status < 400 else "bad"
+        yield (
+            *(str(line["time"])[11:23], line["method"], _code(line["path"] + query)),
+            *(_badge(str(status or "none"), look), line["duration_ms"], line["error"]),
+        )
+
+
+def _volumes(volumes: Iterable[Volume]) -> Iterable[Row]:
+    for one in volumes:
+        yield _badge(one.state, ""), one.name, _code(one.id), one.app, one.size_gb, one.machine
+
+
+def _faults(emulator: Emulator) -> Iterable[Row]:
+    for one in emulator.faults.all():
+        yield one.id, one.kind, one.method, one.path, one.app, one.machine, one.hits, one.count
 
 
 def _to(forward: dict[str, object]) -> str:
     return f"{forward['machine']}:{forward['port']}"
 
 
-def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    body = "".join(
-        "<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row) + "</tr>" for row in rows
-    )
-    names = "".join(f"<th>{escape(name)}</th>" for name in head)
-    heading = f"<h2>{escape(title)}</h2>" if title else ""
-    if not body:
-        return f"{heading}<p class=none>none</p>"
-    return f"{heading}<table><tr>{names}</tr>{body}</table>"
+def _clock(ms: int) -> str:
+    return rfc3339_ms(ms)[11:23]
+
+
+def _code(text: str) -> Html:
+    return Html(f"<code>{escape(text)}</code>")
+
+
+def _badge(text: str, look: str) -> Html:
+    return Html(f'<span class="badge {look}">{escape(text)}</span>')
+
+
+def _table(title: str, names: str, rows: Iterable[Row]) -> str:
+    cells = ["".join(_cell(value) for value in row) for row in rows]
+    heading = f"<h2>{title}<small>{len(cells) or ''}</small></h2>"
+    head = "".join(f"<th>{name}</th>" for name in names.split())
+    body = "".join(f"<tr>{row}</tr>" for row in cells)
+    table = f"<table><tr>{head}</tr>{body}</table>" if cells else "<p class=none>none</p>"
+    return f"<section id={title.lower()}>{heading}{table}</section>"
 
 
 def _cell(value: object) -> str:
-    text = escape("" if value is None else str(value))
-    return f'<span class="{text}">{text}</span>' if text in ("started", "failed") else text
+    if isinstance(value, int | float):
+        return f"<td class=n>{value}</td>"
+    text = value if isinstance(value, Html) else escape("" if value is None else str(value))
+    return f"<td class=wide>{text}</td>" if len(text) > 60 else f"<td>{text}</td>"
 
 
-def _page(main: str) -> str:
+def _page(content: str) -> str:
     return (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
+        '<!doctype html><html lang=en><meta charset=utf-8><link rel=icon href="data:,">'
+        '<meta name=viewport content="width=device-width">'
         f"<title>pytest-flymachines emulator</title><style>{STYLE}</style>"
-        f"<h1>pytest-flymachines emulator</h1><main>{main}</main>"
-        f"<script>{SCRIPT}</script></html>"
+        "<header><h1>pytest-flymachines emulator</h1><span id=contact></span></header>"
+        f"{content}<script>{SCRIPT}</script></html>"
     )

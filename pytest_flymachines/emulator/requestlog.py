@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,6 +46,10 @@ class RequestLog:
     def lines(self) -> bytes:
         """The last requests, oldest first, a JSON document a line."""
         return b"".join(line + b"\n" for line in self._lines)
+
+    def newest(self, count: int) -> list[bytes]:
+        """The last `count` requests, newest first."""
+        return list(islice(reversed(self._lines), count))
 
     def clear(self) -> None:
         """Forget the requests that are kept in memory."""
