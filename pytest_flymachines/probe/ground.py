@@ -10,9 +10,9 @@ import itertools
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Literal
 
 from pytest_flymachines.api import App, MachinesClient
 from pytest_flymachines.errors import FlyMachinesError, NotFound
@@ -140,37 +140,47 @@ class Ground:
         config["metadata"] = {**self.metadata(), **(config.get("metadata") or {})}
         return {key: value for key, value in config.items() if value is not None}
 
-    def make(self, send: Callable[[], Answer], kind: str) -> Answer:
+    def make(self, send: Callable[[], Answer], kind: Literal["machine", "volume"]) -> Answer:
         """Send a request that makes something; what came of it is remembered.
-
-        Args:
-            send: Sends it.
-            kind: `machine`, `volume` or `app`.
 
         Raises:
             Closed: The probe is ending.
         """
+        with self._sending():
+            answer = send()
+            made = answer.field("id")
+            if 200 <= answer.status < 300 and isinstance(made, str):
+                with self._lock:
+                    (self._machines if kind == "machine" else self._volumes).add(made)
+                    self.machines_made += kind == "machine"
+            return answer
+
+    def make_app(self, name: str, send: Callable[[], Answer]) -> Answer:
+        """Send a request that may make an app of this name; it is deleted in any case.
+
+        Raises:
+            Closed: The probe is ending.
+        """
+        with self._sending():
+            self._apps.add(name)
+            return send()
+
+    @contextmanager
+    def _sending(self) -> Iterator[None]:
         with self._lock:
             if self._closed:
                 raise Closed
             self._in_flight += 1
         try:
-            answer = send()
-            made = answer.field("name" if kind == "app" else "id")
-            if 200 <= answer.status < 300 and isinstance(made, str):
-                kinds = {"machine": self._machines, "volume": self._volumes, "app": self._apps}
-                with self._lock:
-                    kinds[kind].add(made)
-                    self.machines_made += kind == "machine"
-            return answer
+            yield
         finally:
             with self._lock:
                 self._in_flight -= 1
                 self._lock.notify_all()
 
     def destroy(self, machine_id: str) -> None:
-        """Destroy one machine; what fails is left to `clear`."""
-        if destroy_verified(self.client, self.app, machine_id) is None:
+        """Destroy one machine; what fails at once is left to `clear`."""
+        if destroy_verified(self.client, self.app, machine_id, lambda _: None) is None:
             with self._lock:
                 self._machines.discard(machine_id)
 

@@ -81,6 +81,17 @@ def test_whatever_ends_it_everything_is_destroyed(
     assert "the probe was ended before" in {item.get("why") for item in done.data["checks"]}
 
 
+def test_a_second_interrupt_says_what_is_left(emulator: EmulatorProcess, tmp_path: Path) -> None:
+    arm(emulator, "delay=60,method=DELETE,path=/v1/apps/hurried/machines/*")
+    probing = Probing(emulator, tmp_path, IN_ORG, "--app=hurried", *only("leases"))
+    probing.until(lambda: len(made(emulator, "hurried")) > 1)
+    probing.process.send_signal(signal.SIGINT)
+    probing.until(lambda: "destroying 1 machine(s)" in probing.log.read_text())
+    done = probing.end(signal.SIGINT)
+    assert done.code == 3, done.output
+    assert re.search(r"reap --run probe-\w+ -a hurried, then fly apps destroy", done.output)
+
+
 def test_a_machine_whose_create_was_not_answered_is_destroyed(
     emulator: EmulatorProcess, tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ import secrets
 
 from pytest_flymachines.probe.registry import check
 from pytest_flymachines.probe.trial import Trial
-from pytest_flymachines.probe.wire import Answer, CannotTell
+from pytest_flymachines.probe.wire import CannotTell
 
 
 @check("an App has name, network, status and its organization", "fly-go", "2.1")
@@ -35,13 +35,13 @@ def listed(trial: Trial) -> None:
 
 @check("422 for a name that is not allowed", "docs", "2.1", own_app=True)
 def bad_name(trial: Trial) -> None:
-    answer = _create(trial, {"name": "Not_Allowed!", "org_slug": _org(trial)})
+    answer = trial.send("POST", "/v1/apps", {"name": "Not_Allowed!", "org_slug": _org(trial)})
     trial.refused(answer, 422, "Validation failed: Name")
 
 
 @check("422 with `status: name_taken` for a name that is taken", "fly-go", "2.1", own_app=True)
 def taken_name(trial: Trial) -> None:
-    answer = _create(trial, {"name": trial.ground.app, "org_slug": _org(trial)})
+    answer = trial.send("POST", "/v1/apps", {"name": trial.ground.app, "org_slug": _org(trial)})
     trial.refused(answer, 422, "Name has already been taken")
     trial.same("status field", answer.field("status"), "name_taken")
 
@@ -49,17 +49,14 @@ def taken_name(trial: Trial) -> None:
 @check("what a create without an organization is answered", "unknown", "2.1", own_app=True)
 def without_org(trial: Trial) -> None:
     name = f"ptfm-probe-{secrets.token_hex(8)}"
-    trial.note_answer("answer", _create(trial, {"name": name}))
+    answer = trial.ground.make_app(name, lambda: trial.send("POST", "/v1/apps", {"name": name}))
+    trial.note_answer("answer", answer)
 
 
 @check("404 `Could not find App` for the deletion of an unknown app", "docs", "2.1", own_app=True)
 def delete_unknown(trial: Trial) -> None:
     answer = trial.send("DELETE", f"/v1/apps/ptfm-probe-{secrets.token_hex(8)}")
     trial.refused(answer, 404, "Could not find App", "not found")
-
-
-def _create(trial: Trial, body: dict[str, str]) -> Answer:
-    return trial.ground.make(lambda: trial.send("POST", "/v1/apps", body), "app")
 
 
 def _org(trial: Trial) -> str:
