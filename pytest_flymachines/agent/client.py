@@ -97,7 +97,8 @@ class AgentClient:
             method: HTTP method.
             path: Below the machine's, such as `/agent/health`.
             body: Sent as JSON.
-            content: Body as it is; a function gives it anew for each try.
+            content: Body as it is; a function gives it anew for each try, also for those
+                of the transports beneath.
             headers: Beside the usual ones.
             timeout_s: Seconds without progress after which the request has failed.
             again: Sending it twice does no harm, so it is repeated when the connection drops.
@@ -115,7 +116,7 @@ class AgentClient:
                 method,
                 self.prefix + path,
                 json=body,
-                content=content() if callable(content) else content,
+                content=_Anew(content) if callable(content) else content,
                 headers=headers,
                 timeout_s=timeout_s,
             )
@@ -192,6 +193,16 @@ class AgentClient:
         kind = {404: NotFound, 409: Conflict}.get(response.status_code, ApiError)
         path = f"{self.prefix}{path.partition('?')[0]}"
         raise kind(method, path, response.status_code, response.text, message=message)
+
+
+class _Anew:
+    """A body that can be sent more than once; httpx refuses to read a generator again."""
+
+    def __init__(self, content: Callable[[], Iterable[bytes]]) -> None:
+        self._content = content
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._content())
 
 
 def _json_object(response: Response) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 import httpx
 import pytest
 
-from pytest_flymachines._clock import ReplayClock
+from pytest_flymachines._clock import ReplayClock, SystemClock
 from pytest_flymachines._http import (
     ConnectError,
     PoolTransport,
@@ -21,6 +21,7 @@ from pytest_flymachines._http import (
     Transport,
 )
 from pytest_flymachines.agent.channel import AgentChannel
+from pytest_flymachines.backend import PatientTransport
 from pytest_flymachines.errors import AgentUnavailable, SandboxFileError
 from pytest_flymachines.sandbox.channel import Channel, Command
 from tests.agent.running import PREFIX, TOKEN, RunningAgent
@@ -286,3 +287,31 @@ def test_requests_are_the_same_each_time(agent: RunningAgent) -> None:
         "wait_s": 30,
         "forget": True,
     }
+
+
+class Starting(Transport):
+    """A proxy that reads a whole request before it finds nobody behind it, two times."""
+
+    def __init__(self, inner: Transport) -> None:
+        self.inner = inner
+        self.refusals = 2
+
+    def handle_request(self, request: Request) -> Response:
+        if not self.refusals:
+            return self.inner.handle_request(request)
+        self.refusals -= 1
+        assert isinstance(request.stream, SyncByteStream)
+        assert b"".join(request.stream)
+        return Response(503, content=b"nobody listens yet")
+
+
+def test_an_upload_while_the_agent_starts_is_sent_again_whole(agent: RunningAgent) -> None:
+    with closing(PoolTransport()) as pool:
+        transport = PatientTransport(Starting(pool), SystemClock())
+        clock = ReplayClock()
+        channel = AgentChannel(
+            transport, base_url=agent.url, app="app", machine_id="m1", token=TOKEN, clock=clock
+        )
+        pieces = iter([b"x" * 70_000, b"y"])
+        assert channel.write(b"early", pieces, mode=None, parents=False) == 70_001
+        assert (agent.base / "early").read_bytes() == b"x" * 70_000 + b"y"

@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from .conftest import Run
+from .leftovers import alive, emulators, until
 
 Background = Callable[..., "subprocess.Popen[str]"]
 
@@ -29,28 +29,6 @@ LONG = f"""
 """
 
 
-def alive(mark: str) -> list[str]:
-    """Command lines of this computer's processes that contain `mark`."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if mark in line and str(os.getpid()) != path.parent.name:
-            found.append(line)
-    return found
-
-
-def until(condition: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 @pytest.fixture
 def scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory for temporary files of its own, so that leftovers can be seen."""
@@ -58,11 +36,6 @@ def scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     monkeypatch.setenv("TMPDIR", str(path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     return path
-
-
-def emulators(scratch: Path) -> list[str]:
-    """Directories of emulators; pytest's own base temp is pytest's to rotate."""
-    return [str(p) for p in scratch.iterdir() if not p.name.startswith("pytest-of-")]
 
 
 def nothing_left(scratch: Path) -> bool:
