@@ -40,11 +40,14 @@ class ProxyDirectory:
         return AppRecord(name=name, org=app.org, network=app.network, address=next(public, ""))
 
     def machines(self, app: str) -> Iterable[MachineRecord]:
-        """The machines of an app that are not destroyed."""
+        """The machines of an app that are not destroyed; the proxy has to do with no others.
+
+        It looks at them with every change, so those without services cost nothing.
+        """
         return [
             _record(machine)
             for machine in self._emulator.store.machines_of(app)
-            if not machine.destroyed_ms
+            if machine.config.services and not machine.destroyed_ms
         ]
 
     def machine(self, machine_id: str) -> MachineRecord | None:

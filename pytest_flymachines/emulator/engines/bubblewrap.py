@@ -142,7 +142,8 @@ class BubblewrapEngine:
                 "newuidmap (Debian: package uidmap) is installed and /etc/subuid has a range"
             )
         groups = computer.groups.of(machine.id)
-        _make_directories(machine.directory, len(computer.tree.overlays))
+        overlays = len(computer.tree.overlays)
+        await asyncio.to_thread(_make_directories, machine.directory, overlays)
         running = BubblewrapMachine(spawner, machine, groups)
         files = [*_network_files(machine, computer, private_network), *machine.files]
         listener, interface = await running.start(
@@ -318,9 +319,10 @@ def _options(computer: _Computer, machine: MachineConfigForEngine) -> list[str]:
 
 
 def _make_directories(directory: Path, overlays: int) -> None:
-    for number in range(overlays):
-        for kind in ("upper", "work"):
-            (directory / kind / str(number)).mkdir(parents=True, exist_ok=True)
+    for kind in (directory / "upper", directory / "work"):
+        kind.mkdir(exist_ok=True)
+        for number in range(overlays):
+            (kind / str(number)).mkdir(exist_ok=True)
 
 
 def _advice() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import lru_cache
 from ipaddress import IPv4Network, collapse_addresses
 from pathlib import Path
 
@@ -53,15 +54,21 @@ def pasta_field(pasta: str, policy: Policy) -> dict[str, object]:
     command += ["--no-map-gw", *("-t", "none", "-u", "none", "-T", "none", "-U", "none")]
     if os.geteuid() == 0:
         command += ["--runas", "0"]  # nobody could not enter the namespaces of root.
-    networks = [] if policy.everywhere else [IPv4Network(n) for n in _NOT_PUBLIC] + _own()
-    blocked = [(str(n.network_address), n.prefixlen) for n in collapse_addresses(networks)]
-    return {"command": command, "blocked": blocked}
+    # Read for each machine: this computer may have got an address meanwhile.
+    routes = Path("/proc/net/fib_trie").read_text()
+    return {"command": command, "blocked": [] if policy.everywhere else _blocked(routes)}
 
 
-def _own() -> list[IPv4Network]:
+@lru_cache(maxsize=1)
+def _blocked(routes: str) -> list[tuple[str, int]]:
+    networks = [IPv4Network(network) for network in _NOT_PUBLIC] + _own(routes)
+    return [(str(n.network_address), n.prefixlen) for n in collapse_addresses(networks)]
+
+
+def _own(routes: str) -> list[IPv4Network]:
     """This computer's addresses: the leaves of its routing table that are local hosts."""
     found, address = [], ""
-    for line in Path("/proc/net/fib_trie").read_text().splitlines():
+    for line in routes.splitlines():
         text = line.strip()
         if text.startswith("|-- "):
             address = text.removeprefix("|-- ")

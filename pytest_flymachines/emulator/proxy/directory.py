@@ -66,7 +66,7 @@ class Directory(Protocol):
         ...
 
     def machines(self, app: str) -> Iterable[MachineRecord]:
-        """The machines of an app that are not destroyed."""
+        """The machines of an app that have services and are not destroyed."""
         ...
 
     def machine(self, machine_id: str) -> MachineRecord | None:
