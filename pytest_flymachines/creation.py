@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from pytest_flymachines.sharing import Intent
 from pytest_flymachines.spec import SandboxSpec
 from pytest_flymachines.volumes import delete_volume, volumes_of
 
-__all__ = ["ENDED", "Created", "Note", "create", "discard"]
+__all__ = ["ENDED", "Created", "Note", "create"]
 
 #: States of a machine that will not run again, or not by itself.
 ENDED = frozenset({"stopped", "stopping", "failed", "launch_failed", "destroying", "destroyed"})
@@ -74,51 +75,72 @@ def create(
     backend: Backend,
     spec: SandboxSpec,
     identity: Identity,
+    prepare: Callable[[Created], _T],
     *,
     note: Note = lambda _: None,
     progress: Callable[[str], None] = lambda _: None,
-) -> Created:
-    """A machine that has started, in the first region where one does.
+) -> _T:
+    """A machine that has started and lives until it is prepared, in the first region with one.
 
-    Each region is tried in turn, a single one twice. What did not start is destroyed. Where the
-    run's name is taken by the run itself, that machine is taken; where by somebody else, or by
-    one that is ending, the next name is.
+    Each region is tried in turn, a single one twice. What did not start, or ended while it was
+    prepared, is destroyed. Where the run's name is taken by the run itself, that machine is
+    taken; where by somebody else, or by one that is ending, the next name is.
 
     Args:
         backend: Where.
         spec: What.
         identity: Name, metadata and time to live.
+        prepare: Makes of a started machine what is returned.
         note: Told of every machine and volume that may exist from now on.
         progress: Told each try that failed.
 
     Raises:
         MachineStartFailed: Nothing started; says what each try came to, and what to do.
         Unauthorized: The token is not accepted.
+        Exception: What `prepare` raised, on a machine that lives; it is destroyed.
     """
     names = _names(identity.name)
     tries: list[str] = []
-    regions = spec.regions if len(spec.regions) > 1 else spec.regions * 2
-    for region in regions:
+    pending = deque(spec.regions if len(spec.regions) > 1 else spec.regions * 2)
+    while pending:
+        region = pending.popleft()
         attempt = _Attempt(backend, spec, identity, region, names, note)
         try:
-            return attempt.run()
+            created = attempt.run()
         except Unauthorized:
             raise
         except (CapacityError, WaitTimeout, Conflict, ApiError, ApiUnreachable) as error:
-            refused = isinstance(error, (ApiError, ApiUnreachable)) and not _passing(error)
-            attempt.give_up()
-            if refused:
-                raise MachineStartFailed(
-                    f"the Machines API refused the machine of this spec: {error}"
-                ) from error
-            tries.append(f"{region}: {error}")
-            progress(f"no machine in {region}: {error}")
-            if isinstance(error, CapacityError) and len(spec.regions) == 1:
-                break
+            failure: FlyMachinesError = error
+        else:
+            try:
+                return prepare(created)
+            except Exception as error:
+                state = attempt.ended()
+                if not state:
+                    attempt.give_up()
+                    raise
+                failure = MachineStartFailed(
+                    f"machine {created.machine.id} started, but was {state} before its workspace "
+                    f"was ready: its main process ended, or could not run in {spec.image}"
+                )
+                failure.__cause__ = error
+        if attempt.adopted and attempt.ended():
+            # the last shard but this one ended it under our hands: the next one is our own
+            pending.appendleft(region)
+            continue
+        attempt.give_up()
+        if isinstance(failure, (ApiError, ApiUnreachable)) and not _passing(failure):
+            raise MachineStartFailed(
+                f"the Machines API refused the machine of this spec: {failure}"
+            ) from failure
+        tries.append(f"{region}: {failure}")
+        progress(f"no machine in {region}: {failure}")
+        if isinstance(failure, CapacityError) and len(spec.regions) == 1:
+            break
     raise MachineStartFailed(_each(spec, tries))
 
 
-def discard(backend: Backend, spec: SandboxSpec, created: Created, note: Note) -> None:
+def _discard(backend: Backend, spec: SandboxSpec, created: Created, note: Note) -> None:
     """Destroy a machine and its volume; what cannot be now is left to the end of the run."""
     intent = _intent(spec, created.name, created.machine, created.volume_id)
     try:
@@ -172,10 +194,26 @@ class _Attempt:
             adopted=created.adopted,
         )
 
+    @property
+    def adopted(self) -> bool:
+        """Another part of the run made it."""
+        return self._created is not None and self._created.adopted
+
+    def ended(self) -> str:
+        """The state of this try's machine if it runs no more; empty where it may."""
+        assert self._created is not None
+        try:
+            state = self._backend.client.get_machine(self._spec.app, self._created.machine.id).state
+        except NotFound:
+            return "destroyed"
+        except FlyMachinesError:
+            return ""
+        return state if state in ENDED else ""
+
     def give_up(self) -> None:
         """Destroy what this try made."""
         if self._created and not self._created.adopted:
-            discard(self._backend, self._spec, self._created, self._note)
+            _discard(self._backend, self._spec, self._created, self._note)
         elif self._volume_id:
             self._drop_volume()
 

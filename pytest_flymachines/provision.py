@@ -18,14 +18,13 @@ from pytest_flymachines import foreign_agent, repository
 from pytest_flymachines.agent.channel import AgentChannel
 from pytest_flymachines.api import Machine
 from pytest_flymachines.backend import Backend
-from pytest_flymachines.creation import ENDED, Created, Note, create, discard
+from pytest_flymachines.creation import Created, Note, create
 from pytest_flymachines.deadline import renew
 from pytest_flymachines.errors import (
     AgentUnavailable,
     CommandFailed,
     CommandTimeout,
     MachineStartFailed,
-    NotFound,
 )
 from pytest_flymachines.machine_config import GUEST_DIR, Identity
 from pytest_flymachines.sandbox import Attachment, Sandbox
@@ -71,17 +70,14 @@ def launch(
             repository.check_source(spec.repo, rootdir)
         foreign_agent.check(spec)
     progress(f"creating {identity.name} in {'/'.join(spec.regions)}")
-    while True:
-        created = create(backend, spec, identity, note=note, progress=progress)
-        try:
-            return _ready(backend, spec, created, rootdir, progress)
-        except Exception:
-            if not created.adopted:
-                discard(backend, spec, created, note)
-                raise
-            # the last shard but this one ended it under our hands: the next one is our own
-            if not _is_gone(backend, spec.app, created.machine.id):
-                raise
+    return create(
+        backend,
+        spec,
+        identity,
+        lambda created: _ready(backend, spec, created, rootdir, progress),
+        note=note,
+        progress=progress,
+    )
 
 
 def _ready(
@@ -106,13 +102,6 @@ def _ready(
     )
     progress(f"preparing the workspace on {machine.id}")
     return _prepared(backend, spec, launched, created, rootdir)
-
-
-def _is_gone(backend: Backend, app: str, machine_id: str) -> bool:
-    try:
-        return backend.client.get_machine(app, machine_id).state in ENDED
-    except NotFound:
-        return True
 
 
 def attach(

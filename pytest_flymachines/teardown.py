@@ -95,14 +95,7 @@ class Teardown:
         intents = self._state.intents()
         for app in sorted({intent.app for intent in intents} | set(self._apps)):
             noted = [intent for intent in intents if intent.app == app]
-            try:
-                machines = self._machines(app, noted)
-            except FlyMachinesError as error:
-                outcome.left.append(
-                    f"app {app} could not be listed ({error}): "
-                    f"pytest-flymachines reap --run {self._run_id} -a {app}"
-                )
-                continue
+            machines = self._machines(app, noted, outcome)
             if keep:
                 outcome.kept += [self._keep(app, machine, reach) for machine in machines]
             else:
@@ -110,18 +103,31 @@ class Teardown:
         outcome.usage = _usage(intents, live=self._settings.chosen == "live")
         return outcome
 
-    def _machines(self, app: str, noted: Sequence[Intent]) -> list[Machine]:
-        """By the list, and by id for those that a lagging list does not show yet."""
-        found = self._listed(app)
-        for intent in noted:
-            if intent.machine_id and intent.machine_id not in found:
-                with contextlib.suppress(NotFound):
-                    found[intent.machine_id] = self._client.get_machine(app, intent.machine_id)
-        unknown = {i.name for i in noted if not i.machine_id and not i.over}
-        until = time.monotonic() + LIST_LAG_S
-        while unknown - {m.name for m in found.values()} and time.monotonic() < until:
-            time.sleep(1)
-            found |= self._listed(app)
+    def _machines(self, app: str, noted: Sequence[Intent], outcome: Outcome) -> list[Machine]:
+        """By the list, and by id for those that a list does not show: it lags, or is broken."""
+        found: dict[str, Machine] = {}
+        try:
+            found = self._listed(app)
+            unknown = {i.name for i in noted if not i.machine_id and not i.over}
+            until = time.monotonic() + LIST_LAG_S
+            while unknown - {m.name for m in found.values()} and time.monotonic() < until:
+                time.sleep(1)
+                found |= self._listed(app)
+        except FlyMachinesError as error:
+            outcome.left.append(
+                f"app {app} could not be listed ({error}); what else the run left there goes by "
+                f"pytest-flymachines reap --run {self._run_id} -a {app}"
+            )
+        for machine_id in {intent.machine_id for intent in noted} - {"", *found}:
+            try:
+                found[machine_id] = self._client.get_machine(app, machine_id)
+            except NotFound:
+                continue
+            except FlyMachinesError as error:
+                outcome.left.append(
+                    f"machine {machine_id} ({error}): "
+                    f"fly machine destroy --force {machine_id} -a {app}"
+                )
         return [machine for machine in found.values() if machine.state not in GONE]
 
     def _listed(self, app: str) -> dict[str, Machine]:

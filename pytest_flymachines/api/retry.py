@@ -42,7 +42,7 @@ class RetryTransport(Transport):
     |---|---|
     | not sent (refused, name not resolved, no TLS) | every request |
     | 429 | every request, after `Retry-After` if the answer has it |
-    | no answer, a broken one, 5xx | GET, and calls that are safe to repeat |
+    | no answer, a broken one, 408, 5xx | GET, and calls that are safe to repeat |
 
     A create is none of the latter: its caller looks for the machine by its name. A body that
     is sent in pieces cannot be sent twice.
@@ -74,7 +74,7 @@ class RetryTransport(Transport):
     def _try(self, request: Request) -> _Outcome:
         try:
             response = self._inner.handle_request(request)
-            if response.status_code == 429 or response.status_code >= 500:
+            if response.status_code in (408, 429) or response.status_code >= 500:
                 response.read()
                 response.close()
         except TransportError as error:
@@ -124,7 +124,7 @@ def _may_repeat(request: Request, outcome: _Outcome) -> bool:
     if not (request.method == "GET" if call is None else call.repeat_safe):
         return False
     return (
-        outcome.status_code >= 500
+        outcome.status_code == 408 or outcome.status_code >= 500
         if isinstance(outcome, Response)
         else isinstance(outcome, _BROKEN)
     )

@@ -115,9 +115,10 @@ class VolumeCalls(Caller):
 
         Raises:
             Conflict: A machine holds it; the bond outlasts a machine's end by up to a minute.
-            NotFound: No such volume.
+            NotFound: No such volume, or an earlier attempt whose answer was lost deleted it.
         """
-        self._call("DELETE", _path(app, volume_id), Call("delete_volume", volume_id))
+        call = Call("delete_volume", volume_id, repeat_safe=True)
+        self._call("DELETE", _path(app, volume_id), call)
 
 
 def _path(app: str, volume_id: str) -> str:

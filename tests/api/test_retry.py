@@ -31,7 +31,7 @@ def _send(http: Http, server: ApiServer, method: str, call: Call | None, *steps:
 
 
 @pytest.mark.parametrize(
-    "failure", [FULL, BUSY, Answer(500), Answer(502, b"<html>"), Cut(), Reset()]
+    "failure", [FULL, BUSY, Answer(408), Answer(500), Answer(502, b"<html>"), Cut(), Reset()]
 )
 @pytest.mark.parametrize(
     ("method", "call"),
@@ -55,7 +55,7 @@ def test_silence_is_outlived(http: Http, server: ApiServer) -> None:
     assert http.request("GET", "/x", timeout_s=0.05).json() == {"done": True}
 
 
-@pytest.mark.parametrize("failure", [BUSY, Answer(500), Cut(), Reset()])
+@pytest.mark.parametrize("failure", [BUSY, Answer(408), Answer(500), Cut(), Reset()])
 @pytest.mark.parametrize(
     ("method", "call"),
     [("POST", Call("create", "app")), ("POST", None), ("GET", Call("wait", "m"))],
@@ -77,7 +77,7 @@ def test_every_call_is_repeated_after_429(http: Http, server: ApiServer) -> None
     assert len(server.requests) == 3
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 408, 409, 412, 422])
+@pytest.mark.parametrize("status", [400, 401, 404, 409, 412, 422])
 @pytest.mark.usefixtures("no_back_off")
 def test_other_answers_are_final(http: Http, server: ApiServer, status: int) -> None:
     assert _send(http, server, "GET", None, Answer(status), DONE).status_code == status

@@ -85,9 +85,17 @@ class Cloud:
     def count(self, kind: str) -> int:
         return sum(request.kind == kind for request in self.requests())
 
-    def fault(self, spec: str) -> None:
+    def fault(self, spec: str) -> int:
+        """Put a fault in force; its id."""
         answer = self._control.post("/faults", json={"spec": spec})
         assert answer.status_code == 201, answer.text
+        return int(answer.json()["id"])
+
+    def spent(self, fault_id: int) -> bool:
+        """End a fault; whether it struck."""
+        faults = self._control.get("/faults").json()
+        self._control.delete(f"/faults/{fault_id}")
+        return any(fault["hits"] for fault in faults if fault["id"] == fault_id)
 
     def hits(self) -> list[int]:
         """How often each fault struck, in the order of their making."""

@@ -32,6 +32,12 @@ from pytest_flymachines import creation
 
 creation.START_TIMEOUT_S = 3
 """
+#: And nothing is tried again for a minute.
+GIVES_UP = """
+from pytest_flymachines import backend
+
+backend._api_transport.__defaults__ = (2.0,)
+"""
 CREATE = "method=POST,path=*/machines"
 DESTROY = "method=DELETE,path=*/machines/*"
 
@@ -78,8 +84,8 @@ def test_what_passes_is_outlived(fly: Cloud, tmp_path: Path, fault: str, creates
     fly.fault(fault)
     volume = ["--fly-volume-gb=1"] if "volumes" in fault else []
     ended = Project(tmp_path, TESTS).run(*volume, env=fly.environment)
-    if volume:  # what cannot be known to exist is said to have failed, and removed all the same
-        return
+    if volume:  # volumes have no unique names: another one was made, and both are removed
+        assert fly.count("POST volumes") == 2
     ended.has("3 passed", "1 machine(s)")
     assert "LEFT BEHIND" not in ended.output
     assert fly.count("POST machines") == creates
@@ -115,13 +121,15 @@ def test_a_lost_answer_is_found_again_though_lists_lag(tmp_path: Path) -> None:
     [
         ("stuck=created,count=1", "but created"),
         ("image-pull,count=1", "will not be started"),
+        ("death=0,count=1", "before its workspace was ready: its main process ended"),
         (f"status=422,{CREATE},body=could not find a candidate host,count=1", "candidate host"),
     ],
 )
 def test_the_next_region_is_tried(fly: Cloud, tmp_path: Path, fault: str, said: str) -> None:
     fly.fault(fault)
     project = Project(tmp_path, TESTS, IMPATIENT)
-    ended = project.run("--fly-region=ord,iad", "--fly-volume-gb=1", env=fly.environment)
+    args = ["--fly-region=ord,iad", "--fly-volume-gb=1", "--fly-agent=off"]
+    ended = project.run(*args, env=fly.environment)
     ended.has("3 passed")
     assert fly.count("POST machines") == 2
 
@@ -131,6 +139,38 @@ def test_the_final_error_lists_each_try(fly: Cloud, tmp_path: Path) -> None:
     project = Project(tmp_path, TESTS, IMPATIENT)
     ended = project.run("--fly-region=ord,iad", env=fly.environment)
     ended.has("3 errors", "1. ord: ", "2. iad: ", "after 3 s, but created", "--fly-region")
+
+
+@pytest.mark.parametrize("regions", ["ord", "ord,iad"])
+def test_a_boot_loop_is_an_error_that_lists_each_try(
+    fly: Cloud, tmp_path: Path, regions: str
+) -> None:
+    fly.fault("death=0")
+    ended = Project(tmp_path, TESTS).run(
+        f"--fly-region={regions}", "--fly-agent=off", env=fly.environment
+    )
+    second = regions.split(",")[-1]
+    ended.has("3 errors", "1. ord: machine ", f"2. {second}: machine ", "check the image")
+    assert fly.count("POST machines") == 2
+
+
+@pytest.mark.parametrize("fault", ["status=429", "status=500", "status=503", "reset"])
+def test_a_create_that_never_works_is_an_error(fly: Cloud, tmp_path: Path, fault: str) -> None:
+    fly.fault(f"{fault},{CREATE}")
+    ended = Project(tmp_path, TESTS, GIVES_UP).run("--fly-region=ord,iad", env=fly.environment)
+    ended.has("3 errors", "POST /v1/apps/cook-sandbox/machines")
+    assert ended.code == 1
+
+
+def test_where_lists_are_broken_the_name_still_finds_the_machine(
+    fly: Cloud, tmp_path: Path
+) -> None:
+    """Its id is in the refusal of the next create; and what is known by its id is taken down."""
+    fly.fault(f"lost,{CREATE}")
+    fly.fault("status=500,method=GET,path=*/machines")
+    ended = Project(tmp_path, TESTS, GIVES_UP).run(env=fly.environment)
+    fly.clear_faults()
+    ended.has("3 passed", "1 machine(s)", "could not be listed")
 
 
 def test_no_capacity_anywhere_says_so_without_another_try(fly: Cloud, tmp_path: Path) -> None:
