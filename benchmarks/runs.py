@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import time
@@ -140,8 +141,12 @@ def left(fly: Cloud | None, path: Path) -> dict[str, int]:
 
 def owners_of_cgroups() -> Iterator[Path]:
     """Processes that the names of emulators' control groups bear."""
-    for group in Path("/sys/fs/cgroup").rglob("pytest-flymachines-[0-9]*-*"):
-        yield Path("/proc") / group.name.split("-")[2]
+    # the groups of other runs come and go meanwhile
+    for directory, names, _ in os.walk("/sys/fs/cgroup", onerror=lambda _: None):
+        for name in names:
+            if re.fullmatch(r"pytest-flymachines-\d+-\w+", name):
+                yield Path("/proc") / name.split("-")[2]
+        names[:] = [name for name in names if (Path(directory) / name).exists()]
 
 
 def environments() -> Iterator[bytes]:
