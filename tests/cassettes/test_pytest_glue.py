@@ -264,7 +264,7 @@ def test_a_changed_command_fails_that_test_alone_and_shows_both(recorded: Projec
             "*tests/test_suite.py::test_plain now asks something that cassettes/tests/*",
             '*-    "echo a"*',
             '*+    "echo  b"*',
-            "*record it again with: pytest tests/test_suite.py::test_plain --override-ini=disable_* --fly-record=all",
+            "*record it again with: pytest tests/test_suite.py::test_plain * --fly-record=all",
         ]
     )
 
