@@ -134,7 +134,8 @@ def attach(
             spec=spec,
             workdir=launched.workdir,
             agent_url=backend.agent_address(launched.app).url if agent else None,
-            revive=partial(_revive, backend, spec, launched, rootdir),
+            # what was there before the run is not ours to fill
+            revive=None if borrowed else partial(_revive, backend, spec, launched, rootdir),
             extend=partial(renew, backend.client, launched.app, launched.machine_id),
             borrowed=borrowed,
             ports=_ports(backend, launched),
@@ -177,11 +178,13 @@ def _revive(backend: Backend, spec: SandboxSpec, launched: Launched, rootdir: Pa
     start (https://fly.io/docs/machines/overview/).
     """
     backend.patience.forget(launched.machine_id)
+    marker = ".git/pytest-flymachines-ready"
     if spec.repo is None:
-        return ""
-    marker = f"{launched.workdir}/.git/pytest-flymachines-ready"
-    found = backend.client.exec(launched.app, launched.machine_id, ["test", "-e", marker])
-    if found.exit_code == 0:
+        marker = f"${{PYTEST_FLYMACHINES_ROOT:-}}{GUEST_DIR}/ready"
+    # the machine counts as started before its init has made the workspace
+    look = f'mkdir -p "$1" && cd "$1" && test -e "{marker}"'
+    argv = ["/bin/sh", "-c", look, "sh", launched.workdir]
+    if backend.client.exec(launched.app, launched.machine_id, argv).exit_code == 0:
         return ""
     _fill(backend, spec, launched, rootdir, wait=False)
     return "everything written outside a volume; the workspace was filled anew"

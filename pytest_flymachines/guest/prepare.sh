@@ -24,9 +24,9 @@ if [ "$mode" = wait ]; then
     while [ ! -e "$ready" ]; do sleep 1; done
 elif [ ! -e "$ready" ]; then
     if [ -e .pytest-flymachines.pack ]; then mv .pytest-flymachines.pack "$dir/repo.pack"; fi
-    # what an earlier, interrupted attempt left; a volume's lost+found may stay
-    rm -rf ./* ./.[!.]* ./..?* 2>/dev/null
     if [ -n "$script" ]; then
+        # what an earlier, interrupted attempt left; a volume's lost+found may stay
+        rm -rf ./* ./.[!.]* ./..?* 2>/dev/null
         sh "$dir/$script" "$@" >&2 || exit
     fi
     run_setup "$@" >&2

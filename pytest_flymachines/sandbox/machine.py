@@ -137,8 +137,9 @@ class MachineVerbs(ExecVerbs):
             of the image again (https://fly.io/docs/machines/overview/), so files outside of
             volumes are.
         """
+        fresh = self.attachment.borrowed and self._state() == "stopped"
         self.attachment.client.start_machine(self.app, self.machine_id)
-        return self._returned()
+        return self._returned() or ("everything written outside a volume" if fresh else "")
 
     def suspend(self) -> None:
         """Freeze the machine with its memory; `resume` goes on where it was."""
