@@ -32,9 +32,9 @@ from pytest_flymachines.backend import build
 from pytest_flymachines.cassettes import Recorder
 from pytest_flymachines.emulator.launch import EmulatorProcess, launch
 from pytest_flymachines.machine_config import Identity, machine_config
+from pytest_flymachines.options import OPTIONS
 from pytest_flymachines.provision import attach
 from pytest_flymachines.provision import launch as provision
-from pytest_flymachines.options import OPTIONS
 from pytest_flymachines.settings import Settings
 from pytest_flymachines.sharing import RunInfo
 from pytest_flymachines.spec import SandboxSpec
