@@ -88,8 +88,9 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    # under nohup it is ignored, and machines would inherit that
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    # under nohup, or behind a script's `&`, they are ignored, and machines would inherit that
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
     async with contextlib.AsyncExitStack() as stack:
         owner = stack.enter_context(contextlib.ExitStack())
         if options.owner_pid is not None:
