@@ -31,12 +31,12 @@ from pytest_flymachines.sandbox import Attachment, Sandbox
 from pytest_flymachines.sandbox.api_channel import ApiChannel
 from pytest_flymachines.sandbox.channel import Channel
 from pytest_flymachines.sandbox.ports import EmulatorPorts, PortAccess
+from pytest_flymachines.sandbox.workspace import PRISTINE
 from pytest_flymachines.sharing import Launched
 from pytest_flymachines.spec import SandboxSpec
 
-__all__ = ["PRISTINE", "attach", "existing", "launch"]
+__all__ = ["attach", "existing", "launch"]
 
-PRISTINE = "pytest-flymachines-pristine"
 PREPARE_TIMEOUT_S = 1800.0
 _PACK = b".pytest-flymachines.pack"
 

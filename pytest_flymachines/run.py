@@ -44,6 +44,7 @@ from pytest_flymachines.marks import (
 )
 from pytest_flymachines.sandbox import Sandbox
 from pytest_flymachines.sandbox.attachment import Started
+from pytest_flymachines.sandbox.workspace import PRISTINE
 from pytest_flymachines.settings import Settings
 from pytest_flymachines.sharing import Intent, Launched, LostBefore, RunInfo, SharedState
 from pytest_flymachines.spec import SandboxSpec
@@ -143,7 +144,7 @@ class Run:
         """
         shared = self.sandbox(spec)
         at = shared.attachment
-        path = at.channel.make_workspace(provision.PRISTINE)
+        path = at.channel.make_workspace(PRISTINE)
         private = Sandbox(
             replace(at, channel=at.channel.with_base(path), workdir=os.fsdecode(path))
         )

@@ -11,7 +11,10 @@ from typing import Self
 from pytest_flymachines.sandbox.attachment import Attached
 from pytest_flymachines.sandbox.text import decode_name
 
-__all__ = ["WorkspaceVerbs"]
+__all__ = ["PRISTINE", "WorkspaceVerbs"]
+
+#: The workspace as it was after the clone; `fly_workspace` copies it.
+PRISTINE = "pytest-flymachines-pristine"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -36,8 +39,8 @@ class WorkspaceVerbs(Attached):
         self._channel.restore_checkpoint(_checked(name))
 
     def checkpoints(self) -> list[str]:
-        """Names of the checkpoints, sorted."""
-        return self._channel.checkpoints()
+        """Names of the checkpoints that were made with `checkpoint`, sorted."""
+        return [name for name in self._channel.checkpoints() if name != PRISTINE]
 
     def delete_checkpoint(self, name: str) -> None:
         """Drop a checkpoint.
@@ -68,6 +71,8 @@ class WorkspaceVerbs(Attached):
 
 
 def _checked(name: str) -> str:
+    if name == PRISTINE:
+        raise ValueError(f"{name!r} is the plugin's own checkpoint: expected another name")
     if not _NAME.fullmatch(name):
         raise ValueError(
             f"{name!r} is no name of a checkpoint: expected at most 100 of letters, digits, "

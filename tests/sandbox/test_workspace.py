@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_flymachines.sandbox import Sandbox
+from pytest_flymachines.sandbox.workspace import PRISTINE
 
 
 @pytest.fixture
@@ -90,6 +91,11 @@ class TestCheckpoints:
         with pytest.raises(LookupError, match="missing"), filled.workspace("missing"):
             pass
         assert filled.read_text("file") == "one\n"
+
+    def test_the_plugins_own_name(self, filled: Sandbox) -> None:
+        for verb in (filled.checkpoint, filled.restore, filled.delete_checkpoint):
+            with pytest.raises(ValueError, match="the plugin's own"):
+                verb(PRISTINE)
 
     @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "-n", ".hidden", "x" * 101])
     def test_a_bad_name(self, filled: Sandbox, name: str) -> None:
