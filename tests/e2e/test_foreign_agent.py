@@ -32,7 +32,7 @@ def test_the_users_agent_listens_on_7422_and_ours_runs_commands(
         from pytest_flymachines._clock import SystemClock
 
         def test_it(fly_sandbox):
-            running = fly_sandbox.exec("ps ax -o args").stdout
+            running = fly_sandbox.exec("ps axww -o args").stdout
             assert "cook-agent -listen" in running
             assert fly_sandbox.exec("echo ours").stdout == "ours\\n"
             with fly_sandbox.forward(7422) as forward:
