@@ -25,9 +25,17 @@ _INSTALL = f"""
 dir="${{PYTEST_FLYMACHINES_ROOT:-}}{GUEST_DIR}"
 chmod 755 .pytest-flymachines.agent && mv .pytest-flymachines.agent "$dir/cook-agent" || exit
 port=$(printf %04X {COOK_AGENT_PORT})
+host='*'
+# without a network of its own a machine has an address, and others listen on the same port
+if [ -n "${{PYTEST_FLYMACHINES_BIND:-}}" ]; then
+    IFS=. read -r a b c d <<ADDRESS
+$PYTEST_FLYMACHINES_BIND
+ADDRESS
+    host=$(printf %02X%02X%02X%02X "$d" "$c" "$b" "$a")
+fi
 for try in $(seq {_TRIES}); do
     while read -r _ local _ state _; do
-        case $local:$state in *:$port:0A) exit 0 ;; esac
+        case $local:$state in $host:$port:0A) exit 0 ;; esac
     done <<TABLE
 $(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null)
 TABLE
