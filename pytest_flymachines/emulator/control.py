@@ -135,7 +135,10 @@ class Control:
                 raise Problem(400, str(error)) from None
         else:
             fault = _decode(raw, Fault)
-        return answer(self._emulator.faults.add(fault), 201)
+        self._emulator.faults.add(fault)
+        if fault.kind == "death":
+            self._emulator.flyd.arrange_deaths(fault.id)
+        return answer(fault, 201)
 
     async def _remove_faults(self, request: Request) -> Response:
         wanted = request.path_params.get("id")

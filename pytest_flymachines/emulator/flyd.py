@@ -228,11 +228,23 @@ class Flyd:
             if (self.volumes / directory).exists():
                 await self.engine.discard(self.volumes / directory)
 
-    def arrange_death(self, life: Life) -> None:
-        """Kill a machine some time after its start, if a fault says so."""
-        fault = self.faults.take("death", life.machine)
+    def arrange_death(self, life: Life, *, only: int | None = None) -> None:
+        """Kill a machine some time after its start, if a fault says so.
+
+        Args:
+            life: The machine, which is started.
+            only: Id of the one fault to look at.
+        """
+        fault = self.faults.take("death", life.machine, life.cause, only=only)
         if fault is not None:
-            self.kill_later(life, fault.delay_s)
+            ran_s = (now_ms() - life.machine.started_ms) / 1000
+            self.kill_later(life, max(0.0, fault.delay_s - ran_s))
+
+    def arrange_deaths(self, only: int) -> None:
+        """As `arrange_death`, for the machines that were started before this fault was there."""
+        for life in list(self.lives.values()):
+            if life.machine.state == "started":
+                self.arrange_death(life, only=only)
 
     def kill_later(self, life: Life, delay_s: float) -> None:
         """Kill what runs now, unless something else has ended it by then."""

@@ -23,8 +23,9 @@ from pytest_flymachines.emulator.answers import Problem
 from pytest_flymachines.emulator.auth import host_allowed
 from pytest_flymachines.emulator.call import MAX_BODY, Call, Handler
 from pytest_flymachines.emulator.emulator import Emulator
-from pytest_flymachines.emulator.faults import Fault
+from pytest_flymachines.emulator.faults import Cause, Fault, asking
 from pytest_flymachines.emulator.ids import new_ulid
+from pytest_flymachines.emulator.lifecycle import Life
 
 __all__ = ["Front", "read_body"]
 
@@ -111,12 +112,18 @@ class Front:
         emulator = self._emulator
         method, path = request.method, request.url.path
         access = emulator.tokens.access(request)
-        faults = emulator.faults.of_request(method, path)
-        await self._before(faults, request)
+        life = emulator.flyd.life(str(request.path_params.get("machine")))
+        faults = emulator.faults.of_request(
+            Cause(method, path),
+            str(request.path_params.get("app", "")),
+            life.machine if life else None,
+        )
+        await self._before(faults, life)
         emulator.limits.check(method, path)
         call = Call(emulator, request, access, await read_body(request, MAX_BODY))
         try:
-            response = await handler(call)
+            with asking(method, path):
+                response = await handler(call)
         except (Problem, ClientDisconnect):
             raise
         except Exception as error:  # noqa: BLE001 - a server answers 500, and says why in its log
@@ -127,13 +134,12 @@ class Front:
         await self._after(faults)
         return response
 
-    async def _before(self, faults: list[Fault], request: Request) -> None:
+    async def _before(self, faults: list[Fault], life: Life | None) -> None:
         for fault in faults:
             if fault.kind == "delay":
                 if fault.when == "before":
                     await asyncio.sleep(fault.delay_s)
             elif fault.kind == "death":
-                life = self._emulator.flyd.life(str(request.path_params.get("machine")))
                 if life is not None:
                     self._emulator.flyd.kill_later(life, fault.delay_s)
             elif fault.when == "before":

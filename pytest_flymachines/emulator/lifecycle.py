@@ -11,11 +11,12 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pytest_flymachines.emulator import restart
 from pytest_flymachines.emulator.answers import conflict, failed_precondition
 from pytest_flymachines.emulator.engines.base import EngineError, ExitStatus, RunningMachine
+from pytest_flymachines.emulator.faults import Cause, Fault, cause
 from pytest_flymachines.emulator.guestrun import GuestRun
 from pytest_flymachines.emulator.journal import Journal, exit_happening
 from pytest_flymachines.emulator.model import Machine
@@ -37,7 +38,11 @@ ALIVE = ("started", "starting", "restarting", "suspended", "suspending", "failed
 
 
 class Life:
-    """One machine from create to destroy."""
+    """One machine from create to destroy.
+
+    Attributes:
+        cause: The request that the work under way comes from; None if it comes from none.
+    """
 
     def __init__(self, machine: Machine, flyd: Flyd) -> None:
         self.machine = machine
@@ -49,6 +54,7 @@ class Life:
         self._superseded = asyncio.Event()
         self._hurry = asyncio.Event()
         self._run: GuestRun | None = None
+        self.cause: Cause | None = None
 
     @property
     def running(self) -> RunningMachine | None:
@@ -179,6 +185,7 @@ class Life:
 
     def _begin(self, job: Callable[[asyncio.Event], Awaitable[None]]) -> None:
         mine = self._supersede()
+        self.cause = cause()
 
         async def run() -> None:
             async with self._turn:
@@ -201,13 +208,17 @@ class Life:
             return
         if skip:
             self._journal.enter("stopped")
-        elif self._flyd.faults.take("image-pull", self.machine):
+        elif self._struck("image-pull"):
             self._journal.enter("launch_failed")
             self._journal.enter("destroying", ("destroy", "destroying", "flyd"))
             await self._destroy(mine)
         else:
-            self._journal.enter("starting")
-            await self._boot(mine)
+            await self._start_over(mine)
+
+    async def _start_over(self, mine: asyncio.Event, *, keep_root: bool = False) -> None:
+        self._journal.enter("starting")
+        if not await self._held(mine, "starting"):
+            await self._boot(mine, keep_root=keep_root)
 
     async def _start(self, mine: asyncio.Event, previous: str) -> None:
         if await self._held(mine, "starting"):
@@ -239,15 +250,14 @@ class Life:
     async def _boot(self, mine: asyncio.Event, *, keep_root: bool = False) -> None:
         machine = self.machine
         machine.launched = True
-        slow = self._flyd.faults.take("slow-boot", machine)
+        slow = self._struck("slow-boot")
         if slow and await _pause(mine, slow.delay_s):
             return
         try:
             running = await self._flyd.boot(machine, keep_root=keep_root)
         except EngineError as error:
-            self._flyd.log(machine, f"failed to start: {error}")
             if not mine.is_set():
-                self._journal.enter("failed", ("start", "failed", "flyd", {"error": str(error)}))
+                self._could_not_start(str(error))
             return
         self._run = GuestRun(running)
         self._flyd.spawn(self._watch(self._run), f"watch {machine.id}")
@@ -257,6 +267,10 @@ class Life:
         self._journal.enter("started", ("start", "started", "flyd"))
         self._flyd.checks.start(self)
         self._flyd.arrange_death(self)
+
+    def _could_not_start(self, why: str) -> None:
+        self._flyd.log(self.machine, f"failed to start: {why}")
+        self._journal.enter("failed", ("start", "failed", "flyd", {"error": why}))
 
     async def _watch(self, run: GuestRun) -> None:
         status = await run.watch()
@@ -269,6 +283,7 @@ class Life:
         machine = self.machine
         self._flyd.checks.stop(self)
         self._run = None
+        self.cause = None
         again = restart.restarts(machine, status.exit_code)
         exit_event = exit_happening(self.machine, status, requested=False, restarting=again)
         if not again:
@@ -279,12 +294,13 @@ class Life:
             await self._destroy_if_asked(mine)
             return
         self._journal.enter("restarting", exit_event)
+        if await self._held(mine, "restarting"):
+            return
         timings = self._flyd.timings
         pause = restart.backoff_s(machine, timings.restart_backoff_s, timings.restart_backoff_max_s)
         if await _pause(mine, pause):
             return
-        self._journal.enter("starting")
-        await self._boot(mine, keep_root=self._keeps_root(restart=True))
+        await self._start_over(mine, keep_root=self._keeps_root(restart=True))
 
     async def _stop(self, mine: asyncio.Event, number: int, grace_s: float) -> None:
         if await self._held(mine, "stopping"):
@@ -330,8 +346,7 @@ class Life:
             )
         if mine.is_set():
             return
-        self._journal.enter("starting")
-        await self._boot(mine, keep_root=self._keeps_root(restart=True))
+        await self._start_over(mine, keep_root=self._keeps_root(restart=True))
 
     async def _replace(
         self, mine: asyncio.Event, previous: str, ending: tuple[int, float], *, skip_launch: bool
@@ -347,9 +362,10 @@ class Life:
         if previous == "created":
             self._journal.enter("created")
             await self._prepare(mine, skip=skip_launch)
+        elif self._struck("image-pull"):
+            self._could_not_start("unable to pull image, not found, canceling deploy")
         elif previous in ALIVE and not skip_launch:
-            self._journal.enter("starting")
-            await self._boot(mine)
+            await self._start_over(mine)
         else:
             self._flyd.log(
                 self.machine,
@@ -385,15 +401,17 @@ class Life:
         """Whether a fault keeps the machine in this state until something supersedes it."""
         if mine.is_set():
             return True
-        stuck = self._flyd.faults.take("stuck", self.machine, state=state)
+        stuck = self._flyd.faults.take("stuck", self.machine, self.cause, state=state)
         if stuck is None:
             return False
         await _pause(mine, stuck.delay_s or None)
         return mine.is_set()
 
+    def _struck(self, kind: Literal["image-pull", "slow-boot"]) -> Fault | None:
+        return self._flyd.faults.take(kind, self.machine, self.cause)
+
     def _reserve(self) -> None:
-        fault = self._flyd.faults.take("capacity", self.machine, state=self.machine.state)
-        if fault:
+        if self._flyd.faults.take("capacity", self.machine, cause()):
             raise conflict(
                 "could not reserve resource for machine: "
                 "insufficient memory available to fulfill request"

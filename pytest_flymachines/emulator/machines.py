@@ -9,6 +9,7 @@ from pytest_flymachines.emulator.answers import Problem, answer, failed_precondi
 from pytest_flymachines.emulator.call import APP, MACHINE, Call, Routes, boolean
 from pytest_flymachines.emulator.config import CreateRequest, MachineConfig
 from pytest_flymachines.emulator.emulator import Emulator
+from pytest_flymachines.emulator.faults import cause
 from pytest_flymachines.emulator.images import resolve
 from pytest_flymachines.emulator.model import App, Machine, Version
 from pytest_flymachines.emulator.regions import choose_region, regions_of
@@ -175,7 +176,7 @@ def _unique(emulator: Emulator, app: App, name: str) -> None:
 
 def _capacity(emulator: Emulator, machine: Machine) -> None:
     alive = sum(not other.destroyed_ms for other in emulator.store.machines.values())
-    if alive >= MAX_MACHINES or emulator.faults.take("capacity", machine, state="created"):
+    if alive >= MAX_MACHINES or emulator.faults.take("capacity", machine, cause()):
         raise Problem(422, "could not find a candidate host", code="insufficient_capacity")
 
 

@@ -170,7 +170,7 @@ def _emulator(options: Options, engine: Engine, directory: Path, timings: Timing
     kept = options.state or directory
     store = Store(kept / DATABASE if options.state else None)
     faults = Faults(list(options.faults))
-    requests = RequestLog(options.log)
+    requests = RequestLog(options.log, options.token)
     if options.list_delay_s:
         timings = replace(timings, list_delay_s=options.list_delay_s)
     flyd = Flyd(store, engine, kept, timings=timings, faults=faults, log=requests.say)

@@ -51,6 +51,28 @@ def test_request_log_has_no_token(app: App, serve: Serve, tmp_path: Path) -> Non
         fly.close()
 
 
+def test_request_log_masks_secrets_wherever_they_stand(serve: Serve, tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    secrets = {"hunter2-one", "hunter2-two", "hunter2-six", "fm2_lJPECAAA", "5c35f65c9f95"}
+    with serve("--log", str(file), token="invented-by-the-user") as emulator:
+        fly = Fly(emulator)
+        headers = {"fly-machine-lease-nonce": "5c35f65c9f95", "x-api-key": "hunter2-six"}
+        params = {"access_token": "hunter2-one", "PASSWORD": "hunter2-two", "region": "ord"}
+        fly("GET", "/v1/apps/unknown", headers=headers, params=params)
+        fly("GET", f"/v1/apps/{emulator.token}")
+        fly("GET", "/v1/apps/unknown?acc%65ss_tok%65n=hunter2-one&note=FlyV1%20fm2_lJPECAAA==")
+        fly("GET", "/v1/apps/unknown", headers={"user-agent": "curl/8 Bearer fm2_lJPECAAA=="})
+        body = {"name": "API_KEY", "value": "hunter2-one"}
+        fly("POST", "/v1/apps/unknown/secrets", body)
+        kept = fly.control.get("/requests").text
+        fly.close()
+    for text in (kept, file.read_text()):
+        assert len(text.splitlines()) == 5
+        assert not [secret for secret in {*secrets, emulator.token} if secret in text], text
+    first = json.loads(kept.splitlines()[0])
+    assert first["query"] == "access_token=***&PASSWORD=***&region=ord"
+
+
 def test_page_shows_what_is_there(app: App) -> None:
     machine = app.create("sleep", "inf", name="shown")
     app.fly.ok("POST", f"{app.path}/volumes", {"name": "data"})

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from pytest_flymachines.emulator.faults import FaultError, Faults, parse_fault
-from tests.emulator.conftest import App, Fly, Serve
+from pytest_flymachines.emulator.faults import Cause, FaultError, Faults, parse_fault
+from tests.emulator.conftest import App, Fly, Serve, eventually
 from tests.emulator.fidelity import shows
 
 Arm = Callable[[str], int]
@@ -121,11 +121,136 @@ def test_stuck(app: App, faults: Arm) -> None:
     third.wait("stopped")
 
 
+UPDATE = {"config": {"image": "alpine", "init": {"exec": ["sleep", "inf"]}}}
+
+
+@pytest.mark.parametrize(
+    ("state", "method", "action", "body"),
+    [
+        ("starting", "POST", "/restart", None),
+        ("starting", "POST", "", UPDATE),
+        ("stopping", "POST", "/stop", None),
+        ("suspending", "POST", "/suspend", None),
+        ("restarting", "POST", "/restart", None),
+        ("replacing", "POST", "", UPDATE),
+        ("destroying", "DELETE", "?force=true", None),
+    ],
+)
+def test_every_state_on_the_way_of_a_machine_that_runs_can_hold_it(
+    app: App, faults: Arm, state: str, method: str, action: str, body: object
+) -> None:
+    machine = app.create("sleep", "inf")
+    number = faults(f"stuck={state},machine={machine.id}")
+    app.fly.ok(method, f"{machine.path}{action}", body)
+    eventually(lambda: app.fly.control.get("/faults").json()[0]["hits"])
+    assert machine.state == state
+    app.fly.control.delete(f"/faults/{number}").raise_for_status()
+    if state != "destroying":
+        machine.destroy()
+
+
+def test_machine_can_be_stuck_in_starting_whatever_it_was_before(app: App, faults: Arm) -> None:
+    fresh = app.create("sleep", "inf", wait=None, skip_launch=True)
+    fresh.wait("stopped")
+    suspended = app.create("sleep", "inf")
+    suspended.post("suspend")
+    suspended.wait("suspended")
+    faults(f"stuck=starting,app={app.name}")
+    for machine in (fresh, suspended):
+        machine.post("start")
+    new = app.create("sleep", "inf", wait=None)
+    eventually(lambda: app.fly.control.get("/faults").json()[0]["hits"] == 3)
+    assert [machine.state for machine in (fresh, suspended, new)] == ["starting"] * 3
+    for machine in (fresh, suspended, new):
+        machine.destroy()
+
+
+def test_machine_can_be_stuck_after_a_crash(app: App, faults: Arm) -> None:
+    faults(f"stuck=restarting,app={app.name}")
+    machine = app.create("false", wait=None, restart={"policy": "always"})
+    eventually(lambda: machine.state == "restarting")
+    assert machine.exits()[0]["exit_event"]["exit_code"] == 1
+    machine.destroy()
+
+
+def test_faults_that_strike_boots_strike_every_kind_of_boot(app: App, faults: Arm) -> None:
+    machine = app.create("sleep", "inf")
+    faults(f"slow-boot=0.3,machine={machine.id}")
+    machine.post("restart")
+    machine.wait("started")
+    machine.post("stop")
+    machine.wait("stopped")
+    machine.post("start")
+    machine.wait("started")
+    app.fly.ok("POST", machine.path, UPDATE)
+    machine.wait("started")
+    [fault] = app.fly.control.get("/faults").json()
+    assert fault["hits"] == 3
+
+
+@shows("faults", "`image-pull`: an updated machine ends in `failed`, and can be mended", "ours")
+def test_image_of_an_update_cannot_be_pulled(app: App, faults: Arm) -> None:
+    machine = app.create("sleep", "inf")
+    faults(f"image-pull,app={app.name},count=1")
+    machine.post("stop")
+    machine.wait("stopped")
+    machine.post("start")
+    machine.wait("started")  # its image is there already
+    app.fly.ok("POST", machine.path, UPDATE)
+    machine.wait("failed")
+    assert "unable to pull image" in str(machine.events()[0])
+    app.fly.ok("POST", machine.path, UPDATE)
+    machine.wait("started")
+
+
+def test_death_finds_machines_that_run_already(app: App, faults: Arm) -> None:
+    other = app.create("sleep", "inf")
+    machine = app.create("sleep", "inf", restart={"policy": "no"})
+    faults(f"death=0.1,machine={machine.id}")
+    machine.wait("stopped")
+    assert machine.exits()[0]["exit_event"]["exit_code"] == 137
+    assert other.state == "started"
+
+
+@shows("faults", "method and path choose by the request that set a machine going", "ours")
+def test_faults_of_machines_by_method_and_path(app: App, faults: Arm) -> None:
+    faults(f"capacity,method=POST,path={app.machines}/*/start")
+    faults(f"stuck=starting,path={app.machines}/*/restart")
+    machine = app.create("sleep", "inf")
+    machine.post("stop")
+    machine.wait("stopped")
+    assert app.fly("POST", f"{machine.path}/start").status_code == 409
+    machine.post("restart")
+    eventually(lambda: app.fly.control.get("/faults").json()[1]["hits"])
+    assert machine.state == "starting"
+    machine.destroy()
+
+
+def test_restart_by_policy_is_no_requests_doing(app: App, faults: Arm) -> None:
+    faults(f"stuck=starting,path={app.machines}*,method=POST,skip=1")  # that of the create
+    machine = app.create("false", wait=None, restart={"policy": "always"})
+    eventually(lambda: len(machine.exits()) > 2)
+    assert app.fly.control.get("/faults").json()[0]["hits"] == 0
+    machine.destroy()
+
+
+def test_faults_of_requests_by_app_and_machine(app: App, faults: Arm) -> None:
+    one, two = (app.create("sleep", "inf", name=name) for name in ("one", "two"))
+    faults(f"status=500,app={app.name},machine=on?")
+    assert app.fly("GET", one.path).status_code == 500
+    assert app.fly("GET", two.path).status_code == 200
+    assert app.fly("GET", app.machines).status_code == 200
+    faults(f"status=502,app={app.name},count=1")
+    assert app.fly("GET", app.path).status_code == 502
+    assert app.fly("GET", app.path).status_code == 200
+
+
 @shows("faults", "`probability` with a seed: the same requests are hit in every run", "ours")
 def test_probability_is_repeatable() -> None:
     def hits(seed: int) -> list[bool]:
         faults = Faults([parse_fault(f"status=500,probability=0.5,seed={seed}")])
-        return [bool(faults.of_request("GET", "/v1/apps")) for _ in range(50)]
+        asked = Cause("GET", "/v1/apps")
+        return [bool(faults.of_request(asked, "", None)) for _ in range(50)]
 
     assert hits(1) == hits(1)
     assert hits(1) != hits(2)
@@ -143,6 +268,15 @@ def test_probability_is_repeatable() -> None:
         ("status=500,colour=red", "colour"),
         ("delay=-1", "not between 0 and 86400"),
         ("status=500,probability=2", "not between 0 and 1"),
+        ("status=500,probability=nan", "not between 0 and 1"),
+        ("status=500,count=0", "count at least 1"),
+        ("status=500,skip=-1", "skip is at least 0"),
+        ("status=500,method=FETCH", "FETCH"),
+        ("stuck=started", "started"),
+        ("slow-boot", "slow-boot=2"),
+        ("delay", "delay=2"),
+        ("capacity,status=500", "status means nothing for capacity"),
+        ("lost,when=after", "when means nothing for lost"),
     ],
 )
 def test_bad_faults_are_refused(spec: str, text: str) -> None:
