@@ -6,7 +6,7 @@ import itertools
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -77,6 +77,7 @@ def create(
     identity: Identity,
     prepare: Callable[[Created], _T],
     *,
+    files: Mapping[str, bytes] | None = None,
     note: Note = lambda _: None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> _T:
@@ -91,6 +92,7 @@ def create(
         spec: What.
         identity: Name, metadata and time to live.
         prepare: Makes of a started machine what is returned.
+        files: More files for the machine's config, beside ours.
         note: Told of every machine and volume that may exist from now on.
         progress: Told each try that failed.
 
@@ -104,7 +106,7 @@ def create(
     pending = deque(spec.regions if len(spec.regions) > 1 else spec.regions * 2)
     while pending:
         region = pending.popleft()
-        attempt = _Attempt(backend, spec, identity, region, names, note)
+        attempt = _Attempt(backend, spec, identity, region, names, files, note)
         try:
             created = attempt.run()
         except Unauthorized:
@@ -164,6 +166,7 @@ class _Attempt:
         identity: Identity,
         region: str,
         names: Iterator[str],
+        files: Mapping[str, bytes] | None,
         note: Note,
     ) -> None:
         self._backend = backend
@@ -171,6 +174,7 @@ class _Attempt:
         self._identity = identity
         self._region = region
         self._names = names
+        self._files = files
         self._note = note
         self._volume_id = ""
         self._created: Created | None = None
@@ -242,7 +246,13 @@ class _Attempt:
         """A machine of this name; None where somebody else has it. Never two."""
         backend, spec = self._backend, self._spec
         token = backend.agent_token(name)
-        config = machine_config(spec, self._identity, agent_token=token, volume_id=self._volume_id)
+        config = machine_config(
+            spec,
+            self._identity,
+            agent_token=token,
+            volume_id=self._volume_id,
+            files=self._files,
+        )
         send = partial(
             backend.client.create_machine, spec.app, config, name=name, region=self._region
         )

@@ -37,9 +37,22 @@ class Identity:
 
 
 def machine_config(
-    spec: SandboxSpec, identity: Identity, *, agent_token: str, volume_id: str = ""
+    spec: SandboxSpec,
+    identity: Identity,
+    *,
+    agent_token: str,
+    volume_id: str = "",
+    files: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
-    """The config for a create; holds no secret, only the digest of the agent's token."""
+    """The config for a create; holds no secret, only the digest of the agent's token.
+
+    Args:
+        spec: What the sandbox should be.
+        identity: Who it belongs to.
+        agent_token: What our agent asks for.
+        volume_id: A volume to mount; empty is none.
+        files: More files beside ours, by name.
+    """
     config: dict[str, Any] = {
         "image": spec.image,
         "guest": {"cpu_kind": spec.cpu_kind, "cpus": spec.cpus, "memory_mb": spec.memory_mb},
@@ -48,7 +61,7 @@ def machine_config(
         "auto_destroy": spec.auto_destroy,
         "restart": {"policy": "no"},
         "init": {"exec": _init(spec)},
-        "files": _files(spec, identity, agent_token),
+        "files": _files(spec, identity, agent_token, files or {}),
     }
     if services := _services(spec):
         config["services"] = services
@@ -62,12 +75,15 @@ def _init(spec: SandboxSpec) -> list[str]:
     return ["/bin/sh", "-c", script, "init.sh", spec.workdir]
 
 
-def _files(spec: SandboxSpec, identity: Identity, agent_token: str) -> list[dict[str, Any]]:
+def _files(
+    spec: SandboxSpec, identity: Identity, agent_token: str, more: Mapping[str, bytes]
+) -> list[dict[str, Any]]:
     contents: dict[str, bytes] = {
         path.name: path.read_bytes()
         for path in resources.files("pytest_flymachines.guest").iterdir()
         if path.name.endswith(".sh")
     }
+    contents |= more
     contents["ttl"] = f"{identity.ttl_s}\n".encode()
     if spec.agent == "off":
         contents["no-foreign"] = b"1\n"

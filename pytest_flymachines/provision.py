@@ -65,16 +65,19 @@ def launch(
         MachineStartFailed: A step failed; the message has its output and what to do, and the
             machine is destroyed.
     """
+    files = None
     if backend.mode != "replay":
         if spec.repo:
             repository.check_source(spec.repo, rootdir)
         foreign_agent.check(spec)
+        files = foreign_agent.config_files(spec)
     progress(f"creating {identity.name} in {'/'.join(spec.regions)}")
     return create(
         backend,
         spec,
         identity,
         lambda created: _ready(backend, spec, created, rootdir, progress),
+        files=files,
         note=note,
         progress=progress,
     )

@@ -81,7 +81,6 @@ class Launched(msgspec.Struct, frozen=True, kw_only=True):
         channel: `agent` or `api`: how the handle gets in.
         tools: What the way over the API found in the machine; see `Runner.tools`.
         volume_id: Volume that lives as long as the machine, or empty.
-        foreign_agent: A cook-agent that is not ours listens on 7422.
     """
 
     app: str
@@ -93,7 +92,6 @@ class Launched(msgspec.Struct, frozen=True, kw_only=True):
     channel: str
     tools: str = ""
     volume_id: str = ""
-    foreign_agent: bool = False
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,6 +22,21 @@ find_foreign() {
     fi
 }
 
+# The user's agent came in the config, or is uploaded later; what is damaged is not started.
+unpack_foreign() {
+    [ -s "$dir/cook-agent.gz" ] || return
+    if gzip -dc <"$dir/cook-agent.gz" >"$dir/cook-agent.new" && intact "$dir/cook-agent.new"; then
+        chmod 755 "$dir/cook-agent.new" && mv "$dir/cook-agent.new" "$dir/cook-agent"
+    fi 2>>"$dir/foreign-agent.log"
+    rm -f "$dir/cook-agent.gz" "$dir/cook-agent.new"
+}
+
+intact() {
+    found=$(sha256sum <"$1") || return 0 # gzip has its own check, of 32 bits
+    read -r wanted <"$dir/cook-agent.sha256"
+    [ "${found%% *}" = "$wanted" ]
+}
+
 # A cook-agent that is not ours gets port 7422, ours always answers on 7423 and, when it is
 # alone, on 7422 too.
 start_agents() {
@@ -62,6 +77,7 @@ seen= up=0
 read -r ttl <"$dir/ttl"
 uptime
 deadline=$((up + ttl))
+unpack_foreign
 start_agents
 
 while :; do

@@ -88,6 +88,8 @@ class TestLife:
         assert sandbox.start() == "everything"
 
     def test_a_workspace_that_did_not_come_back(self, own: Sandbox) -> None:
+        # the agent, when it starts, makes one that is missing
+        wait_until(lambda: "listening on" in own.logs())
         own.exec('rmdir "$PWD"', cwd=own.workdir)
         with pytest.raises(MachineGone, match=r"workspace .* lost"):
             own._returned()
