@@ -706,7 +706,7 @@ _spool() { # NAME OFFSET: a piece of a staged file, which is compressed already
 
 _unpack_tree() { # DIRECTORY NAME BYTES SHA256 KIND MEANING, the last one for cassettes
     export LC_ALL=C
-    _f=$_S/s/$2/data
+    _s=$_S/s/$2 _f=$_S/s/$2/data
     _size "$_f"
     [ "$_bytes" = "$3" ] || _fail digest
     if _has h; then
@@ -718,7 +718,8 @@ _unpack_tree() { # DIRECTORY NAME BYTES SHA256 KIND MEANING, the last one for ca
     _t=${1%/}/.flymachines-$$
     [ -d "$1" ] || _t=${1%/}.flymachines-$$
     (umask 022 && mkdir -- "$_t") || exit 1
-    trap 'rm -rf "$_T" "$_t" "$_S/s/$2"' EXIT
+    # at its exit the shell has its own arguments again, so none of the function's stands here
+    trap 'rm -rf "$_T" "$_t" "$_s"' EXIT
     case $5 in
     # busybox's tar takes the umask off all modes, unless it is root's
     z) gzip -dc <"$_f" | (umask 0 && exec tar -xp -C "$_t" -f -) || exit 1 ;;

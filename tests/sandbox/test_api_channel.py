@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -262,6 +263,20 @@ class TestLimits:
         for kind in ("p", "s"):
             assert [p.name for p in (state / kind).iterdir() if p.name[0] != "."] == ["next"]
         assert not list(state.glob("t.*"))
+
+    def test_a_tree_leaves_alone_what_others_are_sending(
+        self, plain: Sandbox, tmp_path: Path
+    ) -> None:
+        (tmp_path / "tree").mkdir()
+        data = os.urandom(300_000)
+
+        def pieces() -> Iterator[bytes]:
+            yield data
+            plain.upload(tmp_path / "tree", "tree")
+            yield data
+
+        plain.write_file("file", pieces())
+        assert plain.read_file("file") == data + data
 
     def test_no_two_requests_get_the_same_name_also_after_it_was_dropped(
         self, tmp_path: Path
