@@ -21,6 +21,7 @@ __all__ = [
     "ImageNotFound",
     "MachineConfigForEngine",
     "Probe",
+    "Program",
     "RunningMachine",
 ]
 
@@ -86,8 +87,28 @@ class Door:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MachineConfigForEngine:
-    """One boot of one machine.
+class Program:
+    """A main process.
+
+    Attributes:
+        argv: `init.exec`, or None; see `entrypoint` and `cmd`.
+        entrypoint: `init.entrypoint`; None takes the image's.
+        cmd: `init.cmd`; None takes the image's.
+        env: The whole environment that the emulator wants for it (config, secrets, Fly's own
+            variables); the image's goes beneath it.
+        user: Whom it runs as; None takes the image's.
+    """
+
+    argv: Sequence[str] | None = None
+    entrypoint: Sequence[str] | None = None
+    cmd: Sequence[str] | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineConfigForEngine(Program):
+    """One boot of one machine, or of one of its containers; it is its own first main process.
 
     Attributes:
         id: Machine id.
@@ -95,13 +116,12 @@ class MachineConfigForEngine:
         directory: Private directory of the machine on this computer; exists, kept over
             suspend, emptied by the emulator when the root file system must be fresh.
         image: As in the config; engines that do not honour images ignore it.
-        argv: `init.exec`, or None; see `entrypoint` and `cmd`.
-        entrypoint: `init.entrypoint`; None takes the image's.
-        cmd: `init.cmd`; None takes the image's.
-        env: The whole environment that the emulator wants in the machine (config, secrets,
-            Fly's own variables); the image's goes beneath it.
-        user: Of the main process; None takes the image's.
-        tty: Give the main process a terminal.
+        others: More main processes; the machine ends with the first of all that ends.
+        hollow: The machine is there for its containers: whatever the image, its own main process
+            only waits.
+        beside: The hollow machine in which this one is a container: what is in it shares network,
+            host name and limits, and has files and processes of its own.
+        tty: Give each main process a terminal.
         hostname: The machine id, or `dns.hostname`.
         cpus: Of the guest.
         memory_mb: Of the guest.
@@ -120,11 +140,9 @@ class MachineConfigForEngine:
     app: str
     directory: Path
     image: str
-    argv: Sequence[str] | None = None
-    entrypoint: Sequence[str] | None = None
-    cmd: Sequence[str] | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
-    user: str | None = None
+    others: Sequence[Program] = ()
+    hollow: bool = False
+    beside: RunningMachine | None = None
     tty: bool = False
     hostname: str
     cpus: int = 1
@@ -178,7 +196,7 @@ class RunningMachine(Protocol):
     """A machine that was started and has not been waited for to its end."""
 
     async def wait(self) -> ExitStatus:
-        """Until the main process has ended and nothing of the machine runs any more."""
+        """Until a main process has ended and nothing of the machine runs any more."""
         ...
 
     async def exec(
@@ -197,7 +215,7 @@ class RunningMachine(Protocol):
         ...
 
     def signal(self, number: int) -> None:
-        """Send a signal to the main process."""
+        """Send a signal to every main process."""
         ...
 
     async def kill(self) -> None:

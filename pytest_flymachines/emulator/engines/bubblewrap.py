@@ -32,7 +32,7 @@ from pytest_flymachines.emulator.engines.spawner import Spawner
 from pytest_flymachines.emulator.engines.supervised import (
     SupervisedMachine,
     files_field,
-    main_command,
+    programs_field,
     remove_tree,
 )
 
@@ -136,21 +136,27 @@ class BubblewrapEngine:
     async def start(self, machine: MachineConfigForEngine) -> BubblewrapMachine:
         """As in `Engine.start`."""
         computer, spawner, private_network = await self._prepared()
-        if machine.user not in {None, "", "root", "0"} and computer.ids.single:
-            raise EngineError(
-                f"user {machine.user!r}: an ordinary user's machine has root only, unless "
-                "newuidmap (Debian: package uidmap) is installed and /etc/subuid has a range"
-            )
-        groups = computer.groups.of(machine.id)
+        for program in (machine, *machine.others) if computer.ids.single else ():
+            if program.user not in {None, "", "root", "0"}:
+                raise EngineError(
+                    f"user {program.user!r}: an ordinary user's machine has root only, unless "
+                    "newuidmap (Debian: package uidmap) is installed and /etc/subuid has a range"
+                )
+        outer = machine.beside if isinstance(machine.beside, BubblewrapMachine) else None
+        groups = outer.groups if outer else computer.groups.of(machine.id)
         overlays = len(computer.tree.overlays)
         await asyncio.to_thread(_make_directories, machine.directory, overlays)
         running = BubblewrapMachine(spawner, machine, groups)
         files = [*_network_files(machine, computer, private_network), *machine.files]
+        ids = computer.ids.inside() if outer else computer.ids
+        pasta = computer.pasta if outer is None else None
+        base = {"PATH": _PATH, **_proxy_variables(computer, machine)}
         listener, interface = await running.start(
-            listen=egress.PORT if computer.proxied else None,
-            pasta=pasta_field(computer.pasta, computer.policy) if computer.pasta else None,
+            listen=egress.PORT if computer.proxied and outer is None else None,
+            pasta=pasta_field(pasta, computer.policy) if pasta else None,
             bwrap=[str(computer.bwrap), *_options(computer, machine)],
-            ids=computer.ids.fields(),
+            ids=ids.fields(),
+            network_of=outer.first_process if outer else None,
             address=machine.private_ip,
             root="/",
             files=files_field(files),
@@ -158,8 +164,8 @@ class BubblewrapEngine:
                 "RLIMIT_NOFILE": _OPEN_FILES,
                 "RLIMIT_NPROC": cgroups.pids_limit(machine.memory_mb),
             },
-            argv=main_command(machine),
-            env={"PATH": _PATH, **_proxy_variables(computer, machine), **machine.env},
+            programs=programs_field(machine, lambda env: {**base, **env}),
+            env={**base, **machine.env},
         )
         if listener is not None:
             proxy = egress.Egress(computer.policy)
@@ -272,6 +278,11 @@ class BubblewrapEngine:
 class BubblewrapMachine(SupervisedMachine):
     """A machine of the bubblewrap engine."""
 
+    @property
+    def first_process(self) -> int:
+        """One that is in all of its namespaces: its pid on this computer."""
+        return self._walls[1]
+
     async def connect(self, port: int) -> socket.socket:
         """As in `RunningMachine.connect`."""
         return await self.connect_to(["127.0.0.1", self.config.private_ip, "::1"], port)
@@ -315,7 +326,14 @@ def _options(computer: _Computer, machine: MachineConfigForEngine) -> list[str]:
     links = {}
     if computer.python.executable:
         links["/usr/local/bin/python3"] = str(computer.python.executable)
-    return bwrap_options(machine.directory, machine.hostname, computer.tree, binds, links)
+    return bwrap_options(
+        machine.directory,
+        machine.hostname,
+        computer.tree,
+        binds,
+        links,
+        own_network=machine.beside is None,
+    )
 
 
 def _make_directories(directory: Path, overlays: int) -> None:

@@ -47,6 +47,14 @@ class IdMaps:
     helpers: bool = False
     single: bool = False
 
+    def inside(self) -> IdMaps:
+        """The same ids for a machine within a machine that has these, whose root writes them."""
+        uids, gids = (
+            "\n".join(f"{first} {first} {count}" for first, _, count in map(str.split, lines))
+            for lines in (self.uid_map.splitlines(), self.gid_map.splitlines())
+        )
+        return IdMaps(uids, gids, single=self.single)
+
     def fields(self) -> dict[str, object]:
         """For the supervisor; see `walls.build`."""
         return {
@@ -97,6 +105,8 @@ def bwrap_options(
     tree: SystemTree,
     binds: Iterable[tuple[str, Path, str]],
     links: Mapping[str, str],
+    *,
+    own_network: bool = True,
 ) -> list[str]:
     """Everything after `bwrap`, with the anchor's command at the end.
 
@@ -106,9 +116,11 @@ def bwrap_options(
         tree: What it sees of this computer.
         binds: `--bind` or `--ro-bind`, source, path inside.
         links: Symbolic links to make, target by path.
+        own_network: Not that of whoever runs it.
     """
     options = ["--die-with-parent", "--unshare-user", "--uid", "0", "--gid", "0"]
-    options += ["--unshare-pid", "--unshare-ipc", "--unshare-net", "--unshare-uts"]
+    options += ["--unshare-pid", "--unshare-ipc", "--unshare-uts"]
+    options += ["--unshare-net"] if own_network else []
     # The anchor needs none, and may be traced by root inside.
     options += ["--cap-drop", "ALL", "--hostname", hostname]
     for number, overlay in enumerate(tree.overlays):

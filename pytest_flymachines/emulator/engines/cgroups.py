@@ -86,8 +86,10 @@ class MachineGroups:
         """Every group of the machine."""
         return [str(path) for path in (self.unified, *self.legacy.values()) if path]
 
-    def plan(self, memory_mb: int) -> dict[str, object]:
+    def plan(self, memory_mb: int, *, made: bool = False) -> dict[str, object]:
         """What the supervisor is to do: `walls.Cgroup.create` takes it.
+
+        With `made`, the groups and their limits are there already.
 
         `directories` to make, `limits` to write, `tasks` files through which a process moves
         itself in, `into`: a group to be born in, `oom`: where kills are counted.
@@ -108,8 +110,8 @@ class MachineGroups:
         if path := self.legacy.get("pids"):
             limits += _files(path, {"pids.max": pids})
         return {
-            "directories": self.paths,
-            "limits": limits,
+            "directories": [] if made else self.paths,
+            "limits": [] if made else limits,
             "tasks": [str(path / "tasks") for path in self.legacy.values()],
             "into": str(self.unified) if self.unified else None,
             "oom": oom,

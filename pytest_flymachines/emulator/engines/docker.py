@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from pytest_flymachines.emulator.engines.base import (
     ImageNotFound,
     MachineConfigForEngine,
     Probe,
+    Program,
 )
 from pytest_flymachines.emulator.engines.cgroups import pids_limit
 from pytest_flymachines.emulator.engines.docker_client import (
@@ -50,6 +51,7 @@ _PODMAN_NOTES = (
     "with podman an exec's output ends with its program, and a missing program exits with 1",
 )
 _NAME = re.compile(r"[a-z0-9._-]+")
+_WAIT = ["/bin/sh", "-c", "read never < /dev/ptmx"]
 _MARK = "container"
 """File in a machine's directory with the id of the container that has its root file system."""
 
@@ -92,6 +94,7 @@ class DockerEngine:
         self._client: Any = None
         self._cpus = 1
         self._podman = False
+        self._hollow_image = ""
         self._watcher: subprocess.Popen[bytes] | None = None
         self._networks: dict[str, _Network] = {}
         self._doors: Sequence[Door] = ()
@@ -113,7 +116,7 @@ class DockerEngine:
                     app="probe",
                     directory=path,
                     image=image,
-                    argv=["/bin/sh", "-c", "read never < /dev/ptmx"],
+                    argv=_WAIT,
                     hostname="probe",
                     private_ip="fdaa:0:ffff:a7b:1::2",
                     log=path / "log",
@@ -181,24 +184,25 @@ class DockerEngine:
 
     async def _start(self, machine: MachineConfigForEngine) -> DockerMachine:
         api = await self._api()
-        image = await self._image(machine.image)
+        if machine.hollow:
+            image = await self._image(await self._hollow())
+            machine = replace(machine, argv=_WAIT)
+        else:
+            image = await self._image(machine.image)
         image_id = await self._kept(machine.directory) or image["Id"]
-        network = await self._network(machine)
-        address = machine.private_ip if network.has_6pn else None
-        endpoint = api.create_endpoint_config(ipv6_address=address, aliases=_aliases(machine))
+        argv = _command(machine, machine.image, image["Config"])
         created = await self._call(
             api.create_container,
             image_id,
-            **_command(machine, image["Config"]),
+            entrypoint=argv[:1],
+            command=argv[1:],
             name=f"pytest-flymachines-{self._label}-{machine.id}-{os.urandom(3).hex()}",
-            hostname=machine.hostname,
             user=machine.user or "",
             tty=machine.tty,
             environment=dict(machine.env),
             labels={OWNER: self._label},
-            host_config=self._host_config(api, machine, network),
-            networking_config=api.create_networking_config({network.id: endpoint}),
             use_config_proxy=False,
+            **await self._place(api, machine),
         )
         container = created["Id"]
         await self._remove_container(machine.directory)
@@ -206,30 +210,52 @@ class DockerEngine:
         if machine.files:
             await self._call(api.put_archive, container, "/", archive(machine.files))
         running = DockerMachine(api, self._pool, container, machine, podman=self._podman)
+        others = [
+            replace(
+                program,
+                argv=_command(program, machine.image, image["Config"]),
+                user=program.user or image["Config"].get("User") or "0",
+            )
+            for program in machine.others
+        ]
         try:
-            await running.start()
+            await running.start(others)
         except EngineError as error:
             if (code := unexecutable(str(error))) is None:
                 raise
             running.failed(code, str(error))
         return running
 
-    def _host_config(self, api: Any, machine: MachineConfigForEngine, network: _Network) -> Any:
+    async def _place(self, api: Any, machine: MachineConfigForEngine) -> dict[str, Any]:
+        """Limits and network; the network of another container comes with name and resolver."""
         memory = f"{machine.memory_mb}m"
-        own = {"fly-local-6pn": machine.private_ip} if network.has_6pn else {}
-        return api.create_host_config(
+        host_config = functools.partial(
+            api.create_host_config,
             mem_limit=memory,
             memswap_limit=memory,
             nano_cpus=min(machine.cpus, self._cpus) * 10**9,
             pids_limit=pids_limit(machine.memory_mb),
             binds={str(m.source): {"bind": m.path, "mode": "rw"} for m in machine.mounts},
-            extra_hosts=own | network.hosts,
-            dns=list(machine.nameservers) or None,
-            dns_search=list(machine.searches) or None,
-            dns_opt=list(machine.resolver_options) or None,
             init=True,
             log_config={"Type": "none", "Config": {}},
         )
+        if isinstance(machine.beside, DockerMachine):
+            network_mode = f"container:{machine.beside.container}"
+            return {"host_config": host_config(network_mode=network_mode)}
+        network = await self._network(machine)
+        address = machine.private_ip if network.has_6pn else None
+        own = {"fly-local-6pn": machine.private_ip} if network.has_6pn else {}
+        endpoint = api.create_endpoint_config(ipv6_address=address, aliases=_aliases(machine))
+        return {
+            "hostname": machine.hostname,
+            "networking_config": api.create_networking_config({network.id: endpoint}),
+            "host_config": host_config(
+                extra_hosts=own | network.hosts,
+                dns=list(machine.nameservers) or None,
+                dns_search=list(machine.searches) or None,
+                dns_opt=list(machine.resolver_options) or None,
+            ),
+        }
 
     async def _network(self, machine: MachineConfigForEngine) -> _Network:
         """The network of the app's 6PN: its machines reach each other at their `private_ip`."""
@@ -271,6 +297,14 @@ class DockerEngine:
                 return ""
             self._closers.append(door.serve(listener))
         return gateway if self._doors else ""
+
+    async def _hollow(self) -> str:
+        """The image of machines that only wait, made when the first is needed."""
+        async with self._lock:
+            if not self._hollow_image:
+                make = functools.partial(import_probe_image, self._client, self._label)
+                self._hollow_image = await self._call(make)
+        return self._hollow_image
 
     async def _image(self, image: str) -> Any:
         """What the daemon knows of an image, pulled if it has none of that name."""
@@ -336,19 +370,16 @@ class DockerEngine:
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
 
-def _command(machine: MachineConfigForEngine, image: Any) -> dict[str, list[str]]:
-    """Entrypoint and cmd: `init.exec`, or each from the config or else from the image."""
-    if machine.argv:
-        argv = list(machine.argv)
-    else:
-        own = (machine.entrypoint, machine.cmd)
-        images = (image.get("Entrypoint"), image.get("Cmd"))
-        argv = [
-            w for o, i in zip(own, images, strict=True) for w in (o if o is not None else i) or ()
-        ]
+def _command(program: Program, image: str, config: Any) -> list[str]:
+    """Its argv, or entrypoint and cmd, each from the program or else from its image."""
+    if program.argv:
+        return list(program.argv)
+    own = (program.entrypoint, program.cmd)
+    images = (config.get("Entrypoint"), config.get("Cmd"))
+    argv = [w for o, i in zip(own, images, strict=True) for w in (o if o is not None else i) or ()]
     if not argv:
-        raise EngineError(f"image {machine.image} has no command, and the config gives none")
-    return {"entrypoint": argv[:1], "command": argv[1:]}
+        raise EngineError(f"image {image} has no command, and the config gives none")
+    return argv
 
 
 def _aliases(machine: MachineConfigForEngine) -> list[str]:

@@ -21,7 +21,9 @@ from pytest_flymachines.emulator.engines.base import (
     ExitStatus,
     GuestProcess,
     MachineConfigForEngine,
+    Program,
 )
+from pytest_flymachines.emulator.engines.docker_program import DockerProgram, close
 from pytest_flymachines.emulator.engines.output import LIMIT_BYTES
 from pytest_flymachines.emulator.engines.processes import describe
 
@@ -37,7 +39,7 @@ class DockerMachine:
     Args:
         api: The daemon's client.
         pool: Runs its blocking calls.
-        container: Id.
+        container: Its id; also an attribute.
         config: What it was made from.
         podman: The daemon is podman's.
     """
@@ -55,28 +57,36 @@ class DockerMachine:
         # With podman, ps would run in the container.
         self._ps = "hpid,comm,args" if podman else "-eo pid,comm,args"
         self._pool = pool
-        self._container = container
+        self.container = container
         self._config = config
         self._paused = False
         self._addresses: list[str] = []
+        self._others: list[DockerProgram] = []
+        self._first_end: int | None = None
         loop = asyncio.get_running_loop()
         self._status: asyncio.Future[ExitStatus] = loop.create_future()
 
-    async def start(self) -> None:
-        """Start it; its output goes to the log from the first byte on."""
-        stream = await self._call(self._api.attach, self._container, stream=True)
+    async def start(self, others: Sequence[Program] = ()) -> None:
+        """Start it; its output goes to the log from the first byte on.
+
+        Args:
+            others: More main processes, each with its whole argv.
+        """
+        stream = await self._call(self._api.attach, self.container, stream=True)
         try:
-            await self._call(self._api.start, self._container)
+            await self._call(self._api.start, self.container)
         except BaseException:
-            _close(stream)
+            close(stream)
             raise
         loop = asyncio.get_running_loop()
         copy = functools.partial(self._copy_output, stream, loop)
         threading.Thread(target=copy, name=f"log of {self._config.id}", daemon=True).start()
-        state = await self._call(self._api.inspect_container, self._container)
+        state = await self._call(self._api.inspect_container, self.container)
         for network in state["NetworkSettings"]["Networks"].values():
             found = (network["IPAddress"], network["GlobalIPv6Address"])
             self._addresses += [address for address in found if address]
+        for program in others:
+            await self._call(self._start_beside, program)
 
     def failed(self, exit_code: int, why: str) -> None:
         """Its program could not be executed: it has ended before it began."""
@@ -108,7 +118,7 @@ class DockerMachine:
             work.add_done_callback(lambda done: done.exception())
             return ExecOutcome(timed_out=True, stdout=output.content(1), stderr=output.content(2))
         except (DockerException, OSError) as error:
-            raise EngineError(f"exec in container {self._container[:12]}: {error}") from error
+            raise EngineError(f"exec in container {self.container[:12]}: {error}") from error
         stdout, stderr = output.content(1), output.content(2)
         if code in {126, 127} and stdout.startswith(_REFUSED_PROGRAM):
             code = unexecutable(stdout.decode(errors="replace")) or code
@@ -117,24 +127,26 @@ class DockerMachine:
 
     def signal(self, number: int) -> None:
         """As in `RunningMachine.signal`."""
-        self._pool.submit(_quietly, self._api.kill, self._container, signal=number)
+        self._pool.submit(_quietly, self._api.kill, self.container, signal=number)
+        for program in self._others:
+            self._pool.submit(program.signal, number)
 
     async def kill(self) -> None:
         """As in `RunningMachine.kill`."""
         if self._paused:
-            await self._call(_quietly, self._api.unpause, self._container)
+            await self._call(_quietly, self._api.unpause, self.container)
         if not self._status.done():
-            await self._call(_quietly, self._api.kill, self._container)
+            await self._call(_quietly, self._api.kill, self.container)
         await self.wait()
 
     async def suspend(self) -> None:
         """As in `RunningMachine.suspend`."""
-        await self._call(self._api.pause, self._container)
+        await self._call(self._api.pause, self.container)
         self._paused = True
 
     async def resume(self) -> None:
         """As in `RunningMachine.resume`."""
-        await self._call(self._api.unpause, self._container)
+        await self._call(self._api.unpause, self.container)
         self._paused = False
 
     async def connect(self, port: int) -> socket.socket:
@@ -160,7 +172,7 @@ class DockerMachine:
     async def processes(self) -> list[GuestProcess]:
         """As in `RunningMachine.processes`; less is known of another computer's or user's."""
         try:
-            top = await self._call(self._api.top, self._container, ps_args=self._ps)
+            top = await self._call(self._api.top, self.container, ps_args=self._ps)
         except EngineError:
             return []
         found = []
@@ -174,7 +186,7 @@ class DockerMachine:
 
     async def memory(self) -> tuple[int, int]:
         """As in `RunningMachine.memory`."""
-        stats = await self._call(self._api.stats, self._container, stream=False, one_shot=True)
+        stats = await self._call(self._api.stats, self.container, stream=False, one_shot=True)
         memory = stats["memory_stats"]
         details = memory.get("stats", {})
         cache = details.get("total_inactive_file", details.get("inactive_file", 0))
@@ -187,11 +199,11 @@ class DockerMachine:
         try:
             return await loop.run_in_executor(self._pool, call)
         except (DockerException, OSError) as error:
-            raise EngineError(f"container {self._container[:12]}: {error}") from error
+            raise EngineError(f"container {self.container[:12]}: {error}") from error
 
     def _exec(self, argv: list[str], stdin: bytes, env: dict[str, str], output: _Output) -> int:
         created = self._api.exec_create(
-            self._container, argv, stdin=bool(stdin), environment=env, workdir="/", user="0:0"
+            self.container, argv, stdin=bool(stdin), environment=env, workdir="/", user="0:0"
         )
         stream = self._api.exec_start(created["Id"], socket=True)
         try:
@@ -200,15 +212,40 @@ class DockerMachine:
             for number, piece in frames_iter(stream, tty=False):
                 output.add(number, piece)
         finally:
-            _close(stream)
+            close(stream)
         state = self._api.exec_inspect(created["Id"])
         return int(state["ExitCode"] if state["ExitCode"] is not None else _KILLED)
+
+    def _start_beside(self, program: Program) -> None:
+        other = DockerProgram(self._api, self.container, self._config.log)
+        unset = self._config.env.keys() - program.env.keys()
+        other.start(program, sorted(unset), tty=self._config.tty)
+        self._others.append(other)
+
+        def follow() -> None:
+            code = other.follow()
+            if code == _KILLED and self._ends_by_itself():
+                return
+            if self._first_end is None:
+                self._first_end = code
+            _quietly(self._api.kill, self.container)
+
+        name = f"program of {self._config.id}"
+        threading.Thread(target=follow, name=name, daemon=True).start()
+
+    def _ends_by_itself(self) -> bool:
+        """Whether the container is about to end, so that it took the program with it."""
+        try:
+            self._api.wait(self.container, timeout=2)
+        except (DockerException, OSError):
+            return False
+        return True
 
     def _copy_output(self, stream: Any, loop: asyncio.AbstractEventLoop) -> None:
         with self._config.log.open("ab", buffering=0) as log, contextlib.suppress(OSError):
             for piece in stream:
                 log.write(piece)
-        _close(stream)
+        close(stream)
         status = self._final_status()
 
         def tell() -> None:
@@ -220,11 +257,12 @@ class DockerMachine:
 
     def _final_status(self) -> ExitStatus:
         try:
-            self._api.wait(self._container, timeout=None)
-            state = self._api.inspect_container(self._container)["State"]
+            self._api.wait(self.container, timeout=None)
+            state = self._api.inspect_container(self.container)["State"]
         except (DockerException, OSError):
             return ExitStatus(exit_code=_KILLED)  # Removed by force.
-        return ExitStatus(exit_code=state["ExitCode"], oom_killed=state["OOMKilled"])
+        code = state["ExitCode"] if self._first_end is None else self._first_end
+        return ExitStatus(exit_code=code, oom_killed=state["OOMKilled"])
 
 
 def unexecutable(message: str) -> int | None:
@@ -255,12 +293,6 @@ def _feed(stream: Any, content: bytes) -> None:
     with contextlib.suppress(OSError):
         sock.sendall(content)
         sock.shutdown(socket.SHUT_WR)
-
-
-def _close(stream: Any) -> None:
-    """Close a stream of the SDK by its response: its own `close` leaves the connection open."""
-    with contextlib.suppress(OSError, ValueError):
-        stream._response.close()  # noqa: SLF001 (there is no public way to it)
 
 
 def _quietly(function: Callable[..., object], *arguments: object, **options: object) -> None:

@@ -24,7 +24,7 @@ from pytest_flymachines.emulator.engines.spawner import Spawner
 from pytest_flymachines.emulator.engines.supervised import (
     SupervisedMachine,
     files_field,
-    main_command,
+    programs_field,
     remove_tree,
 )
 
@@ -88,22 +88,26 @@ class ProcessEngine:
 
     async def start(self, machine: MachineConfigForEngine) -> ProcessMachine:
         """As in `Engine.start`."""
-        if machine.user not in {None, "", "root", "0"}:
-            raise EngineError(f"user {machine.user!r}: the process engine cannot change users")
+        for program in (machine, *machine.others):
+            if program.user not in {None, "", "root", "0"}:
+                raise EngineError(f"user {program.user!r}: the process engine cannot change users")
         if self._spawner is None or self._groups is None:
             self._groups = cgroups.find()
             self._spawner = Spawner(self._groups.parents)
         root = machine.directory / "root"
         await asyncio.to_thread(_make_directories, root, machine)
-        address = str(IPv4Address(_FIRST_ADDRESS + secrets.randbelow(_ADDRESSES)))
-        groups = self._groups.of(machine.id)
+        if isinstance(machine.beside, ProcessMachine):
+            address, groups = machine.beside.address, machine.beside.groups
+        else:
+            address = str(IPv4Address(_FIRST_ADDRESS + secrets.randbelow(_ADDRESSES)))
+            groups = self._groups.of(machine.id)
         running = ProcessMachine(self._spawner, machine, groups, address)
         await running.start(
             bwrap=None,
             root=str(root),
             files=files_field(machine.files),
             limits={},
-            argv=main_command(machine),
+            programs=programs_field(machine, lambda env: _environment(root, address, env)),
             env=_environment(root, address, machine.env),
         )
         return running
@@ -120,7 +124,7 @@ class ProcessEngine:
 
 
 class ProcessMachine(SupervisedMachine):
-    """A machine of the process engine."""
+    """A machine of the process engine; its processes find its `address` in their environment."""
 
     def __init__(
         self,
@@ -130,7 +134,7 @@ class ProcessMachine(SupervisedMachine):
         address: str,
     ) -> None:
         super().__init__(spawner, config, groups)
-        self._address = address
+        self.address = address
 
     async def connect(self, port: int) -> socket.socket:
         """As in `RunningMachine.connect`; only to what a process of this machine listens on."""
@@ -140,9 +144,9 @@ class ProcessMachine(SupervisedMachine):
             for _, address in process.listen_sockets
             if address.endswith(f":{port}")
         }
-        everywhere = {"0.0.0.0", "::", self._address}
+        everywhere = {"0.0.0.0", "::", self.address}
         if listening & everywhere:
-            return await self.connect_to([self._address, "127.0.0.1", "::1"], port)
+            return await self.connect_to([self.address, "127.0.0.1", "::1"], port)
         return await self.connect_to(sorted(listening), port)
 
 

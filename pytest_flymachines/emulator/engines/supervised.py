@@ -22,6 +22,7 @@ from pytest_flymachines.emulator.engines.base import (
     GuestFile,
     GuestProcess,
     MachineConfigForEngine,
+    Program,
 )
 from pytest_flymachines.emulator.engines.freezing import StoppedTree
 from pytest_flymachines.emulator.engines.output import OutputPipe
@@ -30,11 +31,17 @@ from pytest_flymachines.emulator.engines.processes import list_processes, reside
 from pytest_flymachines.emulator.engines.spawner import Spawner
 from pytest_flymachines.emulator.engines.supervisor import wire
 
-__all__ = ["SupervisedMachine", "files_field", "main_command", "remove_tree"]
+__all__ = ["SupervisedMachine", "files_field", "programs_field", "remove_tree"]
 
 
 class SupervisedMachine:
-    """One machine: its supervisor's control socket and what has become of its main process."""
+    """One machine: its supervisor's control socket and what has become of its main process.
+
+    Args:
+        spawner: Forks the supervisor.
+        config: What the machine is.
+        groups: Its control groups; those of the machine that it is `beside`, if any.
+    """
 
     def __init__(
         self,
@@ -44,7 +51,8 @@ class SupervisedMachine:
     ) -> None:
         self.config = config
         self._spawner = spawner
-        self._groups = groups
+        self.groups = groups
+        self._within = config.beside is not None
         self._status: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
         self._walls: list[int] = []
         self._pipes: set[OutputPipe] = set()
@@ -66,7 +74,9 @@ class SupervisedMachine:
         Raises:
             EngineError: It could not; nothing of the machine is left.
         """
-        sock, self._pid = await self._spawner.supervisor(self._groups.paths)
+        # A container lives in the groups of its machine, which are not its own to make and remove.
+        own_paths = () if self._within else self.groups.paths
+        sock, self._pid = await self._spawner.supervisor(own_paths)
         self._peer = Peer(sock, self._on_event)
         self._ended = asyncio.ensure_future(self._wait())
         self._stopped = StoppedTree(self._pid)
@@ -76,9 +86,8 @@ class SupervisedMachine:
             answer, fds = await self._peer.request(
                 "start",
                 [log, log],
-                cgroup=self._groups.plan(config.memory_mb),
-                data_bytes=None if self._groups.limits else config.memory_mb * 2**20,
-                user=config.user,
+                cgroup=self.groups.plan(config.memory_mb, made=self._within),
+                data_bytes=None if self.groups.limits else config.memory_mb * 2**20,
                 tty=config.tty,
                 listen=listen,
                 **fields,
@@ -90,7 +99,7 @@ class SupervisedMachine:
         finally:
             os.close(log)
         self._walls = answer["walls"]
-        if config.tty:
+        for _ in (config, *config.others) if config.tty else ():
             self._copy_terminal(fds.pop())
         interface = fds.pop() if answer["linked"] else None
         return (socket.socket(fileno=fds.pop()) if fds else None), interface
@@ -128,7 +137,7 @@ class SupervisedMachine:
         return await self._outcome(whole, out, err, timeout_s)
 
     def signal(self, number: int) -> None:
-        """Send a signal to the main process."""
+        """Send a signal to every main process."""
         self._peer.tell("signal", number=number)
 
     async def kill(self) -> None:
@@ -152,21 +161,23 @@ class SupervisedMachine:
 
     async def suspend(self) -> None:
         """As in `RunningMachine.suspend`."""
-        if self._groups.unified:
-            await asyncio.to_thread(self._groups.set_frozen, frozen=True)
+        if self.groups.unified:
+            await asyncio.to_thread(self.groups.set_frozen, frozen=True)
         else:
             await asyncio.to_thread(self._stopped.stop)
 
     async def resume(self) -> None:
         """As in `RunningMachine.resume`."""
-        if self._groups.unified:
-            await asyncio.to_thread(self._groups.set_frozen, frozen=False)
+        if self.groups.unified:
+            await asyncio.to_thread(self.groups.set_frozen, frozen=False)
         else:
             await asyncio.to_thread(self._stopped.go_on)
 
     async def memory(self) -> tuple[int, int]:
         """As in `RunningMachine.memory`."""
-        used = self._groups.memory_used_bytes()
+        used = self.groups.memory_used_bytes()
+        if used is not None and self._within:
+            used = 0  # The machine counts it.
         if used is None:
             used = await asyncio.to_thread(resident_bytes, self._pid)
         limit = self.config.memory_mb
@@ -262,14 +273,29 @@ def files_field(files: Sequence[GuestFile]) -> list[dict[str, object]]:
     ]
 
 
-def main_command(machine: MachineConfigForEngine) -> list[str]:
+def programs_field(
+    machine: MachineConfigForEngine, environment: Callable[[Mapping[str, str]], Mapping[str, str]]
+) -> list[dict[str, object]]:
+    """The `programs` of a supervisor's `start` request.
+
+    Args:
+        machine: Whose main processes they are.
+        environment: The environment of a program, from what its config says.
+    """
+    return [
+        {"argv": _command(program), "env": dict(environment(program.env)), "user": program.user}
+        for program in (machine, *machine.others)
+    ]
+
+
+def _command(program: Program) -> list[str]:
     """`init.exec`, else entrypoint and cmd, else something that stays.
 
     The CMD of most images is a shell, and a machine of one ends at once for want of input.
     """
-    if machine.argv:
-        return list(machine.argv)
-    return [*(machine.entrypoint or ()), *(machine.cmd or ())] or ["sleep", "infinity"]
+    if program.argv:
+        return list(program.argv)
+    return [*(program.entrypoint or ()), *(program.cmd or ())] or ["sleep", "infinity"]
 
 
 def remove_tree(directory: Path) -> None:

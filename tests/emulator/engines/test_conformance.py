@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
 
 import pytest
 
-from pytest_flymachines.emulator.engines.base import GuestFile, GuestMount, RunningMachine
+from pytest_flymachines.emulator.engines.base import (
+    GuestFile,
+    GuestMount,
+    Program,
+    RunningMachine,
+)
 from tests.emulator.engines.lab import Lab, eventually, fetch, output, sh
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -136,6 +142,106 @@ class TestMainProcess:
         machine = await lab.start("sh", "-c", "sleep 0.1; exit 4")
         first, second = await asyncio.gather(machine.wait(), machine.wait())
         assert first == second == await machine.wait()
+
+
+class TestSeveralMainProcesses:
+    async def test_share_everything_and_have_their_own_env_and_output(self, lab: Lab) -> None:
+        write = 'echo "$WHO" > "$PYTEST_FLYMACHINES_ROOT/tmp/$WHO"; exec sleep 71'
+        first = Program(argv=["sh", "-c", write], env={"WHO": "one", "ONLY": "first"})
+        second = Program(argv=["sh", "-c", 'echo "says $WHO $ONLY."; ' + write], env={"WHO": "two"})
+        machine = await lab.start(*first.argv or (), env=first.env, others=[second])
+        look = 'cd "$PYTEST_FLYMACHINES_ROOT/tmp" && cat one two'
+        await eventually(lambda: sh(machine, look), lambda o: o.stdout == b"one\ntwo\n")
+        assert (await commands(machine)).count("sleep 71") == 2
+        assert lab.log().read_text() == "says two .\n"
+
+    @pytest.mark.parametrize("which", [0, 1])
+    async def test_machine_ends_with_the_first_that_ends(self, lab: Lab, which: int) -> None:
+        programs = [["sleep", "72"], ["sleep", "72"]]
+        programs[which] = ["sh", "-c", "sleep 0.2; exit 5"]
+        machine = await lab.start(*programs[0], others=[Program(argv=programs[1])])
+        assert (await machine.wait()).exit_code == 5
+
+    async def test_all_get_signals(self, lab: Lab) -> None:
+        trap = "trap 'echo got it' USR1; echo ready; while :; do sleep 0.02; done"
+        machine = await lab.start("sh", "-c", trap, others=[Program(argv=["sh", "-c", trap])])
+
+        async def log() -> list[str]:
+            return lab.log().read_text().splitlines()
+
+        await eventually(log, lambda lines: lines.count("ready") == 2)
+        machine.signal(signal.SIGUSR1)
+        await eventually(log, lambda lines: lines.count("got it") == 2)
+
+    async def test_each_has_a_terminal(self, lab: Lab) -> None:
+        tell = ["sh", "-c", "test -t 1 && echo a tty; sleep 73"]
+        await lab.start(*tell, tty=True, others=[Program(argv=tell)])
+
+        async def log() -> int:
+            return lab.log().read_text().count("a tty")
+
+        await eventually(log, lambda count: count == 2)
+
+
+class TestContainers:
+    """Machines in a machine: what is theirs, and what they share."""
+
+    async def test_have_files_and_processes_of_their_own(self, lab: Lab) -> None:
+        outer = await lab.start(hollow=True)
+        one, two = [await lab.start("sleep", t, beside=outer) for t in ("74", "75")]
+        await output(one, 'echo one > "$PYTEST_FLYMACHINES_ROOT/tmp/file"')
+        assert (await sh(two, 'cat "$PYTEST_FLYMACHINES_ROOT/tmp/file"')).exit_code
+        assert await commands(one) == ["sleep 74"]
+        assert await commands(two) == ["sleep 75"]
+
+    async def test_share_the_network(self, lab: Lab) -> None:
+        outer = await lab.start(hollow=True)
+        serving = await lab.start(*server("hello", 7009), beside=outer)
+        asking = await lab.start(beside=outer)
+        ask = (
+            'printf "GET / HTTP/1.0\\r\\n\\r\\n" | '
+            'busybox nc "${PYTEST_FLYMACHINES_BIND:-127.0.0.1}" 7009'
+        )
+        answer = await eventually(lambda: sh(asking, ask), lambda o: b"hello" in o.stdout)
+        assert answer.exit_code == 0
+        assert b"hello" in [await fetch(m, 7009) for m in await _connectable(outer, serving)]
+
+    async def test_end_alone_and_with_their_own_exit_code(self, lab: Lab) -> None:
+        outer = await lab.start(hollow=True)
+        ending = await lab.start("sh", "-c", "exit 6", beside=outer)
+        staying = await lab.start(beside=outer)
+        assert (await ending.wait()).exit_code == 6
+        assert await output(staying, "echo here") == "here"
+        await staying.kill()
+        await outer.kill()
+
+    async def test_can_be_suspended_with_their_machine(self, lab: Lab) -> None:
+        outer = await lab.start(hollow=True)
+        loop = "while :; do echo x; sleep 0.01; done"
+        inner = await lab.start("sh", "-c", loop, beside=outer)
+
+        async def ticks() -> int:
+            return len(lab.log("m2").read_text())
+
+        await eventually(ticks, lambda n: n > 4)
+        for machine in (outer, inner):
+            await machine.suspend()
+        before = await ticks()
+        await asyncio.sleep(0.2)
+        assert await ticks() == before
+        for machine in (inner, outer):
+            await machine.resume()
+        await eventually(ticks, lambda n: n > before)
+
+
+async def _connectable(*machines: RunningMachine) -> list[RunningMachine]:
+    """Those of one network on whose port 7009 something is to be found."""
+    found = []
+    for machine in machines:
+        with contextlib.suppress(OSError):
+            (await machine.connect(7009)).close()
+            found.append(machine)
+    return found
 
 
 class TestFiles:

@@ -89,11 +89,11 @@ def forget_capabilities() -> None:
             _checked(-1, "prctl(CAPBSET_DROP)")
 
 
-def join_namespaces(pid: int) -> None:
-    """Enter all namespaces of a process at once; for its pid namespace: our later children."""
+def join_namespaces(pid: int, namespaces: int = MACHINE_NAMESPACES) -> None:
+    """Enter these namespaces of a process at once; for its pid namespace: our later children."""
     process = os.pidfd_open(pid)
     try:
-        _checked(_libc.setns(process, MACHINE_NAMESPACES), f"setns to those of process {pid}")
+        _checked(_libc.setns(process, namespaces), f"setns to those of process {pid}")
     finally:
         os.close(process)
 

@@ -70,8 +70,8 @@ class _Supervisor:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._execs: dict[int, int] = {}
-        self._main = 0
-        self._status = 0
+        self._mains: set[int] = set()
+        self._status: int | None = None
         self._walls: list[int] = []
         self._cgroup = walls.Cgroup()
         self._launch = Launch("/", None, (), None, isolated=False)
@@ -85,7 +85,7 @@ class _Supervisor:
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
 
     def serve(self) -> None:
-        """Until the main process has ended, or the emulator or the spawner is gone."""
+        """Until a main process has ended, or the emulator or the spawner is gone."""
         linux.adopt_orphans()
         poll = select.poll()
         for fd in (self._control.fileno(), self._wakeup.fileno()):
@@ -96,7 +96,7 @@ class _Supervisor:
                 with contextlib.suppress(BlockingIOError):
                     self._wakeup.recv(4096)
                 self._reap()
-                if self._main < 0 or self._told_to_end:
+                if self._status is not None or self._told_to_end:
                     break
             if self._control.fileno() in ready:
                 message, fds = wire.receive(self._control)
@@ -129,35 +129,40 @@ class _Supervisor:
                 case "connect":
                     self._connect(serial, message["addresses"], message["port"])
                 case "signal":
-                    if self._main > 0:
-                        os.kill(self._main, message["number"])
+                    for pid in self._mains:
+                        os.kill(pid, message["number"])
         except (OSError, LookupError, walls.WallsError) as error:
             self._tell({"id": serial, "error": str(error)})
 
     def _start(self, serial: int, message: dict[str, Any], fds: list[int]) -> None:
-        """Build the walls if any, step inside, write files, start the main process.
+        """Build the walls if any, step inside, write files, start the main processes.
 
-        Fields: `cgroup`, `bwrap` (null: no walls), `ids`, `pasta` (or null), `address`, `root`
-        (prefix of guest paths), `files`, `limits`, `listen` (port on loopback, or null), `argv`,
-        `env`, `user`, `tty`.
+        Fields: `cgroup`, `bwrap` (null: no walls), `ids`, `network_of` (a process whose network
+        is to be shared, or null), `pasta` (or null), `address`, `root` (prefix of guest paths),
+        `files`, `limits`, `listen` (port on loopback, or null), `env` (of execs), `tty`, and
+        `programs` with `argv`, `env`, `user` each.
 
         The answer comes with the socket that listens, with the machine's interface to others if
-        it is `linked`, and with the other end of its terminal.
+        it is `linked`, and with the other ends of its terminals.
         """
         passed: list[int] = []
         device: int | None = None
         isolated = message["bwrap"] is not None
         self._cgroup = walls.Cgroup.create(message["cgroup"])
         if isolated:
+            shared = message["network_of"]
+            if shared is not None:
+                linux.join_namespaces(shared, linux.NEW_USER | linux.NEW_NETWORK)
             self._walls = walls.build(message["bwrap"], message["ids"], self._cgroup)
             pasta = message["pasta"]
             if pasta is not None:
                 self._walls.append(outbound.start_pasta(pasta["command"], self._walls[1]))
-            devices = sixpn.open_devices()
-            walls.enter(self._walls[1])
+            devices = sixpn.open_devices() if shared is None else None
+            walls.enter(self._walls[1], own_network=shared is None)
             if pasta is not None:
                 outbound.await_network(self._walls[-1], pasta["blocked"])
-            device = sixpn.connect(message["address"], devices)
+            if shared is None:
+                device = sixpn.connect(message["address"], devices)
         for name, value in message["limits"].items():
             _limit(getattr(resource, name), value)
         root = Path(message["root"])
@@ -171,41 +176,41 @@ class _Supervisor:
             data_bytes=message["data_bytes"],
             isolated=isolated,
         )
-        who = identity(message["user"], root)
+        programs = [(program, identity(program["user"], root)) for program in message["programs"]]
         if message["listen"] is not None:
             listener = socket.create_server(("127.0.0.1", message["listen"]), backlog=128)
             passed.append(listener.detach())
         if device is not None:
             passed.append(device)
-        answer = {"id": serial, "walls": self._walls, "linked": device is not None}
-        env = {"HOME": who.home, **message["env"]}
-        self._start_main(answer, passed, message, fds, who, env)
-
-    def _start_main(
-        self,
-        answer: wire.Message,
-        passed: list[int],
-        message: dict[str, Any],
-        fds: list[int],
-        who: Identity,
-        env: dict[str, str],
-    ) -> None:
-        executed, executed_w = os.pipe()
-        null = os.open("/dev/null", os.O_RDONLY)
-        stdio = (null, fds[0], fds[1])
-        used = [executed_w, null]
-        if message["tty"]:
-            master_fd, slave = os.openpty()
-            passed.append(master_fd)
-            used.append(slave)
-            stdio = (slave, slave, slave)
         try:
-            self._main = launch(message["argv"], env, stdio, self._launch, who, tty=message["tty"])
-            os.close(used.pop(0))
-            os.read(executed, 1)
+            for program, who in programs:
+                passed += self._start_main(program, who, fds, tty=message["tty"])
+            answer = {"id": serial, "walls": self._walls, "linked": device is not None}
             self._tell(answer, passed)
         finally:
-            wire.close_all([executed, *used, *passed])
+            wire.close_all(passed)
+
+    def _start_main(
+        self, program: dict[str, Any], who: Identity, fds: list[int], *, tty: bool
+    ) -> list[int]:
+        """Execute a main process; gives the other end of its terminal, if it has one."""
+        executed, executed_w = os.pipe()
+        null = os.open("/dev/null", os.O_RDONLY)
+        stdio, masters = (null, fds[0], fds[1]), []
+        used = [executed_w, null]
+        if tty:
+            master_fd, slave = os.openpty()
+            masters.append(master_fd)
+            used.append(slave)
+            stdio = (slave, slave, slave)
+        env = {"HOME": who.home, **program["env"]}
+        try:
+            self._mains.add(launch(program["argv"], env, stdio, self._launch, who, tty=tty))
+            os.close(used.pop(0))
+            os.read(executed, 1)
+        finally:
+            wire.close_all([executed, *used])
+        return masters
 
     def _connect(self, serial: int, addresses: list[str], port: int) -> None:
         number = errno.ECONNREFUSED
@@ -227,8 +232,10 @@ class _Supervisor:
                 self._ended(pid, status)
 
     def _ended(self, pid: int, status: int) -> None:
-        if pid == self._main:
-            self._main, self._status = -1, status
+        if pid in self._mains:
+            self._mains.remove(pid)
+            if self._status is None:
+                self._status = status
         elif (serial := self._execs.pop(pid, None)) is not None:
             self._tell({"id": serial, "status": status})
 
@@ -246,7 +253,7 @@ class _Supervisor:
         else:
             kill_children(self._ended)
         oom_kills = self._cgroup.oom_kills()
-        self._tell({"event": "exited", "status": self._status, "oom_kills": oom_kills})
+        self._tell({"event": "exited", "status": self._status or 0, "oom_kills": oom_kills})
 
     def _tell(self, message: wire.Message, fds: list[int] | None = None) -> None:
         with contextlib.suppress(OSError):

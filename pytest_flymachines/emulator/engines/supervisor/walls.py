@@ -124,14 +124,19 @@ def build(bwrap: list[str], ids: dict[str, Any], cgroup: Cgroup) -> list[int]:
     return [pid, first, *children(first)]
 
 
-def enter(first: int) -> None:
+def enter(first: int, *, own_network: bool = True) -> None:
     """Step into the namespaces of the machine's first process.
+
+    Args:
+        first: Its pid.
+        own_network: It has one; else we are in its network already.
 
     Raises:
         WallsError: The kernel refused.
     """
     try:
-        linux.join_namespaces(first)
+        without = 0 if own_network else linux.NEW_NETWORK
+        linux.join_namespaces(first, linux.MACHINE_NAMESPACES & ~without)
         linux.die_with_parent(signal.SIGTERM)  # The kernel forgets it with a change of ids.
         linux.forget_capabilities()
         os.chdir("/")
