@@ -4,9 +4,10 @@
 
 First: the requests to the Machines API, and the seconds until the first test has ended, of runs
 against an emulator that answers so many milliseconds late. Then: so many tiny runs, two at a
-time in one checkout, and what is left of them: processes, temporary directories, lock files,
-machines, and descriptors and memory of the emulator that served them all. Last the same for runs
-in local mode, each with an emulator of its own: there mounts and cgroups could be left, too.
+time in one checkout, each forked from a process that has imported pytest, and what is left of
+them: processes, temporary directories, lock files, machines, and descriptors and memory of the
+emulator that served them all. Last the same for runs, of processes of their own, in local mode,
+each with an emulator of its own: there mounts and cgroups could be left, too.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.e2e.cloud import Cloud, Project, cloud, end, until
+from tests.e2e.forks import alive, forks
 
 BARE = """
 import pathlib, pytest, time
@@ -37,11 +40,20 @@ def test_it(number):
 FIRST = """
 import pathlib, pytest, time
 
+@pytest.fixture(scope="session")
+def sandbox(request):
+    asked = time.time()
+    found = request.getfixturevalue("fly_sandbox")
+    pathlib.Path(f"{asked}-{time.time()}.got").touch()
+    return found
+
 @pytest.mark.parametrize("number", range(32))
-def test_it(fly_sandbox, number):
-    fly_sandbox.exec("true")
+def test_it(sandbox, number):
+    sandbox.exec("true")
     pathlib.Path(f"{time.time()}.first").touch()
 """
+#: Memory is looked at after so many runs.
+EACH = 200
 TINY = "def test_it(fly_sandbox): fly_sandbox.exec('true')\n"
 
 
@@ -55,7 +67,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch)
         with cloud(latency_ms=given.latency) as fly:
-            for workers in map(int, given.workers.split(",")):
+            for workers in map(int, filter(None, given.workers.split(","))):
                 cost(fly, workers, path / str(workers))
         if given.runs:
             with cloud() as fly:
@@ -65,17 +77,31 @@ def main() -> None:
 
 
 def cost(fly: Cloud, workers: int, path: Path) -> None:
-    """Print the requests of one run, and its time to the first test."""
+    """Print the requests of one run, its time to the first test, and what of it is the plugin's."""
     bare_s = first_test_s(Project(path / "bare", BARE), workers, {})
     fly.forget_requests()
     first_s = first_test_s(Project(path / "sandbox", FIRST), workers, fly.environment)
     requests = fly.requests()
     kinds = Counter(request.kind for request in requests)
+    launch_s, attach_s = waited_s(path / "sandbox")
     print(
         f"{workers:3} worker(s): {len(requests)} requests, first test after {first_s:.1f} s; "
         f"without sandbox after {bare_s:.1f} s, so a sandbox takes {first_s - bare_s:.1f} s"
     )
     print(f"    {dict(sorted(kinds.items()))}")
+    others = f", the {len(attach_s)} others in {median(attach_s):.2f} s more" if attach_s else ""
+    print(f"    the worker that asks first has its sandbox {launch_s:.2f} s later{others}")
+
+
+def waited_s(path: Path) -> tuple[float, list[float]]:
+    """Seconds from the first question for a sandbox to its answer, and what each other one took.
+
+    Those who ask while the launch is under way wait for its end, which is not counted again.
+    """
+    times = [tuple(map(float, found.stem.split("-"))) for found in path.glob("*.got")]
+    asked, launched = min(time[0] for time in times), min(time[1] for time in times)
+    others = sorted(time for time in times if time[1] != launched)
+    return launched - asked, [got - max(asked, launched) for asked, got in others]
 
 
 def first_test_s(project: Project, workers: int, env: dict[str, str]) -> float:
@@ -93,22 +119,32 @@ def remains(fly: Cloud | None, runs: int, path: Path) -> None:
     home = path / "home"
     home.mkdir()
     where = {"HOME": str(home), **(fly.environment if fly else {})}
+    with forks() as from_:
 
-    def one(_: int) -> None:
-        ended = project.run("-q", env=where, mode="live" if fly else "local")
-        assert ended.code == 0, ended.output
+        def one(number: int) -> None:
+            if fly is None:
+                ended = project.run("-q", env=where, mode="local")
+                assert ended.code == 0, ended.output
+                return
+            output = path / f"output{number % 50}"
+            arguments, environment = project.arguments("-q"), project.environment(where)
+            group = from_.start(arguments, path, environment, output.name)
+            assert until(lambda: not alive(group), 120, every_s=0.02), output.read_text()
+            assert "1 passed" in output.read_text(), output.read_text()
 
-    one(0)
-    before, began = left(fly, path), time.monotonic()
-    with ThreadPoolExecutor(2) as two_at_once:
-        list(two_at_once.map(one, range(runs)))
+        one(0)
+        before, began = left(fly, path), time.monotonic()
+        print(f"{'live' if fly else 'local'}, after 1 run: {before}{memory(fly)}")
+        for done in range(0, runs, EACH):
+            numbers = range(done, min(done + EACH, runs))
+            with ThreadPoolExecutor(2) as two_at_once:
+                list(two_at_once.map(one, numbers))
+            if fly:
+                print(f"    after {numbers.stop + 1} runs:{memory(fly)}", flush=True)
     each = (time.monotonic() - began) / runs
     until(lambda: left(fly, path) == before, 20)  # other runs on this computer may be ending
     after = left(fly, path)
-    print(f"{'live' if fly else 'local'}, after 1 run: {before}")
     print(f"    after {runs + 1} runs: {after} ({each:.2f} s a run)")
-    if fly:
-        print(f"    the emulator's resident memory: {memory_mb(fly):.0f} MB")
     assert after == before, "something accumulates"
 
 
@@ -156,9 +192,12 @@ def environments() -> Iterator[bytes]:
             yield path.read_bytes()
 
 
-def memory_mb(fly: Cloud) -> float:
+def memory(fly: Cloud | None) -> str:
+    """The emulator's resident memory, for printing."""
+    if fly is None:
+        return ""
     fields = Path(f"/proc/{fly.emulator.pid}/statm").read_text().split()
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return f" emulator's resident memory {int(fields[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6:.0f} MB"
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pytest_flymachines.emulator.engines.base import (
 )
 from pytest_flymachines.emulator.faults import Faults
 from pytest_flymachines.emulator.lifecycle import Life
-from pytest_flymachines.emulator.model import Machine, Volume
+from pytest_flymachines.emulator.model import Machine, Volume, share_files
 from pytest_flymachines.emulator.proxy.inside import Inside
 from pytest_flymachines.emulator.schedule import Schedules
 from pytest_flymachines.emulator.store import Store
@@ -213,6 +213,7 @@ class Flyd:
             self.store.put(volume)
         self.changed(machine)
         dead = [life.machine for life in self.lives.values() if life.machine.destroyed_ms]
+        share_files(dead)
         for old in sorted(dead, key=lambda machine: machine.destroyed_ms)[:-MAX_DESTROYED]:
             self.forget(old)
 

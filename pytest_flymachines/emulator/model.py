@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec import Struct, field
@@ -22,6 +23,7 @@ __all__ = [
     "Transition",
     "Version",
     "Volume",
+    "share_files",
 ]
 
 
@@ -157,6 +159,16 @@ class Machine(Struct, kw_only=True):
         if launch:
             self.events.append(launch)
         return event
+
+
+def share_files(machines: Iterable[Machine]) -> None:
+    """Keep equal contents of these machines' files once; the same program may be in all of them."""
+    known: dict[str, str] = {}
+    for machine in machines:
+        for config in (machine.config, *(version.user_config for version in machine.versions)):
+            for file in config.files or ():
+                if file.raw_value:
+                    file.raw_value = known.setdefault(file.raw_value, file.raw_value)
 
 
 class Snapshot(Struct):

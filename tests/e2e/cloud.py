@@ -204,10 +204,10 @@ def end(process: subprocess.Popen[str], timeout_s: float = 120) -> Ended:
     return Ended(process.returncode, output)
 
 
-def until(condition: Callable[[], Any], seconds: float) -> bool:
+def until(condition: Callable[[], Any], seconds: float, *, every_s: float = 0.1) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.1)
+        time.sleep(every_s)
     return True

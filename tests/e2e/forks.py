@@ -18,7 +18,7 @@ import pytest_flymachines.controller, pytest_flymachines.run, pytest_flymachines
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
 for line in sys.stdin:
-    args, directory, environment = json.loads(line)
+    args, directory, environment, into = json.loads(line)
     if os.fork():
         continue
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -27,7 +27,7 @@ for line in sys.stdin:
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
-    output = os.open("output", os.O_CREAT | os.O_WRONLY, 0o600)
+    output = os.open(into, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
     for number, to in enumerate((os.open(os.devnull, os.O_RDONLY), output, output)):
         os.dup2(to, number)
     try:
@@ -45,12 +45,14 @@ class Forks:
         self._process = process
         self._lock = Lock()
 
-    def start(self, args: Sequence[str], directory: Path, env: Mapping[str, str]) -> int:
-        """The process id of a run with these arguments; it writes to `output` there."""
+    def start(
+        self, args: Sequence[str], directory: Path, env: Mapping[str, str], output: str = "output"
+    ) -> int:
+        """The process id of a run with these arguments; it writes to the file `output` there."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with self._lock:
-            told = json.dumps([args, str(directory), dict(env)])
+            told = json.dumps([args, str(directory), dict(env), output])
             print(told, file=self._process.stdin, flush=True)
             return int(self._process.stdout.readline())
 
