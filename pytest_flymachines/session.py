@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import socket
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+from filelock import FileLock
 from msgspec import structs
 
 from pytest_flymachines.errors import SettingsError
@@ -154,16 +157,25 @@ class Session:
     def run(self) -> Run:
         """This process's run; made when a test first asks for it."""
         if self._run is None:
-            self._run = self._make_run()
+            info = self._info()
+            if info is not None and info.emulator is not None and self._is_elsewhere:
+                _check_reachable(info.emulator)
+            with self._turn_to_import(info):
+                from pytest_flymachines.run import build
+
+                self._run = build(self._settings, info, self._worker_name(), self.recorder)
         return self._run
 
-    def _make_run(self) -> Run:
-        from pytest_flymachines.run import build
+    def _turn_to_import(self, info: RunInfo | None) -> AbstractContextManager[object]:
+        """Where workers outnumber the cpus, let some import first, so that a launch begins early.
 
-        info = self._info()
-        if info is not None and info.emulator is not None and self._is_elsewhere:
-            _check_reachable(info.emulator)
-        return build(self._settings, info, self._worker_name(), self.recorder)
+        They ask for their sandbox all at once, and what that needs takes long to import.
+        """
+        number = self._worker_name().removeprefix("gw")
+        if info is None or self._is_elsewhere or not number.isdecimal():
+            return nullcontext()
+        turn = int(number) % max(1, (os.cpu_count() or 1) - 1)
+        return FileLock(Path(info.directory) / f"import-{turn}.lock")
 
     @property
     def recorder(self) -> Recorder:
