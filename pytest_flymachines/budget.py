@@ -29,9 +29,9 @@ def check_budget(
     hourly = spec_hourly_usd(spec)
     if hourly is None:
         raise SettingsError(
-            f"--fly-budget={budget_usd:g}: the price of {spec.cpu_kind}-{spec.cpus}x is not known "
-            f"to this version ({SOURCE}), so it cannot be held; leave the budget out or ask for "
-            "shared-1x"
+            f"--fly-budget={budget_usd:g}: the price of {spec.cpu_kind}-{spec.cpus}x in "
+            f"{','.join(spec.regions)} is not known to this version ({SOURCE}), so it cannot be "
+            "held; leave the budget out, or ask for a size and regions of that page"
         )
     there = [intent.hourly_usd or 0.0 for intent in noted if not intent.over]
     estimate = (hourly + sum(there)) * ttl_s / 3600

@@ -384,7 +384,7 @@ def _intent(
         machine_id=machine.id if machine else "",
         volume_id=volume_id,
         adopted=adopted,
-        hourly_usd=spec_hourly_usd(spec),
+        hourly_usd=spec_hourly_usd(spec, [machine.region] if machine else ()),
         began=time.time() if machine else 0.0,
     )
 

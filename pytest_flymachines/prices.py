@@ -1,37 +1,69 @@
-"""What a machine costs, by the prices that are known; where one is not, that is said.
+"""What a machine costs, by Fly's prices; where one is not known, that is said.
 
-Source: https://fly.io/docs/about/pricing/, as read on 2026-06-07 (started machines, cheapest
-region) and 2026-08-05 (extra memory, volumes). Prices differ by region, some are higher.
+Source: the table and the rates per second of https://fly.io/docs/about/pricing/, as read on
+2026-10-09; it counts 30 days as a month.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from pytest_flymachines.api import Machine
 from pytest_flymachines.spec import SandboxSpec
 
 __all__ = ["SOURCE", "describe_cost", "hourly_usd", "spec_hourly_usd"]
 
-SOURCE = "https://fly.io/docs/about/pricing/ (2026-08-05)"
-_HOURS_PER_MONTH = 30 * 24
-# (cpu kind, cpus): USD a month and the memory that it includes
-_PRESETS_USD = {("shared", 1): (2.02, 256)}
-_EXTRA_GB_MONTH_USD = 5.0
+SOURCE = "https://fly.io/docs/about/pricing/ (2026-10-09)"
+_PRESETS = {"shared": (1, 2, 4, 6, 8), "performance": (1, 2, 4, 6, 8, 10, 12, 14, 16)}
+# USD for each second of a cpu, and the memory that comes with it, in Ashburn (iad)
+_CPU_USD = {"shared": 0.0000008465, "performance": 0.000012732}
+_INCLUDED_MB = {"shared": 256, "performance": 2048}
+_MORE_GB_USD = 0.000002316
+# how many times as much cpus and memory cost elsewhere
+_MARKUPS = {
+    "ams": 1.038461538,
+    "arn": 1.038461538,
+    "cdg": 1.134615385,
+    "dfw": 1.25,
+    "ewr": 1.0,
+    "fra": 1.153846154,
+    "gru": 1.615384615,
+    "iad": 1.0,
+    "jnb": 1.302884615,
+    "lax": 1.199519231,
+    "lhr": 1.134615385,
+    "nrt": 1.307692308,
+    "ord": 1.25,
+    "sin": 1.269230769,
+    "sjc": 1.192307692,
+    "syd": 1.269230769,
+    "yyz": 1.115384615,
+}
 _VOLUME_GB_MONTH_USD = 0.15
+_HOURS_PER_MONTH = 30 * 24
 
 
-def hourly_usd(cpu_kind: str, cpus: int, memory_mb: int, volume_gb: int = 0) -> float | None:
+def hourly_usd(
+    cpu_kind: str, cpus: int, memory_mb: int, *, region: str, volume_gb: int = 0
+) -> float | None:
     """USD for an hour of a started machine with its volume; None where no price is known."""
-    preset = _PRESETS_USD.get((cpu_kind, cpus))
-    if preset is None:
+    if cpus not in _PRESETS.get(cpu_kind, ()) or region not in _MARKUPS:
         return None
-    month, included_mb = preset
-    month += max(0, memory_mb - included_mb) / 1024 * _EXTRA_GB_MONTH_USD
-    return (month + volume_gb * _VOLUME_GB_MONTH_USD) / _HOURS_PER_MONTH
+    more_gb = max(0, memory_mb - cpus * _INCLUDED_MB[cpu_kind]) / 1024
+    second = (cpus * _CPU_USD[cpu_kind] + more_gb * _MORE_GB_USD) * _MARKUPS[region]
+    return second * 3600 + volume_gb * _VOLUME_GB_MONTH_USD / _HOURS_PER_MONTH
 
 
-def spec_hourly_usd(spec: SandboxSpec) -> float | None:
-    """The same for a spec."""
-    return hourly_usd(spec.cpu_kind, spec.cpus, spec.memory_mb, spec.volume_gb)
+def spec_hourly_usd(spec: SandboxSpec, regions: Iterable[str] = ()) -> float | None:
+    """The same for a spec, in the dearest of these regions, or of its own."""
+    prices = [
+        hourly_usd(
+            spec.cpu_kind, spec.cpus, spec.memory_mb, region=region, volume_gb=spec.volume_gb
+        )
+        for region in regions or spec.regions
+    ]
+    known = [price for price in prices if price is not None]
+    return max(known) if len(known) == len(prices) else None
 
 
 def describe_cost(machine: Machine, seconds: float) -> str:
@@ -39,7 +71,8 @@ def describe_cost(machine: Machine, seconds: float) -> str:
     guest = (machine.config or {}).get("guest")
     if not guest:
         return "unknown"
-    hourly = hourly_usd(guest.get("cpu_kind"), guest.get("cpus"), guest.get("memory_mb", 0))
+    kind, cpus = guest.get("cpu_kind"), guest.get("cpus")
+    hourly = hourly_usd(kind, cpus, guest.get("memory_mb", 0), region=machine.region)
     if hourly is None:
-        return f"unknown ({guest.get('cpu_kind')}-{guest.get('cpus')}x)"
+        return f"unknown ({kind}-{cpus}x in {machine.region})"
     return f"about ${hourly * seconds / 3600:.4f}"

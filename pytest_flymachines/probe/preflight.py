@@ -26,6 +26,8 @@ __all__ = ["Cost", "Place", "look", "loopback"]
 MACHINES = 45
 MINUTES = 1.5
 AT_ONCE = 12
+#: Where Fly may place them, machines cost the most here.
+DEAREST = "gru"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Cost:
 def cost() -> Cost:
     """The estimate."""
     guest = (str(GUEST["cpu_kind"]), int(str(GUEST["cpus"])), int(str(GUEST["memory_mb"])))
-    hourly = hourly_usd(*guest) or 0.0
+    hourly = hourly_usd(*guest, region=DEAREST) or 0.0
     usual = MACHINES * MINUTES / 60 * hourly
     return Cost(usual, usual + AT_ONCE * TTL_S / 3600 * hourly)
 
