@@ -112,6 +112,22 @@ def test_place_in_the_network_follows_the_machine(web: App, client: Machine) -> 
     fetched(client, url)
 
 
+@shows(
+    "6PN", "a suspended machine is out of reach, and has no name; resume brings both back", "ours"
+)
+def test_suspended_machine_is_out_of_reach(web: App, client: Machine) -> None:
+    server = web.create(*HTTP, "::", "8080")
+    url = f"http://[{server.get()['private_ip']}]:8080/profile"
+    fetched(client, url)
+    server.post("suspend")
+    server.wait("suspended")
+    assert "No route to host" in fetch(client, url)["stderr"]
+    assert resolved(client, f"{server.id}.vm.{web.name}.internal") == set()
+    server.post("start")
+    server.wait("started")
+    assert fetch(client, url)["stdout"] == "200\n"
+
+
 @shows("6PN", "the Machines API is at `http://_api.internal:4280`, with a token as outside", "docs")
 def test_api_inside(fly: Fly, web: App, client: Machine) -> None:
     url = f"http://_api.internal:4280{client.path}"

@@ -27,7 +27,7 @@ from pytest_flymachines.emulator.engines.bwrap import IdMaps, bwrap_options, fin
 from pytest_flymachines.emulator.engines.host_python import HostPython, find_python
 from pytest_flymachines.emulator.engines.layers import SystemTree, survey
 from pytest_flymachines.emulator.engines.pasta import NAMESERVER, find_pasta, pasta_field
-from pytest_flymachines.emulator.engines.sixpn import PrivateNetwork
+from pytest_flymachines.emulator.engines.sixpn import Place, PrivateNetwork
 from pytest_flymachines.emulator.engines.spawner import Spawner
 from pytest_flymachines.emulator.engines.supervised import (
     SupervisedMachine,
@@ -172,9 +172,14 @@ class BubblewrapEngine:
             await proxy.serve(listener)
             running.when_ended(proxy.close)
         if interface is not None:
-            address, network = machine.private_ip, machine.network
-            running.when_ended(lambda: private_network.leave(address, network))
-            await private_network.join(address, network, interface)
+            running.place = Place(
+                private_network,
+                address=machine.private_ip,
+                name=machine.network,
+                interface=interface,
+            )
+            running.when_ended(running.place.leave)
+            await running.place.take()
         return running
 
     async def discard(self, directory: Path) -> None:
@@ -276,7 +281,25 @@ class BubblewrapEngine:
 
 
 class BubblewrapMachine(SupervisedMachine):
-    """A machine of the bubblewrap engine."""
+    """A machine of the bubblewrap engine.
+
+    Attributes:
+        place: In the private network, if it has one.
+    """
+
+    place: Place | None = None
+
+    async def suspend(self) -> None:
+        """As in `RunningMachine.suspend`; its kernel would still take connections for it."""
+        await super().suspend()
+        if self.place is not None:
+            self.place.give_up()
+
+    async def resume(self) -> None:
+        """As in `RunningMachine.resume`."""
+        await super().resume()
+        if self.place is not None:
+            await self.place.take()
 
     @property
     def first_process(self) -> int:

@@ -400,7 +400,8 @@ def _split(image: str) -> tuple[str, str]:
 async def _refuses(machine: DockerMachine) -> bool:
     """Whether connections get as far as the container, in which nothing listens."""
     try:
-        async with asyncio.timeout(3):
+        # A new bridge uses its IPv6 address only once it is sure that nobody else has it: 2 s.
+        async with asyncio.timeout(15):
             (await machine.connect(9)).close()
     except ConnectionRefusedError:
         return True

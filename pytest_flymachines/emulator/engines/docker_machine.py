@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ from pytest_flymachines.emulator.engines.base import (
 from pytest_flymachines.emulator.engines.docker_program import DockerProgram, close
 from pytest_flymachines.emulator.engines.output import LIMIT_BYTES
 from pytest_flymachines.emulator.engines.processes import describe
+from pytest_flymachines.emulator.engines.supervisor.tail import Tail, open_log
 
 __all__ = ["DockerMachine", "unexecutable"]
 
@@ -242,9 +244,12 @@ class DockerMachine:
         return True
 
     def _copy_output(self, stream: Any, loop: asyncio.AbstractEventLoop) -> None:
-        with self._config.log.open("ab", buffering=0) as log, contextlib.suppress(OSError):
+        log = open_log(self._config.log)
+        with contextlib.suppress(OSError):
+            tail = Tail(log)
             for piece in stream:
-                log.write(piece)
+                tail.write(piece)
+        os.close(log)
         close(stream)
         status = self._final_status()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,7 @@ from docker.errors import APIError, DockerException
 from docker.utils.socket import frames_iter
 
 from pytest_flymachines.emulator.engines.base import Program
+from pytest_flymachines.emulator.engines.supervisor.tail import Tail, open_log
 
 __all__ = ["DockerProgram", "close"]
 
@@ -57,7 +59,9 @@ class DockerProgram:
     def follow(self) -> int:
         """Copy its output to the log until it has ended; its exit code."""
         head = b""
-        with self._log.open("ab", buffering=0) as log, contextlib.suppress(OSError):
+        fd = open_log(self._log)
+        log = Tail(fd)
+        with contextlib.suppress(OSError):
             for _, piece in frames_iter(self._stream, tty=self._tty):
                 if self._known.is_set():
                     log.write(piece)
@@ -70,8 +74,8 @@ class DockerProgram:
                     log.write(rest)
         if not self._known.is_set():  # The daemon's text about a shell that is not there.
             self._known.set()
-            with self._log.open("ab") as log:
-                log.write(head)
+            log.write(head)
+        os.close(fd)
         close(self._stream)
         try:
             code = self._api.exec_inspect(self._id)["ExitCode"]

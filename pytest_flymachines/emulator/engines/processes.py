@@ -18,7 +18,9 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _LISTEN = "0A"
 
 
-def list_processes(supervisor: int, *, hidden: Iterable[int] = ()) -> list[GuestProcess]:
+def list_processes(
+    supervisor: int, *, hidden: Iterable[int] = (), walled: bool = False
+) -> list[GuestProcess]:
     """The processes below a supervisor, with the pids that they have in the machine.
 
     Times are in milliseconds: `stime` of the kernel for it, `rtime` since it started, `cpu`
@@ -27,11 +29,24 @@ def list_processes(supervisor: int, *, hidden: Iterable[int] = ()) -> list[Guest
     Args:
         supervisor: Its pid.
         hidden: What belongs to the walls and not to the machine.
+        walled: The machine has a pid namespace: what is outside belongs to the walls too.
     """
     listeners: dict[str, dict[str, tuple[str, str]]] = {}
     pids = set(descendants(supervisor)) - set(hidden)
+    if walled:
+        outside = _namespaces(supervisor)
+        pids = {pid for pid in pids if _namespaces(pid) > outside}
     described = (describe(Path("/proc", str(pid)), listeners) for pid in pids)
     return sorted(filter(None, described), key=lambda process: process.pid)
+
+
+def _namespaces(pid: int) -> int:
+    """How many pid namespaces deep a process is; 0 if it is gone."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                return len(line.split()) - 1
+    return 0
 
 
 def resident_bytes(supervisor: int) -> int:

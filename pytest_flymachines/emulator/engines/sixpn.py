@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -10,15 +11,51 @@ from collections.abc import Callable, Sequence
 from pytest_flymachines.emulator.engines.base import GATEWAY, Door, EngineError
 from pytest_flymachines.emulator.engines.peer import Peer
 from pytest_flymachines.emulator.engines.spawner import Spawner
+from pytest_flymachines.emulator.engines.supervisor import wire
 
-__all__ = ["PrivateNetwork"]
+__all__ = ["Place", "PrivateNetwork"]
 
 
 _DNS_PORT = 53
+_RETRY_S = 0.5
+
+
+class Place:
+    """A machine's place in the network.
+
+    Args:
+        network: The whole.
+        address: The machine's 6PN address.
+        name: Of its own network: whoever names the same one can reach it.
+        interface: Descriptor of its interface; closed by `leave`.
+    """
+
+    def __init__(self, network: PrivateNetwork, *, address: str, name: str, interface: int) -> None:
+        self.address = address
+        self.name = name
+        self.interface = interface
+        self._network = network
+
+    async def take(self) -> None:
+        """Be reached, and reach others, from now on; nothing after `leave`."""
+        if self.interface >= 0:
+            await self._network.join(self)
+
+    def give_up(self) -> None:
+        """Be out of reach, as a machine that does not run is."""
+        self._network.part(self)
+
+    def leave(self) -> None:
+        """Give it up for good."""
+        self.give_up()
+        os.close(self.interface)
+        self.interface = -1
 
 
 class PrivateNetwork:
     """A switch that hands packets on between machines, and the gateway among them.
+
+    A switch that was killed is replaced: the interfaces are held here too, so they outlive it.
 
     Attributes:
         why_not: Why there is none; empty once it works.
@@ -29,6 +66,10 @@ class PrivateNetwork:
         self.why_not = "it was not opened"
         self.resolves = False
         self._peer: Peer | None = None
+        self._lost = asyncio.Event()
+        self._mending: asyncio.Task[None] | None = None
+        self._places: set[Place] = set()
+        self._doors: Sequence[Door] = ()
         self._closers: list[Callable[[], None]] = []
 
     async def open(self, spawner: Spawner) -> None:
@@ -37,13 +78,13 @@ class PrivateNetwork:
         Args:
             spawner: Forks the switch.
         """
-        self._peer = Peer(await spawner.switch(), lambda _: None)
         try:
-            await self._peer.request("open", address=GATEWAY)
+            await self._start(spawner)
         except EngineError as error:
             self.why_not = str(error)
         else:
             self.why_not = ""
+            self._mending = asyncio.ensure_future(self._mend(spawner))
 
     async def serve(self, doors: Sequence[Door]) -> None:
         """Serve at `GATEWAY` from now on.
@@ -51,39 +92,68 @@ class PrivateNetwork:
         Raises:
             EngineError: The switch is gone.
         """
-        if self._peer is None or self.why_not:
+        if self.why_not:
             return
-        for door in doors:
+        self._doors = doors
+        self.resolves = any(door.port == _DNS_PORT for door in doors)
+        await self._open_doors()
+
+    async def join(self, place: Place) -> None:
+        """Connect a machine to those of its network, and to the gateway."""
+        self._places.add(place)
+        with contextlib.suppress(EngineError):  # Without a switch: the next one is told.
+            await self._tell_of(place)
+
+    def part(self, place: Place) -> None:
+        """Disconnect a machine."""
+        self._places.discard(place)
+        if self._peer is not None:
+            self._peer.tell("leave", address=place.address, network=place.name)
+
+    def close(self) -> None:
+        """End the gateway and the switch."""
+        if self._mending is not None:
+            self._mending.cancel()
+        self._close_doors()
+        if self._peer is not None:
+            self._peer.close()
+
+    async def _start(self, spawner: Spawner) -> None:
+        self._peer = Peer(await spawner.switch(), self._on_event)
+        await self._peer.request("open", address=GATEWAY)
+
+    def _on_event(self, message: wire.Message) -> None:
+        if message is wire.CLOSED:
+            self._lost.set()
+
+    async def _mend(self, spawner: Spawner) -> None:
+        while True:
+            await self._lost.wait()
+            self._lost.clear()
+            try:
+                await self._start(spawner)
+                await self._open_doors()
+                for place in list(self._places):
+                    await self._tell_of(place)
+            except (EngineError, OSError):
+                await asyncio.sleep(_RETRY_S)
+                self._lost.set()
+
+    async def _open_doors(self) -> None:
+        self._close_doors()
+        for door in self._doors:
+            assert self._peer is not None
             _, fds = await self._peer.request(
                 "door", kind=door.kind, address=GATEWAY, port=door.port
             )
             self._closers.append(door.serve(socket.socket(fileno=fds.pop())))
-        self.resolves = any(door.port == _DNS_PORT for door in doors)
 
-    async def join(self, address: str, network: str, interface: int) -> None:
-        """Connect a machine to those of its network, and to the gateway.
-
-        Args:
-            address: Its 6PN address.
-            network: Whoever names the same one can reach it.
-            interface: Descriptor of its interface; closed here.
-        """
-        try:
-            with contextlib.suppress(EngineError):  # A machine can do without.
-                if self._peer is not None:
-                    await self._peer.request("join", [interface], address=address, network=network)
-        finally:
-            os.close(interface)
-
-    def leave(self, address: str, network: str) -> None:
-        """Disconnect a machine that has ended."""
-        if self._peer is not None:
-            self._peer.tell("leave", address=address, network=network)
-
-    def close(self) -> None:
-        """End the gateway and the switch."""
+    def _close_doors(self) -> None:
         for close in self._closers:
             close()
         self._closers.clear()
-        if self._peer is not None:
-            self._peer.close()
+
+    async def _tell_of(self, place: Place) -> None:
+        if self._peer is not None and place in self._places:
+            fields = {"address": place.address, "network": place.name}
+            await self._peer.request("join", [place.interface], **fields)

@@ -30,6 +30,7 @@ from pytest_flymachines.emulator.engines.peer import Peer
 from pytest_flymachines.emulator.engines.processes import list_processes, resident_bytes
 from pytest_flymachines.emulator.engines.spawner import Spawner
 from pytest_flymachines.emulator.engines.supervisor import wire
+from pytest_flymachines.emulator.engines.supervisor.tail import Tail, open_log
 
 __all__ = ["SupervisedMachine", "files_field", "programs_field", "remove_tree"]
 
@@ -81,11 +82,11 @@ class SupervisedMachine:
         self._ended = asyncio.ensure_future(self._wait())
         self._stopped = StoppedTree(self._pid)
         config = self.config
-        log = os.open(config.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        log = open_log(config.log)
         try:
             answer, fds = await self._peer.request(
                 "start",
-                [log, log],
+                [log],
                 cgroup=self.groups.plan(config.memory_mb, made=self._within),
                 data_bytes=None if self.groups.limits else config.memory_mb * 2**20,
                 tty=config.tty,
@@ -185,7 +186,9 @@ class SupervisedMachine:
 
     async def processes(self) -> list[GuestProcess]:
         """As in `RunningMachine.processes`."""
-        return await asyncio.to_thread(list_processes, self._pid, hidden=self._walls)
+        return await asyncio.to_thread(
+            list_processes, self._pid, hidden=self._walls, walled=bool(self._walls)
+        )
 
     async def _wait(self) -> ExitStatus:
         status = await self._status
@@ -237,6 +240,8 @@ class SupervisedMachine:
     def _copy_terminal(self, master: int) -> None:
         loop = asyncio.get_running_loop()
         os.set_blocking(master, False)
+        log = open_log(self.config.log)
+        tail = Tail(log)
 
         def on_readable() -> None:
             try:
@@ -246,11 +251,11 @@ class SupervisedMachine:
             except OSError:  # EIO: the last holder of the other end has closed it.
                 piece = b""
             if piece:
-                with self.config.log.open("ab") as file:
-                    file.write(piece)
+                tail.write(piece)
             else:
                 loop.remove_reader(master)
                 os.close(master)
+                os.close(log)
 
         loop.add_reader(master, on_readable)
 

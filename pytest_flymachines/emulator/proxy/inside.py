@@ -52,7 +52,7 @@ class Inside:
         def serve(listening: socket.socket) -> Callable[[], None]:
             listener = Listener(self._serve, listening)
             self._listeners.add(listener)
-            return lambda: None  # ended by `close`
+            return listener.stop  # its connections are ended by `close`
 
         return Door("tcp", API_PORT, serve)
 

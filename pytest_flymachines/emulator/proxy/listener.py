@@ -60,12 +60,16 @@ class Listener:
         """The same as `host:port`."""
         return "{}:{}".format(*self.where)
 
-    async def close(self) -> None:
-        """Stop listening, at once, and end every connection."""
+    def stop(self) -> None:
+        """Stop listening; connections go on."""
         if not self._closed:
             self._closed = True
             self._loop.remove_reader(self._socket)
             self._socket.close()
+
+    async def close(self) -> None:
+        """Stop listening, at once, and end every connection."""
+        self.stop()
         # A task that never took its first step would leave its connection open.
         await asyncio.sleep(0)
         for task in self._tasks:

@@ -16,6 +16,7 @@ from pytest_flymachines.emulator.engines.base import (
     Program,
     RunningMachine,
 )
+from pytest_flymachines.emulator.engines.supervisor.tail import KEPT_BYTES, PIECE_BYTES
 from tests.emulator.engines.lab import Lab, eventually, fetch, output, sh
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -71,6 +72,28 @@ class TestMainProcess:
         lab.log().write_text("before\n")
         await (await lab.start("echo", "after")).wait()
         assert lab.log().read_text() == "before\nafter\n"
+
+    async def test_log_keeps_the_end_of_however_much(self, lab: Lab) -> None:
+        amount = "200000000" if lab.tells_signals else "20000000"  # containers take their time
+        script = f"echo begun; head -c {amount} /dev/zero | tr '\\0' x; echo; echo the end"
+        most = 0
+
+        async def look() -> None:
+            nonlocal most
+            while True:
+                with contextlib.suppress(FileNotFoundError):
+                    most = max(most, lab.log().stat().st_size)
+                await asyncio.sleep(0.005)
+
+        looking = asyncio.ensure_future(look())
+        machine = await lab.start("sh", "-c", script)
+        status = await machine.wait()
+        looking.cancel()
+        assert status.exit_code == 0
+        assert KEPT_BYTES <= lab.log().stat().st_size <= most <= 2 * KEPT_BYTES + PIECE_BYTES
+        text = lab.log().read_bytes()
+        assert text.endswith(b"xxx\nthe end\n")
+        assert b"begun" not in text
 
     async def test_signal_that_kills_it_is_told_from_an_exit_code(self, lab: Lab) -> None:
         machine = await lab.start("sh", "-c", "kill -SEGV $$; sleep 60")
@@ -386,9 +409,14 @@ class TestSuspend:
 
         await eventually(ticks, lambda n: n > 4)
         await machine.suspend()
+
+        async def grown() -> int:  # what it wrote before it was frozen may be on its way
+            before = await ticks()
+            await asyncio.sleep(0.3)
+            return await ticks() - before
+
+        await eventually(grown, lambda n: n == 0)
         before = await ticks()
-        await asyncio.sleep(0.3)
-        assert await ticks() == before
         await machine.resume()
         await eventually(ticks, lambda n: n > before)
         count = await output(machine, f"wc -l < {file}")

@@ -11,6 +11,8 @@ import pytest
 from pytest_flymachines.emulator.engines import bubblewrap
 from pytest_flymachines.emulator.engines.egress import Policy
 from pytest_flymachines.emulator.engines.pasta import NAMESERVER, _own, find_pasta
+from pytest_flymachines.emulator.engines.processes import list_processes
+from pytest_flymachines.emulator.engines.supervised import SupervisedMachine
 from tests.emulator.engines.lab import output, sh
 from tests.emulator.engines.test_egress import lab_with
 
@@ -50,6 +52,19 @@ async def test_addresses_of_this_computer_are_unreachable(
             assert b"No route to host" in outcome.stderr
         removal = await sh(machine, "ip route del unreachable 10.0.0.0/8")
         assert removal.exit_code != 0
+
+
+@needs_pasta
+async def test_pasta_and_what_it_forks_are_no_processes_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lab_with("public", tmp_path, monkeypatch) as lab:
+        machine = await lab.start("sleep", "7030")
+        assert isinstance(machine, SupervisedMachine)
+        assert "--config-net" in str(list_processes(machine._pid))
+        inside = [process.command for process in list_processes(machine._pid, walled=True)]
+        assert "--config-net" not in str(inside)
+        assert [process.command for process in await machine.processes()] == ["sleep 7030"]
 
 
 @needs_pasta

@@ -13,8 +13,9 @@ import pytest
 
 from pytest_flymachines.emulator.engines.base import GATEWAY, Door, RunningMachine
 from pytest_flymachines.emulator.engines.bubblewrap import BubblewrapEngine
+from pytest_flymachines.emulator.engines.supervised import SupervisedMachine
 from pytest_flymachines.emulator.engines.supervisor import switch
-from pytest_flymachines.emulator.engines.supervisor.tree import descendants
+from pytest_flymachines.emulator.engines.supervisor.tree import children, descendants
 from tests.emulator.engines.lab import Lab, eventually, output, sh
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -142,16 +143,54 @@ async def test_gateway_is_nowhere_near_this_computers_network(tmp_path: Path) ->
 
 
 @needs_tunnels
-async def test_death_of_the_switch_leaves_machines_alone(tmp_path: Path) -> None:
+async def test_switch_that_dies_is_replaced(tmp_path: Path) -> None:
+    """Machines keep their interfaces and find each other and the gateway again."""
+    greetings = 0
+
+    def serve(sock: socket.socket) -> Callable[[], None]:
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+
+        def greet() -> None:
+            nonlocal greetings
+            greetings += 1
+            sock.accept()[0].close()
+
+        loop.add_reader(sock, greet)
+
+        def close() -> None:
+            loop.remove_reader(sock)
+            sock.close()
+
+        return close
+
     lab = Lab(BubblewrapEngine(tmp_path / "engine"), tmp_path / "engine", tmp_path)
     before = set(descendants(os.getpid()))
-    await lab.engine.admit([])
-    _, the_switch = (pid for pid in descendants(os.getpid()) if pid not in before)
-    machine = await lab.start()
-    os.kill(the_switch, signal.SIGKILL)
-    assert await output(machine, "echo fine") == "fine"
-    other = await lab.start()
-    assert await output(other, "echo fine") == "fine"
+    await lab.engine.admit([Door("tcp", 4280, serve)])
+    spawner, *_ = (pid for pid in descendants(os.getpid()) if pid not in before)
+
+    def switches() -> set[int]:
+        machines = (m for m in lab.machines if isinstance(m, SupervisedMachine))
+        return set(children(spawner)) - {machine._pid for machine in machines}
+
+    await lab.start("busybox", "httpd", "-f", "-p", "[::]:7005")
+    suspended = await lab.start("sleep", "inf")
+    await suspended.suspend()
+    client = await lab.start()
+    ask = "busybox nc -w 5 {} {} < /dev/null"
+    for _ in range(3):
+        (the_switch,) = switches()
+        os.kill(the_switch, signal.SIGKILL)
+        for address, port in (("fdaa:0:1:a7b:1::1", 7005), (GATEWAY, 4280)):
+            question = ask.format(address, port)
+            await eventually(lambda: sh(client, question), lambda seen: seen.exit_code == 0)  # noqa: B023
+        late = await lab.start()
+        assert (await sh(late, ask.format("fdaa:0:1:a7b:1::1", 7005))).exit_code == 0
+        refused = await sh(client, ask.format("fdaa:0:1:a7b:1::2", 7005))
+        assert b"No route to host" in refused.stderr
+    await suspended.resume()
+    assert b"refused" in (await sh(client, ask.format("fdaa:0:1:a7b:1::2", 7005))).stderr
+    assert greetings >= 3
     await lab.end()
     await lab.engine.close()
 

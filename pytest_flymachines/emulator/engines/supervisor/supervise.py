@@ -27,6 +27,7 @@ from pytest_flymachines.emulator.engines.supervisor.programs import (
     identity,
     launch,
 )
+from pytest_flymachines.emulator.engines.supervisor.tail import PIECE_BYTES, Tail
 from pytest_flymachines.emulator.engines.supervisor.tree import kill_children
 
 __all__ = ["main"]
@@ -58,7 +59,7 @@ class _Supervisor:
 
     | op | fields, descriptors | answer |
     |---|---|---|
-    | start | see `_start`; stdout and stderr | `walls`, `linked`; sockets, interface, terminal |
+    | start | see `_start`; the log | `walls`, `linked`; sockets, interface, terminal |
     | exec | argv, env; stdin, stdout, stderr | `status`, from waitpid, when it has ended |
     | connect | addresses, port | errno and a connecting socket |
     | signal | number | none |
@@ -80,6 +81,9 @@ class _Supervisor:
         for end in (self._wakeup, self._wake):
             end.setblocking(False)
         self._told_to_end = False
+        self._poll = select.poll()
+        self._log: Tail | None = None
+        self._output = -1
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._on_terminate)
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
@@ -87,11 +91,12 @@ class _Supervisor:
     def serve(self) -> None:
         """Until a main process has ended, or the emulator or the spawner is gone."""
         linux.adopt_orphans()
-        poll = select.poll()
         for fd in (self._control.fileno(), self._wakeup.fileno()):
-            poll.register(fd, select.POLLIN)
+            self._poll.register(fd, select.POLLIN)
         while True:
-            ready = {fd for fd, _ in poll.poll()}
+            ready = {fd for fd, _ in self._poll.poll()}
+            if self._output in ready:
+                self._copy_output()
             if self._wakeup.fileno() in ready:
                 with contextlib.suppress(BlockingIOError):
                     self._wakeup.recv(4096)
@@ -182,21 +187,22 @@ class _Supervisor:
             passed.append(listener.detach())
         if device is not None:
             passed.append(device)
+        output = self._open_output(fds.pop())
         try:
             for program, who in programs:
-                passed += self._start_main(program, who, fds, tty=message["tty"])
+                passed += self._start_main(program, who, output, tty=message["tty"])
             answer = {"id": serial, "walls": self._walls, "linked": device is not None}
             self._tell(answer, passed)
         finally:
-            wire.close_all(passed)
+            wire.close_all([output, *passed])
 
     def _start_main(
-        self, program: dict[str, Any], who: Identity, fds: list[int], *, tty: bool
+        self, program: dict[str, Any], who: Identity, output: int, *, tty: bool
     ) -> list[int]:
         """Execute a main process; gives the other end of its terminal, if it has one."""
         executed, executed_w = os.pipe()
         null = os.open("/dev/null", os.O_RDONLY)
-        stdio, masters = (null, fds[0], fds[1]), []
+        stdio, masters = (null, output, output), []
         used = [executed_w, null]
         if tty:
             master_fd, slave = os.openpty()
@@ -211,6 +217,28 @@ class _Supervisor:
         finally:
             wire.close_all([executed, *used])
         return masters
+
+    def _open_output(self, log: int) -> int:
+        """A pipe whose other end is copied into the log, so that the log can be bounded."""
+        self._log = Tail(log)
+        self._output, output = os.pipe()
+        os.set_blocking(self._output, False)
+        self._poll.register(self._output, select.POLLIN)
+        return output
+
+    def _copy_output(self) -> bool:
+        """Copy a piece; False if there is none, and at the end."""
+        try:
+            piece = os.read(self._output, PIECE_BYTES) if self._output >= 0 else b""
+        except BlockingIOError:
+            return False
+        if piece and self._log is not None:
+            self._log.write(piece)
+        elif self._output >= 0:
+            self._poll.unregister(self._output)
+            os.close(self._output)
+            self._output = -1
+        return bool(piece)
 
     def _connect(self, serial: int, addresses: list[str], port: int) -> None:
         number = errno.ECONNREFUSED
@@ -252,6 +280,8 @@ class _Supervisor:
                     self._ended(*os.waitpid(-1, 0))
         else:
             kill_children(self._ended)
+        while self._copy_output():
+            pass
         oom_kills = self._cgroup.oom_kills()
         self._tell({"event": "exited", "status": self._status or 0, "oom_kills": oom_kills})
 
