@@ -84,10 +84,11 @@ def look(client: MachinesClient, mask: Mask, *, app: str, org: str, emulated: bo
     Raises:
         SettingsError: It cannot; the text says what to do.
     """
-    mask.hide("app", app)
+    name = app or f"ptfm-probe-{secrets.token_hex(8)}"
+    mask.hide("app", name)
     mask.hide("org", org)
     try:
-        found = _find(client, app) if app else None
+        found = _find(client, name) if app or org else None
         if found is None:
             _may_make(client, app, org)
     except Unauthorized as error:
@@ -102,12 +103,10 @@ def look(client: MachinesClient, mask: Mask, *, app: str, org: str, emulated: bo
     except FlyMachinesError as error:
         raise SettingsError(f"the API refused to be looked at: {error}") from error
     if found is None:
-        name = app or f"ptfm-probe-{secrets.token_hex(8)}"
-        mask.hide("app", name)
         return Place(name, True, org, emulated)
     slug = found.organization.slug if found.organization else ""
     hide_app(mask, found)
-    return Place(app, False, slug or org, emulated)
+    return Place(name, False, slug or org, emulated)
 
 
 def hide_app(mask: Mask, app: App) -> None:
@@ -132,9 +131,15 @@ def loopback(url: str) -> bool:
 
 def _find(client: MachinesClient, app: str) -> App | None:
     try:
-        return client.get_app(app)
+        found = client.get_app(app)
     except NotFound:
         return None
+    if found.name != app:
+        raise SettingsError(
+            f"this is no server of the Machines API: asked for app {app!r}, it answered with "
+            f"app {found.name!r}; it may answer anything with 200. Check --api-url."
+        )
+    return found
 
 
 def _may_make(client: MachinesClient, app: str, org: str) -> None:

@@ -7,7 +7,9 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -178,6 +180,47 @@ def test_bad_input_is_refused_before_anything_is_made(
     done = Probing(emulator, tmp_path, *args).end()
     assert done.code == 2
     assert text in done.output
+
+
+class AnswersEverything(BaseHTTPRequestHandler):
+    """A server of something else: a catch-all page, a captive portal, a stub."""
+
+    def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.server.asked.append(f"{self.command} {self.path}")  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815 - http.server calls them
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("where", [["--app=mine"], [IN_ORG], [IN_ORG, "--app=mine"]])
+def test_a_server_that_says_yes_to_everything_is_refused(tmp_path: Path, where: list[str]) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), AnswersEverything) as server:
+        server.asked = []  # type: ignore[attr-defined]
+        Thread(target=server.serve_forever).start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}"
+            environ = {k: v for k, v in os.environ.items() if not k.startswith("FLY_")}
+            done = subprocess.run(
+                [*SCRIPT, "probe", f"--api-url={url}", f"--proxy-url={url}", *where, "--yes"],
+                capture_output=True,
+                text=True,
+                env=environ | {"FLY_API_TOKEN": TOKEN},
+                cwd=tmp_path,
+                timeout=60,
+            )
+        finally:
+            server.shutdown()
+    assert done.returncode == 2, done.stdout
+    assert "this is no server of the Machines API" in done.stderr
+    assert not [asked for asked in server.asked if not asked.startswith("GET")]  # type: ignore[attr-defined]
 
 
 def test_a_token_that_is_not_good_is_told_how_to_get_one(
