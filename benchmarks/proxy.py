@@ -1,4 +1,4 @@
-# ruff: noqa: ARG002, D102
+# ruff: noqa: ARG002
 """What the emulator's proxy adds to a request, beside a direct connection.
 
     python benchmarks/proxy.py [ROUNDS]

@@ -38,7 +38,8 @@ def missing() -> str | None:
 def daemon(directory: Path) -> Iterator[str]:
     """Run one, with the image in it; gives what DOCKER_HOST should be.
 
-    It neither makes docker0 nor touches the packet filter of this computer.
+    It neither makes docker0 nor touches the packet filter of this computer; a container that
+    shall have a network of the ordinary kind gets one of `bridge`.
     """
     url = f"unix://{directory}/docker.sock"
     groups = f"pytest-flymachines-docker-{os.getpid()}"
@@ -60,6 +61,17 @@ def daemon(directory: Path) -> Iterator[str]:
         process.wait(60)
         for group in Path("/sys/fs/cgroup").glob(f"*/{groups}"):
             group.rmdir()
+
+
+@contextlib.contextmanager
+def bridge(url: str) -> Iterator[str]:
+    """A network of the kind that `docker run` gives by default; its name."""
+    with contextlib.closing(docker.DockerClient(url)) as client:
+        network = client.networks.create(f"bridge-{os.getpid()}", driver="bridge")
+        try:
+            yield str(network.name)
+        finally:
+            network.remove()
 
 
 def client_of(url: str, process: subprocess.Popen[bytes], log: Path) -> Any:
