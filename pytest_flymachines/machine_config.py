@@ -43,6 +43,7 @@ def machine_config(
     agent_token: str,
     volume_id: str = "",
     files: Mapping[str, bytes] | None = None,
+    local: bool = False,
 ) -> dict[str, Any]:
     """The config for a create; holds no secret, only the digest of the agent's token.
 
@@ -52,6 +53,8 @@ def machine_config(
         agent_token: What our agent asks for.
         volume_id: A volume to mount; empty is none.
         files: More files beside ours, by name.
+        local: It is on this computer: the agent comes compiled too, since the machine's Python is
+            likely to be of this one's version, and the way there is short.
     """
     config: dict[str, Any] = {
         "image": spec.image,
@@ -61,7 +64,7 @@ def machine_config(
         "auto_destroy": spec.auto_destroy,
         "restart": {"policy": "no"},
         "init": {"exec": _init(spec)},
-        "files": _files(spec, identity, agent_token, files or {}),
+        "files": _files(spec, identity, agent_token, files or {}, local=local),
     }
     if services := _services(spec):
         config["services"] = services
@@ -76,7 +79,12 @@ def _init(spec: SandboxSpec) -> list[str]:
 
 
 def _files(
-    spec: SandboxSpec, identity: Identity, agent_token: str, more: Mapping[str, bytes]
+    spec: SandboxSpec,
+    identity: Identity,
+    agent_token: str,
+    more: Mapping[str, bytes],
+    *,
+    local: bool,
 ) -> list[dict[str, Any]]:
     contents: dict[str, bytes] = {
         path.name: path.read_bytes()
@@ -90,7 +98,7 @@ def _files(
     else:
         if spec.agent != "auto":
             contents["expect-foreign"] = b"1\n"
-        contents["agent.pyz"] = build_agent()
+        contents["agent.pyz"] = build_agent(compiled=local)
         contents["agent.token.sha256"] = hashlib.sha256(agent_token.encode()).hexdigest().encode()
     return [
         {

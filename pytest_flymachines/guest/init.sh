@@ -57,7 +57,8 @@ start_agents() {
     fi
     set --
     for address in $listen; do set -- "$@" -listen "$address"; done
-    python3 -I "$dir/agent.pyz" "$@" --token-sha256-file "$dir/agent.token.sha256" \
+    # -S: the agent brings what it needs, and what is in site-packages would only cost time
+    python3 -IS "$dir/agent.pyz" "$@" --token-sha256-file "$dir/agent.token.sha256" \
         --base "$root$workdir" --state "$dir/state" >>"$dir/agent.log" 2>&1 </dev/null &
     agent_pid=$!
 }

@@ -92,8 +92,8 @@ def running_agent(
 ) -> Iterator[RunningAgent]:
     """Start the agent in `directory`, and end it."""
     archive = directory / "agent.pyz"
-    archive.write_bytes(build())
-    argv = [python, "-I", str(archive), "-listen", listen]
+    archive.write_bytes(build(compiled=True))
+    argv = [python, "-IS", str(archive), "-listen", listen]
     argv += ["--base", str(directory / "base"), "--state", str(state or directory / "state")]
     if token:
         digest = directory / "token.sha256"

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
 import pytest
@@ -46,16 +47,47 @@ def test_the_bundle_is_the_same_each_time_and_small() -> None:
     bundle.build.cache_clear()
     assert bundle.build() == first
     assert len(first) < 120_000
+    assert len(bundle.build(compiled=True)) < 400_000
     assert first.startswith(b"#!/usr/bin/env python3\nPK")
 
 
 def test_the_bundle_has_sources_alone_with_one_date() -> None:
-    with zipfile.ZipFile(io.BytesIO(bundle.build())) as archive:
-        entries = archive.infolist()
+    entries = _entries(bundle.build())
     assert {os.path.dirname(e.filename) for e in entries} == {"", "cook_agent", "h11", "wsproto"}
     assert all(e.filename.endswith(".py") for e in entries)
     assert {e.date_time for e in entries} == {(1980, 1, 1, 0, 0, 0)}
     assert [e.filename for e in entries] == sorted(e.filename for e in entries)
+
+
+def test_the_compiled_bundle_has_code_beside_each_source_and_no_path_of_this_computer() -> None:
+    archive = bundle.build(compiled=True)
+    names = {e.filename for e in _entries(archive)} - {"__main__.py"}
+    assert {n for n in names if n.endswith(".pyc")} == {f"{n}c" for n in names if n[-1] == "y"}
+    here = str(Path(bundle.__file__).parent).encode()
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        assert not [name for name in names if here in opened.read(name)]
+
+
+@pytest.mark.parametrize("python", PYTHONS.values(), ids=PYTHONS.keys())
+def test_a_python_takes_the_code_that_is_for_it_and_else_the_source(
+    python: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / "agent.pyz"
+    archive.write_bytes(bundle.build(compiled=True))
+    program = (
+        "import importlib.util, sys; sys.path.insert(0, sys.argv[1]); import cook_agent.main as m; "
+        "print(importlib.util.MAGIC_NUMBER.hex(), m.main.__code__.co_filename)"
+    )
+    argv = [str(python), "-IS", "-c", program, str(archive)]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
+    magic, filename = said.split()
+    compiled = magic == MAGIC_NUMBER.hex()
+    assert filename == ("cook_agent/main.py" if compiled else f"{archive}/cook_agent/main.py")
+
+
+def _entries(archive: bytes) -> list[zipfile.ZipInfo]:
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        return opened.infolist()
 
 
 @pytest.mark.parametrize("python", PYTHONS.values(), ids=PYTHONS.keys())
