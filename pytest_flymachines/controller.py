@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ import pytest
 from pytest_flymachines.api import Machine
 from pytest_flymachines.backend import direct_client
 from pytest_flymachines.keepalive import KeepAlive
+from pytest_flymachines.progress import Progress
 from pytest_flymachines.settings import Settings
 from pytest_flymachines.sharing import EmulatorAddress, Intent, RunInfo, SharedState
 from pytest_flymachines.teardown import Outcome, Teardown
@@ -105,16 +106,14 @@ class Controller:
             return f"app {self._settings.app}, region {','.join(self._settings.region)}"
         return "; ".join([f"engine {self._emulator.engine}", *self._emulator.notes])
 
-    def interrupt(self, progress: Callable[[str], None]) -> None:
+    def interrupt(self, progress: Progress) -> None:
         """Take machines down in a hurry, while workers may still run; `finish` comes after."""
         self._state.end()
         self._keep_alive.close()
         if self._settings.keep == "never":
             self._destroyed += self._tear_down(False, HURRY_S, progress).destroyed
 
-    def finish(
-        self, *, failed: bool, progress: Callable[[str], None], hurry: bool = False
-    ) -> Outcome:
+    def finish(self, *, failed: bool, progress: Progress, hurry: bool = False) -> Outcome:
         """Take down what the run made, after its last worker has ended."""
         self._keep_alive.close()
         keep = self._settings.keep == "always" or (self._settings.keep == "failed" and failed)
@@ -126,7 +125,7 @@ class Controller:
             shutil.rmtree(self._directory, ignore_errors=True)
         return outcome
 
-    def _tear_down(self, keep: bool, within_s: float, progress: Callable[[str], None]) -> Outcome:
+    def _tear_down(self, keep: bool, within_s: float, progress: Progress) -> Outcome:
         with direct_client(self._settings, self.info, retry_s=RETRY_S) as client:
             teardown = Teardown(
                 client,

@@ -30,6 +30,7 @@ from pytest_flymachines.errors import (
 from pytest_flymachines.machine_config import Identity, machine_config
 from pytest_flymachines.marks import LOCK_KEY, RUN_KEY, TTL_KEY, USER_PREFIX, volume_name
 from pytest_flymachines.prices import spec_hourly_usd
+from pytest_flymachines.progress import Progress, silent
 from pytest_flymachines.sharing import Intent
 from pytest_flymachines.spec import SandboxSpec
 from pytest_flymachines.volumes import delete_volume, volumes_of
@@ -79,7 +80,7 @@ def create(
     *,
     files: Mapping[str, bytes] | None = None,
     note: Note = lambda _: None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> _T:
     """A machine that has started and lives until it is prepared, in the first region with one.
 
@@ -136,9 +137,11 @@ def create(
                 f"the Machines API refused the machine of this spec: {failure}"
             ) from failure
         tries.append(f"{region}: {failure}")
-        progress(f"no machine in {region}: {failure}")
         if isinstance(failure, CapacityError) and len(spec.regions) == 1:
             break
+        if pending:
+            line = str(failure).partition("\n")[0]
+            progress(f"no machine in {region}, trying {pending[0]}: {line}")
     raise MachineStartFailed(_each(spec, tries))
 
 
@@ -223,8 +226,14 @@ class _Attempt:
 
     def _create(self) -> Created:
         for name in self._names:
-            self._note(_intent(self._spec, name, None, self._volume_id))
-            created = self._create_named(name)
+            intended = _intent(self._spec, name, None, self._volume_id)
+            self._note(intended)
+            try:
+                created = self._create_named(name)
+            except ApiError as error:
+                if not error.ambiguous:
+                    self._note(structs.replace(intended, over=True))
+                raise
             if created is None:
                 self._note(Intent(app=self._spec.app, name=name, over=True))
                 continue

@@ -7,7 +7,7 @@ create, wait for `started`, and one exec that fills the workspace.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from pytest_flymachines.errors import (
     MachineStartFailed,
 )
 from pytest_flymachines.machine_config import GUEST_DIR, Identity
+from pytest_flymachines.progress import Progress, silent
 from pytest_flymachines.sandbox import Attachment, Sandbox
 from pytest_flymachines.sandbox.api_channel import ApiChannel
 from pytest_flymachines.sandbox.channel import Channel
@@ -48,7 +49,7 @@ def launch(
     *,
     rootdir: Path,
     note: Note = lambda _: None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> Launched:
     """Make a sandbox.
 
@@ -71,7 +72,7 @@ def launch(
             repository.check_source(spec.repo, rootdir)
         foreign_agent.check(spec)
         files = foreign_agent.config_files(spec)
-    progress(f"creating {identity.name} in {'/'.join(spec.regions)}")
+    progress(f"creating {identity.name} in {spec.regions[0]}", 1)
     return create(
         backend,
         spec,
@@ -88,7 +89,7 @@ def _ready(
     spec: SandboxSpec,
     created: Created,
     rootdir: Path,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> Launched:
     """Make a started machine reachable, and fill its workspace."""
     machine = created.machine
@@ -103,7 +104,7 @@ def _ready(
         channel="api" if spec.agent == "off" else "agent",
         volume_id=created.volume_id,
     )
-    progress(f"preparing the workspace on {machine.id}")
+    progress(f"preparing the workspace of machine {machine.id}", 1)
     return _prepared(backend, spec, launched, created, rootdir)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from pytest_flymachines.errors import (
     FlyMachinesError,
     MachineGone,
 )
+from pytest_flymachines.progress import Progress
 from pytest_flymachines.sharing import FailedBefore, LostBefore
 
 if TYPE_CHECKING:
@@ -22,12 +24,15 @@ if TYPE_CHECKING:
 __all__ = ["Repeated", "may_be_lost", "progress_of", "write_summary"]
 
 
-def progress_of(config: pytest.Config) -> Callable[[str], None]:
-    """Writes lines to the terminal, where there is one."""
+def progress_of(config: pytest.Config) -> Progress:
+    """Writes lines to the terminal, where there is one; past the capture of a test's output."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
+    capture = config.pluginmanager.get_plugin("capturemanager")
 
-    def progress(text: str) -> None:
-        if reporter is not None:
+    def progress(text: str, verbosity: int = 0) -> None:
+        if reporter is None or reporter.verbosity < verbosity:
+            return
+        with capture.global_and_fixture_disabled() if capture else nullcontext():
             reporter.ensure_newline()
             reporter.write_line(f"fly sandbox: {text}")
 

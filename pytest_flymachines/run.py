@@ -42,6 +42,7 @@ from pytest_flymachines.marks import (
     machine_name,
     stamp,
 )
+from pytest_flymachines.progress import Progress, silent
 from pytest_flymachines.sandbox import Sandbox
 from pytest_flymachines.sandbox.attachment import Started
 from pytest_flymachines.sandbox.workspace import PRISTINE
@@ -90,7 +91,7 @@ class Run:
         worker: str,
         backend: Backend,
         recorder: Recorder,
-        progress: Callable[[str], None] = lambda _: None,
+        progress: Progress = silent,
     ) -> None:
         self.settings = settings
         self.info = info
@@ -326,9 +327,16 @@ def owner() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def build(settings: Settings, info: RunInfo | None, worker: str, recorder: Recorder) -> Run:
+def build(
+    settings: Settings,
+    info: RunInfo | None,
+    worker: str,
+    recorder: Recorder,
+    progress: Progress = silent,
+) -> Run:
     """The run of one process."""
-    return Run(settings, info, worker, backend.build(settings, info, recorder), recorder)
+    behind = backend.build(settings, info, recorder)
+    return Run(settings, info, worker, behind, recorder, progress)
 
 
 def identity(settings: Settings, info: RunInfo | None, key: str) -> Identity:

@@ -19,6 +19,7 @@ from filelock import FileLock
 from msgspec import structs
 
 from pytest_flymachines.errors import SettingsError
+from pytest_flymachines.progress import Progress, Relay, silent, write_to
 from pytest_flymachines.report import Repeated, may_be_lost, progress_of, write_summary
 from pytest_flymachines.settings import Settings
 from pytest_flymachines.sharing import EmulatorAddress, Intent, RunInfo, SharedState
@@ -57,6 +58,7 @@ class Session:
         self._recorder: Recorder | None = None
         self._outcome: Outcome | None = None
         self._signals: EndSignals | None = None
+        self._relay: Relay | None = None
         self._left = False
         self._repeated = Repeated()
 
@@ -76,6 +78,9 @@ class Session:
             self._settings, self._base_temp() / f"fly-{secrets.token_hex(6)}"
         )
         self._signals = EndSignals()
+        if self._config.pluginmanager.hasplugin("dsession"):
+            told = _told(self._controller.info.directory)
+            self._relay = Relay(told, progress_of(self._config))
 
     def header(self) -> str:
         """The line of `pytest_report_header`."""
@@ -119,6 +124,8 @@ class Session:
             return
         assert self._signals is not None
         self._signals.ending = True
+        if self._relay is not None:
+            self._relay.close()
         failed = session.exitstatus != pytest.ExitCode.OK or session.testsfailed > 0
         self._outcome = self._controller.finish(
             failed=failed, progress=progress_of(self._config), hurry=bool(self._signals.received)
@@ -163,8 +170,16 @@ class Session:
             with self._turn_to_import(info):
                 from pytest_flymachines.run import build
 
-                self._run = build(self._settings, info, self._worker_name(), self.recorder)
+                self._run = build(
+                    self._settings, info, self._worker_name(), self.recorder, self._progress(info)
+                )
         return self._run
+
+    def _progress(self, info: RunInfo | None) -> Progress:
+        """Tells of launches; a worker on another computer is not heard before it has ended."""
+        if info is None or self._is_elsewhere:
+            return silent
+        return write_to(_told(info.directory)) if self._is_worker else progress_of(self._config)
 
     def _turn_to_import(self, info: RunInfo | None) -> AbstractContextManager[object]:
         """Where workers outnumber the cpus, let some import first, so that a launch begins early.
@@ -306,6 +321,8 @@ class Session:
         """Give back connections and signal handlers."""
         if self._signals is not None:
             self._signals.restore()
+        if self._relay is not None:
+            self._relay.close()
         if self._run is not None:
             self._run.close()
 
@@ -321,6 +338,11 @@ def _check_reachable(emulator: EmulatorAddress) -> None:
             f"at {emulator.api_url} ({error}), which listens on the controller's loopback alone; "
             "workers on other computers need --fly-mode=live"
         ) from None
+
+
+def _told(directory: str) -> Path:
+    """Where workers write what the controller shows."""
+    return Path(directory) / "progress"
 
 
 def _failed(item: pytest.Item) -> bool:

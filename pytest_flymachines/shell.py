@@ -18,6 +18,7 @@ from pytest_flymachines.backend import build
 from pytest_flymachines.cassettes import Recorder
 from pytest_flymachines.controller import Controller
 from pytest_flymachines.errors import FlyMachinesError
+from pytest_flymachines.progress import silent
 from pytest_flymachines.run import Run
 from pytest_flymachines.sandbox import Sandbox
 from pytest_flymachines.sandbox.channel import Channel, Command, ProcessUpdate
@@ -46,7 +47,7 @@ def open_sandbox(settings: Settings) -> Iterator[Sandbox]:
             finally:
                 run.close()
         finally:
-            outcome = controller.finish(failed=False, progress=lambda _: None)
+            outcome = controller.finish(failed=False, progress=silent)
             for line in (*outcome.kept, *outcome.left):
                 print(line, file=sys.stderr)  # noqa: T201 - a program
 

@@ -14,6 +14,7 @@ from pytest_flymachines.deadline import renew
 from pytest_flymachines.errors import FlyMachinesError, NotFound, WaitTimeout
 from pytest_flymachines.marks import RUN_KEY, USER_PREFIX, grace_s, volume_run
 from pytest_flymachines.prices import SOURCE
+from pytest_flymachines.progress import Progress, silent
 from pytest_flymachines.settings import Settings
 from pytest_flymachines.sharing import Intent, SharedState
 from pytest_flymachines.sweep import GONE, destroy_verified
@@ -80,7 +81,7 @@ class Teardown:
         keep: bool,
         within_s: float,
         reach: Callable[[Machine, float], str],
-        progress: Callable[[str], None] = lambda _: None,
+        progress: Progress = silent,
     ) -> Outcome:
         """Destroy, and verify. A run that created nothing makes no request.
 
@@ -147,7 +148,7 @@ class Teardown:
         noted: Sequence[Intent],
         deadline: float,
         outcome: Outcome,
-        progress: Callable[[str], None],
+        progress: Progress,
     ) -> None:
         if self._user:
             machines = self._without_used(app, machines, outcome)

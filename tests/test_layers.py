@@ -22,7 +22,7 @@ LAYERS = (
     ("agent",),
     ("sandbox",),
     ("cassettes",),
-    ("marks", "sharing"),
+    ("marks", "progress", "sharing"),
     ("backend", "machine_config", "prices", "volumes"),
     ("deadline", "creation", "foreign_agent", "budget"),
     ("provision", "sweep"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -131,7 +132,30 @@ def test_the_next_region_is_tried(fly: Cloud, tmp_path: Path, fault: str, said: 
     args = ["--fly-region=ord,iad", "--fly-volume-gb=1", "--fly-agent=off"]
     ended = project.run(*args, env=fly.environment)
     ended.has("3 passed")
+    assert re.search(f"^fly sandbox: no machine in ord, trying iad: .*{said}", ended.output, re.M)
     assert fly.count("POST machines") == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["-n", "2", "-v"], {"creating pytest-", "no machine in ord, trying iad", "preparing"}),
+        (["-n", "2"], {"no machine in ord, trying iad"}),
+        (["-q"], set()),
+    ],
+    ids=["workers, verbose", "workers", "quiet"],
+)
+def test_a_launch_says_what_it_does(
+    fly: Cloud, tmp_path: Path, args: list[str], told: set[str]
+) -> None:
+    fly.fault(f"status=422,{CREATE},body=could not find a candidate host,count=1")
+    ended = Project(tmp_path, TESTS).run("--fly-region=ord,iad", *args, env=fly.environment)
+    ended.has("3 passed", *(f"\nfly sandbox: {text}" for text in told))
+    lines = ended.output.count("fly sandbox: ")
+    # the header, and what the end says: quiet has but the latter
+    assert lines == len(told) + (1 if "-q" in args else 3), ended.output
+    # the sweep's and the end's, which does not look for what was refused
+    assert fly.count("GET machines") == 2
 
 
 def test_the_final_error_lists_each_try(fly: Cloud, tmp_path: Path) -> None:
