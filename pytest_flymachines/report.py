@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,7 +32,8 @@ def progress_of(config: pytest.Config) -> Progress:
     def progress(text: str, verbosity: int = 0) -> None:
         if reporter is None or reporter.verbosity < verbosity:
             return
-        with capture.global_and_fixture_disabled() if capture else nullcontext():
+        past = capture.global_and_fixture_disabled() if capture else nullcontext()
+        with past, suppress(OSError):  # a terminal that was closed keeps nothing from its end
             reporter.ensure_newline()
             reporter.write_line(f"fly sandbox: {text}")
 

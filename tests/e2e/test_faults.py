@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,7 +130,9 @@ def test_the_next_region_is_tried(fly: Cloud, tmp_path: Path, fault: str, said: 
     args = ["--fly-region=ord,iad", "--fly-volume-gb=1", "--fly-agent=off"]
     ended = project.run(*args, env=fly.environment)
     ended.has("3 passed")
-    assert re.search(f"^fly sandbox: no machine in ord, trying iad: .*{said}", ended.output, re.M)
+    assert re.search(
+        f"^fly sandbox: no machine in ord, trying iad: .*{said}", ended.output, re.MULTILINE
+    )
     assert fly.count("POST machines") == 2
 
 
@@ -263,35 +263,6 @@ def test_it(fly_sandbox):
     assert run.exit_code == 0
     end(slow).has("1 passed")
     assert fly.count("DELETE machines/ID") == 1
-
-
-@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_takes_down(
-    fly: Cloud, tmp_path: Path, number: signal.Signals, workers: list[str]
-) -> None:
-    project = Project(tmp_path, LONG)
-    process = project.start(*workers, env=fly.environment)
-    assert until((project.path / "ready").exists, 60)
-    process.send_signal(number)
-    # CI systems leave 10 s between this signal and SIGKILL; that is a limit of theirs
-    assert until(lambda: not fly.machines(), 10)
-    ended = end(process)
-    assert ended.code == (2 if number == signal.SIGINT else 128 + number), ended.output
-
-
-def test_a_second_interrupt_leaves_it_to_the_deadline(fly: Cloud, tmp_path: Path) -> None:
-    project = Project(tmp_path, LONG)
-    process = project.start("--fly-ttl=10", env=fly.environment)
-    assert until((project.path / "ready").exists, 60)
-    fly.fault(f"delay=60,{DESTROY}")
-    process.send_signal(signal.SIGINT)
-    assert until(lambda: fly.hits() == [1], 30)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    ended = end(process, 30)
-    ended.has("what is left ends itself within 10 s", "pytest-flymachines reap --run")
-    assert until(lambda: not fly.machines(), 30)
 
 
 def test_a_kept_machine_of_a_local_run_can_be_reached(tmp_path: Path) -> None:
