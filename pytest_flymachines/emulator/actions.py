@@ -11,7 +11,7 @@ from starlette.responses import Response
 from pytest_flymachines.emulator import leases
 from pytest_flymachines.emulator.answers import Problem, answer, ok
 from pytest_flymachines.emulator.call import MACHINE, Call, Routes, boolean
-from pytest_flymachines.emulator.validate import SIGNALS, STOP_SIGNALS, signal_name
+from pytest_flymachines.emulator.signals import SIGNALS, STOP_SIGNALS, signal_name
 from pytest_flymachines.emulator.wiretime import Duration, DurationError
 
 __all__ = ["routes"]

@@ -6,17 +6,18 @@ import base64
 import binascii
 from pathlib import Path
 
-from pytest_flymachines.emulator.config import DnsOption, Process
+from pytest_flymachines.emulator.config import DnsOption, File, Init, Process
 from pytest_flymachines.emulator.engines.base import (
     EngineError,
     GuestFile,
     GuestMount,
     MachineConfigForEngine,
+    Program,
 )
 from pytest_flymachines.emulator.model import App, Machine
 from pytest_flymachines.emulator.names import names_of
 
-__all__ = ["environment", "for_engine"]
+__all__ = ["environment", "files_for", "for_engine"]
 
 
 def for_engine(
@@ -35,20 +36,23 @@ def for_engine(
         EngineError: A file needs a secret that is not there or is not base64.
     """
     config = machine.config
-    process = config.processes[0] if config.processes else Process()
-    init = config.init
+    first, *others = [
+        _program(machine, app, process, config.init) for process in config.processes or [Process()]
+    ]
     guest = config.guest
     return MachineConfigForEngine(
         id=machine.id,
         app=machine.app,
         directory=directory,
         image=config.image,
-        argv=process.exec or init.exec or None,
-        entrypoint=process.entrypoint if process.entrypoint is not None else init.entrypoint,
-        cmd=process.cmd if process.cmd is not None else init.cmd,
-        env=environment(machine, app, process),
-        user=process.user or None,
-        tty=init.tty,
+        argv=first.argv,
+        entrypoint=first.entrypoint,
+        cmd=first.cmd,
+        env=first.env,
+        user=first.user,
+        others=others,
+        hollow=bool(config.containers),
+        tty=config.init.tty,
         hostname=config.dns.hostname or machine.id,
         cpus=guest.cpus if guest else 1,
         memory_mb=guest.memory_mb if guest else 256,
@@ -57,10 +61,20 @@ def for_engine(
         nameservers=config.dns.nameservers or (),
         searches=config.dns.searches or (),
         resolver_options=[_option(option) for option in config.dns.options or ()],
-        files=_files(machine, app),
+        files=files_for(config.files, app),
         mounts=[GuestMount(volumes / mount.volume, mount.path) for mount in config.mounts or ()],
         network=f"{app.org}/{app.network}",
         log=log,
+    )
+
+
+def _program(machine: Machine, app: App, process: Process, init: Init) -> Program:
+    return Program(
+        argv=process.exec or init.exec or None,
+        entrypoint=process.entrypoint if process.entrypoint is not None else init.entrypoint,
+        cmd=process.cmd if process.cmd is not None else init.cmd,
+        env=environment(machine, app, process),
+        user=process.user or None,
     )
 
 
@@ -88,7 +102,7 @@ def environment(machine: Machine, app: App, process: Process) -> dict[str, str]:
         "app_name": machine.app,
         "private_ip": machine.private_ip,
         "region": machine.region,
-        "image": config.image,
+        "image": machine.image,
     }
     for source in process.env_from or ():
         env[source.env_var] = fields.get(source.field_ref, "")
@@ -101,15 +115,20 @@ def environment(machine: Machine, app: App, process: Process) -> dict[str, str]:
         "FLY_REGION": machine.region,
         "FLY_PRIVATE_IP": machine.private_ip,
         "FLY_PUBLIC_IP": machine.private_ip.replace("fdaa:", "2605:4c40:", 1),
-        "FLY_IMAGE_REF": config.image,
+        "FLY_IMAGE_REF": machine.image,
         "FLY_VM_MEMORY_MB": str(memory_mb),
         "FLY_PROCESS_GROUP": (config.metadata or {}).get("fly_process_group", ""),
     }
 
 
-def _files(machine: Machine, app: App) -> list[GuestFile]:
+def files_for(given: list[File] | None, app: App) -> list[GuestFile]:
+    """Files of a config with their contents.
+
+    Raises:
+        EngineError: One needs a secret that is not there or is not base64.
+    """
     files = []
-    for file in machine.config.files or ():
+    for file in given or ():
         if file.secret_name:
             secret = app.secrets.get(file.secret_name)
             if secret is None:

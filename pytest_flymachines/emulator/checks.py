@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_flymachines.emulator.flyd import Flyd
     from pytest_flymachines.emulator.lifecycle import Life
 
-__all__ = ["Checks", "checks_of", "service_check_name"]
+__all__ = ["Checks", "attempt", "checks_of", "service_check_name"]
 
 INTERVAL_S = 15.0
 TIMEOUT_S = 2.0
@@ -62,7 +62,7 @@ class Checks:
         began = asyncio.get_running_loop().time()
         grace_s = _seconds(check.grace_period, 0.0)
         while True:
-            passed, output = await _try(running, check, port)
+            passed, output = await attempt(running, check, port)
             age_s = asyncio.get_running_loop().time() - began
             if passed or age_s >= grace_s:
                 self._show(life, name, "passing" if passed else "critical", output)
@@ -89,7 +89,8 @@ def service_check_name(index: int, check: Check, internal_port: int) -> str:
     return f"servicecheck-{index:02d}-{check.type or 'tcp'}-{check.port or internal_port}"
 
 
-async def _try(running: RunningMachine, check: Check, port: int) -> tuple[bool, str]:
+async def attempt(running: RunningMachine, check: Check, port: int) -> tuple[bool, str]:
+    """Run a check once: whether it passed, and what it shows."""
     try:
         async with asyncio.timeout(_seconds(check.timeout, TIMEOUT_S)):
             if check.type == "http":

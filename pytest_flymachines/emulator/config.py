@@ -14,9 +14,12 @@ from pytest_flymachines.emulator.wiretime import MAX_NS, Duration
 
 __all__ = [
     "Check",
+    "Container",
     "CreateRequest",
+    "Dependency",
     "File",
     "Guest",
+    "Healthcheck",
     "Init",
     "MachineConfig",
     "Mount",
@@ -24,6 +27,7 @@ __all__ = [
     "Process",
     "Restart",
     "Service",
+    "SharedVolume",
     "StopConfig",
     "decode_hook",
     "encode_hook",
@@ -210,6 +214,95 @@ class Process(Part):
     ignore_app_secrets: bool = False
 
 
+class Dependency(Part):
+    """What a container waits for: another one that is started, healthy or exited_successfully."""
+
+    name: str = ""
+    condition: str = ""
+
+
+class HttpHealthcheck(Part):
+    """A request that has to be answered with 2xx."""
+
+    port: int = 0
+    method: str = ""
+    path: str = ""
+    scheme: str = ""
+    headers: list[Header] | None = None
+    tls_skip_verify: bool | None = None
+    tls_server_name: str = ""
+
+
+class TcpHealthcheck(Part):
+    """A port that has to accept connections."""
+
+    port: int = 0
+
+
+class ExecHealthcheck(Part):
+    """A command that has to end with 0."""
+
+    command: list[str] = []
+
+
+class Healthcheck(Part):
+    """A check of a container: one of `http`, `tcp`, `exec`; times in seconds."""
+
+    name: str = ""
+    kind: str = ""
+    interval: int = 0
+    timeout: int = 0
+    grace_period: int = 0
+    success_threshold: int = 0
+    failure_threshold: int = 0
+    unhealthy: str = ""
+    http: HttpHealthcheck | None = None
+    tcp: TcpHealthcheck | None = None
+    exec: ExecHealthcheck | None = None
+
+
+class ContainerMount(Part):
+    """A volume of the machine in a container, by name."""
+
+    name: str = ""
+    path: str = ""
+
+
+class Container(Part):
+    """One of `config.containers`."""
+
+    name: str = ""
+    image: str = ""
+    exec: list[str] | None = None
+    entrypoint: list[str] | None = None
+    cmd: list[str] | None = None
+    user: str = ""
+    env: dict[str, str] | None = None
+    env_from: list[EnvFrom] | None = None
+    secrets: list[SecretRef] | None = None
+    files: list[File] | None = None
+    restart: Restart | None = None
+    stop: StopConfig | None = None
+    depends_on: list[Dependency] | None = None
+    healthchecks: list[Healthcheck] | None = None
+    mounts: list[ContainerMount] | None = None
+
+
+class TempDir(Part):
+    """A directory that lasts as long as a run of the machine; `storage_type` is disk or memory."""
+
+    storage_type: str = ""
+    size_mb: int = 0
+
+
+class SharedVolume(Part):
+    """One of `config.volumes`, for the mounts of containers."""
+
+    name: str = ""
+    temp_dir: TempDir | None = None
+    image: str = ""
+
+
 class Metrics(Part):
     """`config.metrics`."""
 
@@ -268,8 +361,8 @@ class MachineConfig(Part):
     dns: Dns = field(default_factory=Dns)
     processes: list[Process] | None = None
     standbys: list[str] | None = None
-    containers: list[dict[str, Any]] | None = None
-    volumes: list[dict[str, Any]] | None = None
+    containers: list[Container] | None = None
+    volumes: list[SharedVolume] | None = None
     rootfs: Rootfs | None = None
     cache_drive: CacheDrive | None = None
     spot: Spot | None = None

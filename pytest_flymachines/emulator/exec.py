@@ -16,7 +16,8 @@ from starlette.responses import Response
 
 from pytest_flymachines.emulator.answers import Problem, answer, failed_precondition
 from pytest_flymachines.emulator.call import MACHINE, Call, Routes
-from pytest_flymachines.emulator.engines.base import EngineError, ExecOutcome
+from pytest_flymachines.emulator.containers.pod import Pod
+from pytest_flymachines.emulator.engines.base import EngineError, ExecOutcome, RunningMachine
 from pytest_flymachines.emulator.lifecycle import Life
 from pytest_flymachines.emulator.model import Transition
 
@@ -53,13 +54,16 @@ async def run(call: Call) -> Response:
         raise Problem(400, "timeout must not exceed 60 seconds")
     if body.timeout < 0:
         raise Problem(400, "timeout must not be negative")
-    if body.container:
+    if body.container and body.machine:
+        raise Problem(400, "container and machine are mutually exclusive")
+    containers = [container.name for container in life.machine.config.containers or ()]
+    if body.container and body.container not in containers:
         raise Problem(404, f"not_found: container {body.container} not found")
     if life.machine.state != "started" or life.running is None:
         raise failed_precondition("machine not running")
     if len(call.raw) > MAX_REQUEST:
         return answer({"exit_code": 0, "exit_signal": 0, "stdout": TOO_LARGE, "stderr": ""})
-    outcome = await _exec(life, argv, body.stdin.encode(), body.timeout or DEFAULT_TIMEOUT_S)
+    outcome = await _exec(life, body, argv)
     shown: dict[str, object] = {
         "exit_signal": outcome.signal or 0,
         "stdout": outcome.stdout.decode("utf-8", "replace"),
@@ -70,13 +74,14 @@ async def run(call: Call) -> Response:
     return answer(shown)
 
 
-async def _exec(life: Life, argv: list[str], stdin: bytes, timeout_s: float) -> ExecOutcome:
+async def _exec(life: Life, body: ExecRequest, argv: list[str]) -> ExecOutcome:
     """Run when it is this command's turn; waiting for it counts.
 
     Raises:
         Problem: 408 when the time is over, 412 when the machine goes down meanwhile.
     """
     running = life.running
+    timeout_s = body.timeout or DEFAULT_TIMEOUT_S
     clock = asyncio.get_running_loop().time
     deadline = clock() + timeout_s
     try:
@@ -87,7 +92,9 @@ async def _exec(life: Life, argv: list[str], stdin: bytes, timeout_s: float) -> 
     try:
         if running is None or life.running is not running:
             raise failed_precondition("machine not running")
-        work = running.exec(argv, stdin=stdin, timeout_s=max(deadline - clock(), 0.001))
+        place = _place(running, body)
+        left_s = max(deadline - clock(), 0.001)
+        work = place.exec(argv, stdin=body.stdin.encode(), timeout_s=left_s)
         outcome = await _unless_suspended(life, work)
     except (EngineError, OSError) as error:
         raise failed_precondition(f"exec request failed: {error}") from None
@@ -98,6 +105,16 @@ async def _exec(life: Life, argv: list[str], stdin: bytes, timeout_s: float) -> 
     if outcome.timed_out:
         raise _over()
     return outcome
+
+
+def _place(running: RunningMachine, body: ExecRequest) -> RunningMachine:
+    """The machine, or the container that is asked for, else the first."""
+    if not isinstance(running, Pod):
+        return running
+    container = running.inside(body.container, machine=body.machine)
+    if container is None:
+        raise failed_precondition("container not running")
+    return container
 
 
 async def _unless_suspended(life: Life, work: Coroutine[Any, Any, ExecOutcome]) -> ExecOutcome:

@@ -15,6 +15,7 @@ import msgspec
 from pytest_flymachines.emulator.boot import for_engine
 from pytest_flymachines.emulator.checks import Checks
 from pytest_flymachines.emulator.config import decode_hook, encode
+from pytest_flymachines.emulator.containers.boot import boot_containers, directories_of
 from pytest_flymachines.emulator.engines.base import (
     Engine,
     EngineError,
@@ -182,8 +183,8 @@ class Flyd:
             EngineError: It could not be started.
         """
         directory = self._machines / machine.id
-        if directory.exists() and not keep_root:
-            await self.engine.discard(directory)
+        if not keep_root:
+            await self._clear(directory)
         directory.mkdir(mode=0o700, exist_ok=True)
         app = self.store.apps.get(machine.app)
         if app is None:
@@ -192,16 +193,29 @@ class Flyd:
         if self.inside:
             door = GuestMount(self.inside.door(machine.app, machine.id), "/.fly/api")
             config = replace(config, mounts=[*config.mounts, door])
-        return await self.engine.start(config)
+        if not machine.config.containers:
+            return await self.engine.start(config)
+        return await boot_containers(
+            self.engine,
+            machine,
+            app,
+            config,
+            self.changed,
+            lambda text: self.log(machine, text),
+            (self.timings.restart_backoff_s, self.timings.restart_backoff_max_s),
+        )
 
     async def discard(self, machine: Machine) -> None:
         """Remove a machine's files."""
         if self.inside:
             await self.inside.destroyed(machine.id)
-        directory = self._machines / machine.id
-        if directory.exists():
-            await self.engine.discard(directory)
+        await self._clear(self._machines / machine.id)
         self.log_file(machine).unlink(missing_ok=True)
+
+    async def _clear(self, directory: Path) -> None:
+        for path in (*directories_of(directory), directory):
+            if path.exists():
+                await self.engine.discard(path)
 
     def buried(self, machine: Machine) -> None:
         """Let go of what a destroyed machine held."""

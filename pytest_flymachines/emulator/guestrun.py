@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import Any
 
+from pytest_flymachines.emulator.containers.pod import Pod
 from pytest_flymachines.emulator.engines.base import ExitStatus, RunningMachine
 
 __all__ = ["GuestRun"]
@@ -47,8 +48,11 @@ class GuestRun:
         What is frozen cannot take a signal and is killed at once.
         """
         if grace_s > 0 and not self.frozen and not self.ended.done():
-            with contextlib.suppress(ProcessLookupError):  # it ends at this very moment
-                self.machine.signal(number)
+            if isinstance(self.machine, Pod):
+                self.machine.stop(number)
+            else:
+                with contextlib.suppress(ProcessLookupError):  # it ends at this very moment
+                    self.machine.signal(number)
             hurrying = asyncio.ensure_future(hurry.wait())
             either: list[asyncio.Future[Any]] = [self.ended, hurrying]
             await asyncio.wait(either, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pytest_flymachines.emulator.answers import Problem
+from pytest_flymachines.emulator.config import MachineConfig
 from pytest_flymachines.emulator.engines.base import Engine, EngineError, ImageNotFound
 
-__all__ = ["image_ref", "resolve"]
+__all__ = ["image_ref", "resolve", "resolve_all"]
 
 DOCKER_HUB = "registry-1.docker.io"
 
@@ -28,6 +29,18 @@ def image_ref(image: str, digest: str) -> dict[str, object]:
         "digest": pinned or digest,
         "labels": {},
     }
+
+
+async def resolve_all(engine: Engine, config: MachineConfig) -> str:
+    """Digest of a machine's image, or of its first container's; each is looked up.
+
+    Raises:
+        Problem: As in `resolve`.
+    """
+    images = [config.image] if config.image else []
+    images += [container.image for container in config.containers or ()]
+    digests = [await resolve(engine, image) for image in images]
+    return digests[0]
 
 
 async def resolve(engine: Engine, image: str) -> str:

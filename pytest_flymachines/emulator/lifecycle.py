@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_flymachines.emulator import restart
 from pytest_flymachines.emulator.answers import conflict, failed_precondition
+from pytest_flymachines.emulator.config import MachineConfig
 from pytest_flymachines.emulator.engines.base import EngineError, ExitStatus, RunningMachine
 from pytest_flymachines.emulator.faults import Cause, Fault, cause
 from pytest_flymachines.emulator.guestrun import GuestRun
@@ -428,8 +429,18 @@ class Life:
             name = config.signal
         if not timeout_s and config and config.timeout:
             timeout_s = config.timeout.seconds
+        if not timeout_s:
+            timeout_s = max(_container_timeouts_s(self.machine.config), default=None)
         number = signal.Signals[name] if name else signal.SIGINT
         return number, min(timeout_s or self._flyd.timings.stop_timeout_s, 300.0)
+
+
+def _container_timeouts_s(config: MachineConfig) -> list[float]:
+    return [
+        container.stop.timeout.seconds
+        for container in config.containers or ()
+        if container.stop and container.stop.timeout
+    ]
 
 
 async def _pause(mine: asyncio.Event, seconds: float | None) -> bool:

@@ -10,7 +10,7 @@ from pytest_flymachines.emulator.call import APP, MACHINE, Call, Routes, boolean
 from pytest_flymachines.emulator.config import CreateRequest, MachineConfig
 from pytest_flymachines.emulator.emulator import Emulator
 from pytest_flymachines.emulator.faults import cause
-from pytest_flymachines.emulator.images import resolve
+from pytest_flymachines.emulator.images import resolve_all
 from pytest_flymachines.emulator.model import App, Machine, Version
 from pytest_flymachines.emulator.regions import choose_region, regions_of
 from pytest_flymachines.emulator.render import machine_json
@@ -41,7 +41,7 @@ async def create(call: Call) -> Response:
     # The image is looked up meanwhile; nobody else may take the name.
     emulator.creating[app.name, name] = machine_id
     try:
-        digest = await resolve(emulator.flyd.engine, config.image)
+        digest = await resolve_all(emulator.flyd.engine, config)
     finally:
         del emulator.creating[app.name, name]
     app = call.app()
@@ -116,13 +116,13 @@ async def update(call: Call) -> Response:
     mounted = config.mounts[0].volume if config.mounts else ""
     if mounted != machine.volume and mounted != _volume_name(emulator, machine.volume):
         raise Problem(400, "invalid config.mounts, the volume of a machine cannot be changed")
-    digest = await resolve(emulator.flyd.engine, config.image)
+    digest = await resolve_all(emulator.flyd.engine, config)
     leases.require(call, life)
     mount(emulator, machine.app, config)
     normalize(config)
 
     def apply() -> None:
-        machine.config, machine.digest = config, digest
+        machine.config, machine.digest, machine.containers = config, digest, {}
         machine.instance_id = ids.new_ulid()
         machine.skip_secrets = body.skip_secrets
         machine.versions.append(Version(machine.instance_id, config))

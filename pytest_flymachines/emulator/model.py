@@ -130,6 +130,7 @@ class Machine(Struct, kw_only=True):
     transitions: list[Transition] = []
     versions: list[Version] = []
     checks: dict[str, CheckStatus] = {}
+    containers: dict[str, str] = {}
     lease: Lease | None = None
     cordoned: bool = False
     skip_secrets: bool = False
@@ -142,6 +143,17 @@ class Machine(Struct, kw_only=True):
         """The restart policy in force; none given means `on-failure`."""
         given = self.config.restart.policy if self.config.restart else ""
         return given or "on-failure"
+
+    @property
+    def max_retries(self) -> int:
+        """Of the policy `on-failure`; 0 means the default."""
+        return self.config.restart.max_retries if self.config.restart else 0
+
+    @property
+    def image(self) -> str:
+        """Its image; that of the first container, if the machine itself has none."""
+        containers = self.config.containers
+        return self.config.image or (containers[0].image if containers else "")
 
     @property
     def volume(self) -> str:

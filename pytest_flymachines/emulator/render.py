@@ -34,7 +34,7 @@ def machine_json(
         "name": machine.name,
         "state": machine.state,
         "region": machine.region,
-        "image_ref": image_ref(machine.config.image, machine.digest),
+        "image_ref": image_ref(machine.image, machine.digest),
         "instance_id": machine.instance_id,
         "version": machine.instance_id,
         "private_ip": machine.private_ip,
@@ -48,6 +48,10 @@ def machine_json(
         shown |= {"config": machine.config, "events": events, "host_status": "ok"}
         if machine.checks:
             shown["checks"] = list(machine.checks.values())
+        if machine.containers:
+            shown["containers"] = [
+                {"name": name, "state": state} for name, state in machine.containers.items()
+            ]
         if nonce:
             shown["nonce"] = nonce
     return shown

@@ -80,9 +80,18 @@ GAPS = (
         "`POST /v1/tokens/kms`, `authenticate`, `authorize`",
         "501: they take macaroons apart, and tokens here are opaque",
     ),
+    ("`files.image_config`, `config.volumes` of an image", "400"),
     (
-        "`config.containers`, more than one entry in `config.processes`, `files.image_config`",
-        "400; a machine has one main process",
+        "`config.containers`",
+        (
+            "with the engines bubblewrap and process each sees this computer's own files; with "
+            "docker the limit of memory is each one's, not all of theirs; `size_mb` of a "
+            "`temp_dir` is no limit; defaults of healthchecks and `stop` are guessed"
+        ),
+    ),
+    (
+        "more than one entry in `config.processes`",
+        "with docker, those after the first need a shell at /bin/sh in the image",
     ),
     (
         "`image` with the engines bubblewrap and process",

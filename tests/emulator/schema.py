@@ -101,8 +101,27 @@ SERVICE = an(
     force_instance_key=null_or(STRING),
     force_instance_description__=STRING,
 )
-CONFIG = an(
+CONTAINER = an(
+    name=STRING,
     image=STRING,
+    exec__=STRINGS,
+    entrypoint__=STRINGS,
+    cmd__=STRINGS,
+    user__=STRING,
+    env__=STRING_MAP,
+    env_from__=many(an(env_var=STRING, field_ref=STRING)),
+    secrets__=many(an(env_var=STRING, name__=STRING)),
+    files__=many({"type": "object"}),
+    restart__=an(policy__=STRING, max_retries__=INTEGER),
+    stop__=an(signal__=STRING, timeout__=DURATION),
+    depends_on__=many(
+        an(name=STRING, condition=one_of("exited_successfully", "healthy", "started"))
+    ),
+    healthchecks__=many({"type": "object"}),
+    mounts__=many(an(name=STRING, path=STRING)),
+)
+CONFIG = an(
+    image__=STRING,
     init=an(
         exec__=STRINGS,
         entrypoint__=STRINGS,
@@ -133,6 +152,8 @@ CONFIG = an(
     restart__=an(policy__=STRING, max_retries__=INTEGER),
     stop_config__=an(signal__=STRING, timeout__=DURATION),
     processes__=many({"type": "object"}),
+    containers__=many(CONTAINER),
+    volumes__=many({"type": "object"}),
     standbys__=STRINGS,
     rootfs__=an(persist__=STRING, size_gb__=INTEGER),
 )
@@ -196,6 +217,7 @@ MACHINE = an(
             updated_at=TIME,
         )
     ),
+    containers__=many(an(name=STRING, state=one_of("created", "started", "stopped"))),
     nonce__={"type": "string", "pattern": "^[0-9a-f]{12}$"},
 )
 ORG = an(name=STRING, slug=STRING, internal_numeric_id=INTEGER)

@@ -1,0 +1,35 @@
+"""The signals that machines take."""
+
+from __future__ import annotations
+
+import signal
+
+from pytest_flymachines.emulator.answers import Problem
+from pytest_flymachines.emulator.fields import go_list
+
+__all__ = ["SIGNALS", "STOP_SIGNALS", "signal_name"]
+
+STOP_SIGNALS = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGTERM")
+SIGNALS = (
+    *STOP_SIGNALS,
+    *("SIGABRT", "SIGALRM", "SIGFPE", "SIGILL", "SIGPIPE", "SIGSEGV", "SIGTRAP"),
+)
+
+
+def signal_name(given: str | int, allowed: tuple[str, ...], where: str) -> str:
+    """A signal by name or number, with or without `SIG`.
+
+    Raises:
+        Problem: 400 for one that is not allowed here.
+    """
+    try:
+        name = signal.Signals(given).name if isinstance(given, int) else given.upper()
+    except ValueError:
+        name = str(given)
+    name = name if name.startswith("SIG") or isinstance(given, int) else f"SIG{name}"
+    if name not in allowed:
+        raise Problem(
+            400,
+            f"invalid_argument: invalid {where}.Signal: value must be in list {go_list(allowed)}",
+        )
+    return name
