@@ -112,6 +112,7 @@ def digest(secret: Secret) -> str:
 def _current(call: Call) -> App:
     """The app, if its secrets are as new as the caller wants them."""
     app = call.app()
+    boolean(call.query("show_secrets"), where="show_secrets")  # refused also when there are none
     wanted = call.query("min_version") or call.query("version")
     if wanted and integer(wanted, where="min_version") > app.secrets_version:
         raise Problem(400, f"version {wanted} is not available, currently {app.secrets_version}")

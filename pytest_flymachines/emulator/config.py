@@ -5,11 +5,17 @@ Decoding drops unknown fields and encoding leaves zero values out, as Go does wi
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import Struct, field
 
+from pytest_flymachines.emulator.service_config import (
+    Check,
+    Header,
+    Part,
+    Port,
+    Service,
+    TlsOptions,
+)
 from pytest_flymachines.emulator.wiretime import MAX_NS, Duration
 
 __all__ = [
@@ -29,13 +35,10 @@ __all__ = [
     "Service",
     "SharedVolume",
     "StopConfig",
+    "TlsOptions",
     "decode_hook",
     "encode_hook",
 ]
-
-
-class Part(Struct, kw_only=True, omit_defaults=True):
-    """Base of every part of a config."""
 
 
 class Init(Part):
@@ -74,66 +77,6 @@ class Mount(Part):
     extend_threshold_percent: int = 0
     add_size_gb: int = 0
     size_gb_limit: int = 0
-
-
-class Header(Part):
-    """One header of a check's request."""
-
-    name: str = ""
-    values: list[str] = []
-
-
-class Check(Part):
-    """A check of `config.checks`, and of a service (which has no `kind`)."""
-
-    type: str | None = None
-    port: int | None = None
-    kind: str | None = None
-    interval: Duration | None = None
-    timeout: Duration | None = None
-    grace_period: Duration | None = None
-    method: str | None = None
-    path: str | None = None
-    protocol: str | None = None
-    tls_skip_verify: bool | None = None
-    tls_server_name: str | None = None
-    headers: list[Header] | None = None
-
-
-class Port(Part):
-    """A public port of a service."""
-
-    port: int | None = None
-    start_port: int | None = None
-    end_port: int | None = None
-    handlers: list[str] | None = None
-    force_https: bool = False
-    tls_options: dict[str, Any] | None = None
-    http_options: dict[str, Any] | None = None
-    proxy_proto_options: dict[str, Any] | None = None
-
-
-class Concurrency(Part):
-    """When the proxy stops sending work to a machine."""
-
-    type: str = ""
-    soft_limit: int = 0
-    hard_limit: int = 0
-
-
-class Service(Part):
-    """One of `config.services`: what the proxy routes to the machine."""
-
-    protocol: str = ""
-    internal_port: int = 0
-    autostop: bool | str | None = None
-    autostart: bool | None = None
-    min_machines_running: int | None = None
-    ports: list[Port] | None = None
-    checks: list[Check] | None = None
-    concurrency: Concurrency | None = None
-    force_instance_key: str | UnsetType | None = UNSET
-    force_instance_description: str | None = None
 
 
 class File(Part):
@@ -242,7 +185,7 @@ class TcpHealthcheck(Part):
 class ExecHealthcheck(Part):
     """A command that has to end with 0."""
 
-    command: list[str] = []
+    command: list[str] = field(default_factory=list)
 
 
 class Healthcheck(Part):
@@ -378,6 +321,7 @@ class CreateRequest(Struct, kw_only=True):
     skip_launch: bool = False
     skip_service_registration: bool = False
     skip_secrets: bool = False
+    lsvd: bool = False
     min_secrets_version: int | None = None
     lease_ttl: int = 0
     current_version: str = ""

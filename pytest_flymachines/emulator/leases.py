@@ -82,7 +82,7 @@ async def acquire(call: Call) -> Response:
 @routes.on("GET", MACHINE + "/lease")
 async def look(call: Call) -> Response:
     """The lease in force."""
-    life = call.live()
+    life = call.life()
     lease = held_lease(life.machine)
     if lease is None:
         raise _none(life.machine)
@@ -91,8 +91,11 @@ async def look(call: Call) -> Response:
 
 @routes.on("DELETE", MACHINE + "/lease")
 async def release(call: Call) -> Response:
-    """Give it back; a nonce of a lease that is over finds none."""
-    life = call.live()
+    """Give it back; a nonce of a lease that is over finds none.
+
+    A destroy ends it: flyctl gives it back after that, and passes over ` lease not found` only.
+    """
+    life = call.life()
     lease = held_lease(life.machine)
     if lease is None or call.header("fly-machine-lease-nonce") != lease.nonce:
         raise _none(life.machine)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.emulator.conftest import App
 from tests.emulator.fidelity import shows
+from tests.emulator.wrong_fields import Wrong, wrong_bodies, wrong_parameters
 
 IMAGE = {"image": "alpine"}
 SHARED = {"cpu_kind": "shared", "cpus": 1, "memory_mb": 256}
@@ -61,6 +62,22 @@ class Things:
         starts = {"M": self.machine.path, "V": self._volume, "/": f"{self.app.path}/"}
         return starts[short[0]] + short[1:]
 
+    def ask(self, case: Wrong) -> tuple[int, str]:
+        """Status and text of the answer to a request of the document."""
+        names = {
+            "app_name": self.app.name,
+            "machine_id": self.machine.id,
+            "volume_id": self._volume.rpartition("/")[2],
+            "org_slug": "personal",
+            "secret_name": "NAME",
+            "key": "key",
+        }
+        path = "/v1" + case.path.format_map(names)
+        answer = self.app.fly(case.method, path, case.body, params=dict(case.query))
+        return answer.status_code, answer.text if answer.status_code < 400 else answer.json()[
+            "error"
+        ]
+
     def refused(self, method: str, path: str, body: Any) -> str:
         """The text of the refusal, a 400 in Fly's shape."""
         status, text = self.app.fly.error(method, self.path(path), body)
@@ -81,6 +98,26 @@ def test_wrong_types_are_refused_everywhere(things: Things) -> None:
     state = things.machine.get()
     assert (state["state"], state["config"].get("metadata")) == ("started", None)
     assert len(things.app.fly.ok("GET", things.app.machines)) == 1
+
+
+@shows("errors", "so is every field of the OpenAPI document, however deep", "openapi")
+def test_every_field_of_the_document_is_checked(things: Things) -> None:
+    wrong = list(wrong_bodies())
+    assert len(wrong) > 500
+    for case in wrong:
+        status, text = things.ask(case)
+        assert status == 400, (case, text)
+        assert text.startswith(("json: cannot unmarshal", "invalid duration")), (case, text)
+    assert len(things.app.fly.ok("GET", things.app.machines)) == 1
+
+
+@shows("errors", "a number or a truth of a query that is none is a 400", "guess")
+def test_every_query_of_the_document_is_checked(things: Things) -> None:
+    for case in wrong_parameters():
+        status, text = things.ask(case)
+        assert status == 400, (case, text)
+        assert "invalid syntax" in text, (case, text)
+    assert things.machine.state == "started"
 
 
 @shows("errors", "a body that is no JSON, or JSON of another form, is a 400", "seen")

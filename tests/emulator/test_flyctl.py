@@ -330,7 +330,7 @@ def test_machine_commands(app: App, force: str) -> None:
     machine.wait("destroyed")
     status, text = fly.error("DELETE", f"{machine.path}/lease", headers=nonce)
     assert status == 404
-    assert "machine not found" in text
+    assert " lease not found" in text
 
 
 @pytest.mark.parametrize(

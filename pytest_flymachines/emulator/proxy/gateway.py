@@ -110,8 +110,8 @@ class Gateway:
         if leg.wish.prefer_instance not in ("", target.machine.id):
             missed = leg.wish.prefer_instance.encode("latin-1")
             headers.append((b"fly-preferred-instance-unavailable", missed))
-        idle_timeout_s = float((target.port.http_options or {}).get("idle_timeout") or 0)
-        idle_timeout_s = idle_timeout_s or IDLE_TIMEOUT_S
+        options = target.port.http_options
+        idle_timeout_s = (options.idle_timeout if options else None) or IDLE_TIMEOUT_S
         responder.limit_idle(idle_timeout_s)
         while True:
             exchange = Exchange(

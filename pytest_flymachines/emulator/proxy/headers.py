@@ -100,12 +100,12 @@ def for_machine(headers: Headers, visit: Visit, *, upgrade: bool) -> Headers:
 
 def for_visitor(headers: Headers, visit: Visit, port: Port | None) -> Headers:
     """Headers of a response, for the visitor; hop-by-hop ones and framing are left out."""
-    options = ((port.http_options if port else None) or {}).get("response") or {}
+    options = port.http_options.response if port and port.http_options else None
     gone = _named_by_connection(headers) | {b"transfer-encoding"}
-    pristine = bool(options.get("pristine"))
+    pristine = options is not None and options.pristine
     if not pristine:
         gone |= {b"server", b"via", b"fly-request-id"}
-    wanted: dict[str, object] = options.get("headers") or {}
+    wanted: dict[str, object] = (options.headers if options else None) or {}
     gone |= {name.lower().encode("latin-1") for name in wanted}
     kept = [(name, value) for name, value in headers if name.lower() not in gone]
     for name, value in wanted.items():

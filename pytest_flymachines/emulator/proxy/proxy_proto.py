@@ -22,7 +22,8 @@ def header(transport: asyncio.BaseTransport, to: Destination) -> bytes:
     host, port = transport.get_extra_info("peername")[:2]
     own_host = transport.get_extra_info("sockname")[0]
     source, own = ipaddress.ip_address(host), ipaddress.ip_address(own_host)
-    if (to.port.proxy_proto_options or {}).get("version") != "v2":
+    options = to.port.proxy_proto_options
+    if options is None or options.version != "v2":
         return f"PROXY TCP{source.version} {source} {own} {port} {to.external}\r\n".encode()
     addresses = source.packed + own.packed + struct.pack("!HH", port, to.external)
     family = PROXY_STREAM[source.version]

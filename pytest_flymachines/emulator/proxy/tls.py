@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pytest_flymachines.emulator.config import TlsOptions
 
 if TYPE_CHECKING:
     import trustme
@@ -26,11 +28,11 @@ class Tls:
     def __init__(self) -> None:
         self._certificate: asyncio.Task[tuple[trustme.CA, trustme.LeafCert]] | None = None
 
-    async def context(self, options: dict[str, Any] | None, alpn: Sequence[str]) -> ssl.SSLContext:
+    async def context(self, options: TlsOptions | None, alpn: Sequence[str]) -> ssl.SSLContext:
         """What a server needs for TLS.
 
         Args:
-            options: `tls_options` of a port: `alpn`, `versions`.
+            options: `tls_options` of a port.
             alpn: Protocols to offer if the options name none.
 
         Raises:
@@ -39,11 +41,11 @@ class Tls:
         _, certificate = await self._made()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         certificate.configure_cert(context)
-        options = options or {}
-        versions = [VERSIONS[name] for name in options.get("versions") or () if name in VERSIONS]
+        options = options or TlsOptions()
+        versions = [VERSIONS[name] for name in options.versions or () if name in VERSIONS]
         context.minimum_version = min(versions, default=ssl.TLSVersion.TLSv1_2)
         context.maximum_version = max(versions, default=ssl.TLSVersion.TLSv1_3)
-        if protocols := list(options.get("alpn") or alpn):
+        if protocols := list(options.alpn or alpn):
             context.set_alpn_protocols(protocols)
         return context
 

@@ -76,7 +76,8 @@ class Visitors:
 
             await Http2(wire).serve(handle)
             return
-        timeout_s = (to.port.http_options or {}).get("headers_read_timeout")
+        options = to.port.http_options
+        timeout_s = options.headers_read_timeout if options else None
         await Http1(wire, head_timeout_s=timeout_s).serve(handle)
 
     async def _by_host(self, request: Request, responder: Responder) -> None:
