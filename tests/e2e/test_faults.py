@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .cloud import Cloud, Project, cloud, end, until
+from .cloud import Cloud, Project, cloud, until
 
 TESTS = """
 import pytest
@@ -17,13 +17,6 @@ import pytest
 @pytest.mark.parametrize("number", range(3))
 def test_it(fly_sandbox, number):
     assert fly_sandbox.exec("echo hi").stdout == "hi\\n"
-"""
-LONG = """
-import pathlib
-
-def test_it(fly_sandbox):
-    pathlib.Path("ready").touch()
-    fly_sandbox.exec("sleep 60", timeout=120)
 """
 #: Waiting for what will not come is shorter than it would be at Fly.
 IMPATIENT = """
@@ -241,28 +234,6 @@ def test_a_name_that_somebody_else_has(fly: Cloud, tmp_path: Path) -> None:
     Project(tmp_path / "b", TESTS).run("--fly-run-id=ci 7", env=fly.environment).has("3 passed")
     assert [machine.id for machine in fly.machines()] == [mine.id]
     fly.client.destroy_machine(mine_app, mine.id)
-
-
-def test_shards_with_one_run_id_share_and_the_last_one_ends_it(fly: Cloud, tmp_path: Path) -> None:
-    long = LONG.replace("sleep 60", "while [ ! -e go ]; do sleep 0.1; done")
-    first = Project(tmp_path / "a", long)
-    slow = first.start("--fly-run-id=ci", env=fly.environment)
-    assert until((first.path / "ready").exists, 60)
-    short = """
-def test_it(fly_sandbox):
-    fly_sandbox.exec("touch go.now; sleep 1")
-"""
-    second = Project(tmp_path / "b", short).run("--fly-run-id=ci", env=fly.environment)
-    second.has("1 passed", "is used by 1 other shard(s)")
-    (machine,) = fly.machines()
-    run = fly.client.exec(
-        "cook-sandbox",
-        machine.id,
-        ["/bin/sh", "-c", 'touch "${PYTEST_FLYMACHINES_ROOT:-}/workspace/go"'],
-    )
-    assert run.exit_code == 0
-    end(slow).has("1 passed")
-    assert fly.count("DELETE machines/ID") == 1
 
 
 def test_a_kept_machine_of_a_local_run_can_be_reached(tmp_path: Path) -> None:
