@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 MAX_BODY = 64 * 1024
 MAX_FAULTS = 1000
+MAX_FORWARDS = 1000
 MAX_LOG = 1024 * 1024
 
 
@@ -156,6 +157,9 @@ class Control:
             raise Problem(404, f"app {forward.app} has no machine {forward.machine}")
         if not 1 <= forward.port <= 65535:
             raise Problem(400, f"port {forward.port} is not between 1 and 65535")
+        known = self._proxy.forwards.listing()
+        if len(known) >= MAX_FORWARDS and (forward.machine, forward.port) not in known:
+            raise Problem(409, f"there are {MAX_FORWARDS} forwards already; delete some")
         host, port = self._proxy.forwards.open(forward.machine, forward.port)
         return answer({"host": host, "port": port}, 201)
 

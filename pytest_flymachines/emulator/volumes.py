@@ -253,7 +253,9 @@ async def create_snapshot(call: Call) -> Response:
     pending = next((old for old in volume.snapshots if old.status == "pending"), None)
     if pending:
         raise failed_precondition(f"snapshot is already scheduled at {rfc3339(pending.created_ms)}")
-    if volume.state != "created" or len(volume.snapshots) >= MAX_SNAPSHOTS:
+    if len(volume.snapshots) >= MAX_SNAPSHOTS:
+        raise failed_precondition(f"a volume cannot have more than {MAX_SNAPSHOTS} snapshots here")
+    if volume.state != "created":
         raise failed_precondition(f"unable to snapshot volume from current state: '{volume.state}'")
     snapshot = Snapshot(
         id=ids.snapshot_id(),

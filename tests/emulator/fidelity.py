@@ -109,11 +109,34 @@ GAPS = (
         "6PN between machines, `.internal` names, `_api.internal`",
         (
             "whole with the engine bubblewrap where the user may open /dev/net/tun; with docker "
-            "without TXT records, `top<n>.nearest.of`, and answers as of the machine's start; "
+            "without TXT records, `top<n>.nearest.of`, with answers as of the machine's start, and "
+            "with suspended machines still there; "
             "with process not at all"
         ),
     ),
-    ("flycast, WireGuard, `dns_forward_rules`", "addresses are given out, but lead nowhere"),
+    (
+        "flycast",
+        (
+            "`private_v6` addresses are given out and lead nowhere, and there is no name "
+            "`<app>.flycast` in machines; the proxy takes it as a `Host`"
+        ),
+    ),
+    ("WireGuard, `dns_forward_rules`, static egress addresses", "not there"),
+    (
+        "services with protocol `udp`",
+        "accepted and shown, and nothing listens: the proxy carries TCP",
+    ),
+    (
+        "`http_options.compress`, `h2_backend`, `replay_cache`, and `fly-replay-cache` of answers",
+        (
+            "accepted and shown, without effect: answers pass as they are, programs are spoken to "
+            "in HTTP/1.1, and each request is replayed anew"
+        ),
+    ),
+    (
+        "`fly-src`, `fly-src-signature`, `/.fly/fly-src.pub`",
+        "taken from what visitors send, and not added: only Fly could sign them",
+    ),
     (
         "the Unix socket `/.fly/api` in the machine",
         "serves the machine's own paths without a token, the rest with one",

@@ -26,6 +26,14 @@ def test_everything_but_health_needs_the_token(fly: Fly) -> None:
     assert fly.control.get("/nothing").status_code == 404
 
 
+def test_deploy_token_does_not_open_the_control_interface(app: App) -> None:
+    token = app.fly.ok("POST", f"{app.path}/deploy_token", {"expiry": "24h"})["token"]
+    headers = {"authorization": f"Bearer {token}"}
+    for path in ("/faults", "/requests", "/"):
+        url = f"{app.fly.emulator.control_url}{path}"
+        assert httpx.get(url, headers=headers, trust_env=False).status_code == 401
+
+
 def test_request_log_has_no_token(app: App, serve: Serve, tmp_path: Path) -> None:
     file = tmp_path / "log"
     with serve("--log", str(file)) as emulator:

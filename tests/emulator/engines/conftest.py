@@ -40,8 +40,6 @@ def docker_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def podman_host() -> Iterator[str]:
     """Where a podman service listens that is nobody's but ours."""
-    if why := podmand.missing():
-        pytest.skip(why)
     with podmand.service() as url:
         yield url
 

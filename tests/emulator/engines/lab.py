@@ -75,9 +75,13 @@ class Lab:
     async def end(self) -> None:
         """End everything, as an emulator does."""
         await asyncio.gather(*(machine.kill() for machine in self.machines))
-        for directory in self.directory.iterdir():
-            if directory.is_dir() and directory.name.startswith("m"):
-                await self.engine.discard(directory)
+        # The newest first: podman keeps a container whose network others have.
+        for directory in sorted(self.directory.glob("m*/"), key=_age, reverse=True):
+            await self.engine.discard(directory)
+
+
+def _age(directory: Path) -> tuple[int, str]:
+    return len(directory.name), directory.name  # m9 before m10
 
 
 async def sh(machine: RunningMachine, script: str, **options: Any) -> ExecOutcome:

@@ -18,8 +18,10 @@ import pytest
 
 from pytest_flymachines.emulator.engines import docker_client
 from pytest_flymachines.emulator.engines.base import Door, EngineError, ImageNotFound
+from pytest_flymachines.emulator.engines.cgroups import pids_limit
 from pytest_flymachines.emulator.engines.docker import DockerEngine
 from tests.emulator.engines import dockerd
+from tests.emulator.engines.besieged import own_addresses
 from tests.emulator.engines.lab import DEADLINE_S, Lab, eventually, output, sh
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
@@ -107,6 +109,20 @@ class TestGuest:
         status = await machine.wait()
         assert (status.exit_code, status.oom_killed) == (137, True)
 
+    async def test_fork_bomb_ends_with_its_machine(self, lab: Lab, daemon: Any) -> None:
+        bomb = "b() { b | b & }; b; sleep 60"
+        machine = await lab.start("sh", "-c", bomb, memory_mb=256)
+        (container,) = daemon.containers(filters={"label": docker_client.OWNER})
+
+        async def processes() -> int:
+            found: int = daemon.stats(container["Id"], stream=False)["pids_stats"]["current"]
+            return found
+
+        await eventually(processes, lambda n: n > 200)
+        assert await processes() <= pids_limit(256)
+        assert subprocess.run(["true"], check=True).returncode == 0
+        await asyncio.wait_for(machine.kill(), 60)
+
     async def test_hostname(self, lab: Lab) -> None:
         machine = await lab.start(hostname="somewhere")
         assert await output(machine, "cat /etc/hostname") == "somewhere"
@@ -172,6 +188,52 @@ class TestNetwork:
         machine = await lab.start(private_ip="fdaa:0:7:a7b:5::2")
         assert "fdaa:0:7:a7b:5::2\tfly-local-6pn" in await output(machine, "cat /etc/hosts")
         assert "fdaa:0:7:a7b:5::2/64" in await output(machine, "ip a")
+
+
+class TestWalls:
+    async def test_loopback_of_this_computer_is_out_of_reach(self, lab: Lab) -> None:
+        """What listens on its other addresses is not, as the documentation says."""
+        machine = await lab.start()
+        routes = await output(machine, "busybox ip route; busybox ip -6 route")
+        gateways = [line.split()[2] for line in routes.splitlines() if line.startswith("default")]
+        own = ["127.0.0.1", "::1", *gateways, *own_addresses()]
+        with (
+            socket.create_server(("127.0.0.1", 0)) as four,
+            socket.create_server(("::1", 0), family=socket.AF_INET6) as six,
+            socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as all_,
+        ):
+            for listener in (four, six):
+                port = listener.getsockname()[1]
+                listener.setblocking(False)
+                wanted = (*own, "host.docker.internal", "_api.internal")
+                tries = (f"timeout 3 nc {address} {port} < /dev/null" for address in wanted)
+                asked = await asyncio.gather(*(sh(machine, attempt) for attempt in tries))
+                assert 0 not in [outcome.exit_code for outcome in asked]
+                with pytest.raises(BlockingIOError):
+                    listener.accept()
+            port = all_.getsockname()[1]
+            await sh(machine, f"timeout 5 nc {gateways[0]} {port} < /dev/null")
+            all_.setblocking(False)
+            all_.accept()[0].close()
+
+    async def test_processes_and_files_of_this_computer_are_out_of_sight(
+        self, lab: Lab, tmp_path: Path
+    ) -> None:
+        secret = tmp_path / "secret"
+        secret.write_text("secret")
+        machine = await lab.start("sleep", "7040")
+        seen = await output(machine, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '; ls -a / /tmp /root")
+        assert "sleep 7040" in seen
+        assert "python" not in seen
+        for attempt in (
+            f"cat {secret} || cat /proc/1/root{secret}",
+            "ls /var/run/docker.sock || ls /run/docker.sock",
+            "mount -t proc x /tmp",
+            "echo x > /proc/sys/kernel/core_pattern",
+            "printf x > /proc/sysrq-trigger",
+            f"kill -0 {os.getpid()} && grep -q pytest /proc/{os.getpid()}/cmdline",
+        ):
+            assert (await sh(machine, attempt)).exit_code != 0, attempt
 
 
 class TestEndings:

@@ -115,17 +115,17 @@ async def test_kill_of_a_supervisor_ends_its_machine_and_no_other(lab: Lab) -> N
 
 
 @pytest.mark.anyio
-async def test_fifty_machines_start_and_end_with_nothing_left(
+async def test_fifty_machines_at_once_start_and_end_with_nothing_left(
     engine_name: str, tmp_path: Path
 ) -> None:
     fds = {path.name for path in Path("/proc/self/fd").iterdir()}
     before = set(descendants(os.getpid()))
     engine = ENGINES[engine_name](tmp_path / "engine")
     lab = Lab(engine, tmp_path / "engine", tmp_path)
-    for _ in range(5):
-        await asyncio.gather(*(lab.start() for _ in range(10)))
-        await lab.end()
-        lab.machines.clear()
+    await asyncio.gather(*(lab.start() for _ in range(50)))
+    said = await asyncio.gather(*(output(m, "sleep 0.2; echo $$") for m in lab.machines))
+    assert len(said) == 50
+    await lab.end()
     await engine.close()
     wait_until_gone(set(descendants(os.getpid())) - before)
     assert {path.name for path in Path("/proc/self/fd").iterdir()} <= fds
