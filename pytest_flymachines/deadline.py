@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from pytest_flymachines.api import MachinesClient
-from pytest_flymachines.errors import Conflict
+from pytest_flymachines.errors import Conflict, FlyMachinesError
 from pytest_flymachines.machine_config import GUEST_DIR
 from pytest_flymachines.marks import DEADLINE_KEY, USER_PREFIX, stamp
 
-__all__ = ["renew"]
+__all__ = ["left_s", "renew"]
 
 # Written: the machine's uptime, by which init sees that it is new, and seconds from then on.
 # Printed: those seconds, which are more than asked for where somebody asked for more before.
@@ -45,14 +47,24 @@ def renew(
         NotFound: The machine is gone.
         ApiError: The API refused.
     """
-    left_s = ttl_s
-    try:
-        answer = client.exec(app, machine_id, ["/bin/sh", "-c", _RENEW, str(int(ttl_s))])
-        if answer.exit_code == 0 and (printed := (answer.stdout or "").strip()).isdecimal():
-            left_s = float(printed)
-    except Conflict:
-        pass
-    client.set_metadata(app, machine_id, DEADLINE_KEY, stamp(left_s))
+    left = ttl_s
+    with suppress(Conflict):
+        left = _ask(client, app, machine_id, ttl_s) or left
+    client.set_metadata(app, machine_id, DEADLINE_KEY, stamp(left))
     if user:
         client.set_metadata(app, machine_id, USER_PREFIX + user, stamp(ttl_s))
-    return left_s
+    return left
+
+
+def left_s(client: MachinesClient, app: str, machine_id: str) -> float:
+    """Seconds until a machine that runs ends itself, by its own clock; 0 where it does not say."""
+    try:
+        return _ask(client, app, machine_id, 0)
+    except FlyMachinesError:
+        return 0.0
+
+
+def _ask(client: MachinesClient, app: str, machine_id: str, ttl_s: float) -> float:
+    answer = client.exec(app, machine_id, ["/bin/sh", "-c", _RENEW, str(int(ttl_s))])
+    printed = (answer.stdout or "").strip()
+    return float(printed) if answer.exit_code == 0 and printed.isdecimal() else 0.0

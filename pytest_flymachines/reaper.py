@@ -10,7 +10,13 @@ from pytest_flymachines.api import MachinesClient, Volume
 from pytest_flymachines.errors import FlyMachinesError
 from pytest_flymachines.marks import volume_run
 from pytest_flymachines.run import owner
-from pytest_flymachines.sweep import OurMachine, destroy_verified, ours, stray_volumes
+from pytest_flymachines.sweep import (
+    OurMachine,
+    destroy_verified,
+    ours,
+    still_overdue,
+    stray_volumes,
+)
 from pytest_flymachines.volumes import delete_volume, volumes_of
 
 __all__ = ["Plan", "carry_out", "plan"]
@@ -55,7 +61,13 @@ def plan(
     volumes: list[tuple[str, Volume]] = []
     for app in apps:
         found = ours(client, app)
-        picked = [one for one in found if _picked(one, now, run, older_than_s, all_mine)]
+        picked = [
+            one
+            for one in found
+            if _picked(one, now, run, older_than_s, all_mine)
+            # by a clock that may be wrong, where no run was named
+            and (run is not None or not one.overdue(now) or still_overdue(client, one))
+        ]
         chosen += picked
         bound = {volume_id for one in picked for volume_id in volumes_of(one.machine)}
         kept = {volume_run(one.run) for one in found if one not in picked}

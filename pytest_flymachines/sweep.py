@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pytest_flymachines.api import Machine, MachinesClient, Volume
+from pytest_flymachines.deadline import left_s
 from pytest_flymachines.errors import ApiError, FlyMachinesError, NotFound
 from pytest_flymachines.marks import (
     DEADLINE_KEY,
@@ -19,7 +20,15 @@ from pytest_flymachines.marks import (
     volume_ttl_s,
 )
 
-__all__ = ["GONE", "OurMachine", "destroy_verified", "ours", "stray_volumes", "sweep"]
+__all__ = [
+    "GONE",
+    "OurMachine",
+    "destroy_verified",
+    "ours",
+    "still_overdue",
+    "stray_volumes",
+    "sweep",
+]
 
 GONE = frozenset({"destroying", "destroyed", "replaced", "migrated"})
 _TRIES = 4
@@ -92,7 +101,7 @@ def sweep(
     for one in machines:
         if enough():
             return gone
-        if not one.overdue(time.time()) or not _still_overdue(client, one):
+        if not one.overdue(time.time()) or not still_overdue(client, one):
             continue
         if destroy_verified(client, app, one.machine.id) is None:
             gone.append(one.machine.id)
@@ -108,13 +117,18 @@ def sweep(
     return gone
 
 
-def _still_overdue(client: MachinesClient, one: OurMachine) -> bool:
-    """Ask the machine's host, because lists lag and may show an old deadline."""
+def still_overdue(client: MachinesClient, one: OurMachine) -> bool:
+    """Ask the machine's host, because lists lag and may show an old deadline; and the machine.
+
+    The clock here, or that of the run, may be wrong: one that runs knows better when it ends.
+    """
     try:
         machine = client.get_machine(one.app, one.machine.id)
     except FlyMachinesError:
         return False
-    return RUN_KEY in machine.metadata and _our(one.app, machine).overdue(time.time())
+    if RUN_KEY not in machine.metadata or not _our(one.app, machine).overdue(time.time()):
+        return False
+    return machine.state != "started" or left_s(client, one.app, machine.id) <= 0
 
 
 def stray_volumes(
