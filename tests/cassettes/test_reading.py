@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from vcr.serializers import yamlserializer
 
@@ -49,9 +49,50 @@ def test_any_text_survives_a_cassette(texts: list[str]) -> None:
     assert Serializer().deserialize(text)["interactions"] == interactions
 
 
+LINES = (
+    "a: 1",
+    "b: 'it''s'",
+    "c: |-",
+    "d: |+",
+    "e: !!binary |",
+    "f:",
+    "- g",
+    "- h: 1",
+    "- i:",
+    "- |",
+    "- - j",
+    "YWJj",
+    "k: l: m",
+    "n: o #p",
+    "q#r: s#t",
+    "u: {}",
+    "- []",
+    "v: -",
+    "yes: no",
+    'w: "x"',
+    "",
+    " ",
+    "---",
+    "...",
+)
+LAID_OUT = st.tuples(st.sampled_from(["", "  ", "    ", "      ", " "]), st.sampled_from(LINES))
+
+
+@settings(max_examples=1000)
+@given(st.lists(LAID_OUT.map("".join), max_size=12), st.sampled_from(["\n", "\n\n", ""]))
+def test_lines_in_any_order_read_as_vcrpy_reads_them(lines: list[str], end: str) -> None:
+    _read_alike("\n".join(lines) + end)
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        "",
+        "a:\nb: 1\n",
+        "a: 1٣\n",
+        "a: x\u2028y\n",
+        "a: |-\n  x\x07\n",
+        "a: !!binary |\n  x\n",
         "a: &x [1, 2]\nb: *x\n",
         "a: !!str 1\n",
         "{a: [1, {b: c}], ? [1] : 2}",
@@ -65,6 +106,10 @@ def test_any_text_survives_a_cassette(texts: list[str]) -> None:
     ],
 )
 def test_whatever_yaml_holds_is_read_as_vcrpy_reads_it(text: str) -> None:
+    _read_alike(text)
+
+
+def _read_alike(text: str) -> None:
     try:
         expected = yamlserializer.deserialize(text)
     except yaml.YAMLError as error:
