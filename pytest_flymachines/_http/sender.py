@@ -39,6 +39,8 @@ class Http:
         self.base_url = base_url.rstrip("/")
         # httpx.Headers hides the value of Authorization in its repr, also in shown locals
         self._headers = Headers(headers)
+        self._json_headers = Headers(headers)
+        self._json_headers["content-type"] = "application/json"
 
     def request(
         self,
@@ -112,13 +114,12 @@ class Http:
         if params:
             url = url.copy_merge_params({k: v for k, v in params.items() if v is not None})
         merged = self._headers
-        if headers or json is not None:
-            merged = merged.copy()
-            if headers:
-                merged.update(headers)
         if json is not None:
             content = msgspec.json.encode(json)
-            merged["content-type"] = "application/json"
+            merged = self._json_headers
+        if headers:
+            merged = merged.copy()
+            merged.update(headers)
         timeouts = dict.fromkeys(("read", "write", "pool"), timeout_s)
         timeouts["connect"] = min(timeout_s, CONNECT_TIMEOUT_S)
         request = Request(

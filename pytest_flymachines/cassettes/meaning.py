@@ -33,6 +33,7 @@ from pytest_flymachines.cassettes.volatile import (
 
 __all__ = ["Meaning", "answer_meaning", "json_value", "likeness", "meaning", "target"]
 
+_RUNNER = RUNNER.encode()
 _SET_TIME = b"pytest-flymachines-set-time"
 _ORIGIN = re.compile(r"^[a-z][a-z0-9+.-]*://[^/?#]*")
 
@@ -71,17 +72,13 @@ def meaning(
         service: What is asked, when it is neither the Machines API nor the agent.
         rename: Takes the known ids of machines out of text.
     """
-    path, _, query = target(uri).partition("?")
-    if not service:
-        for pattern, replacement, _ in PATHS:
-            path = pattern.sub(replacement, path)
-    where = f"{method} {path}"
-    line = without_padding(rename(f"{where}{_query(where, query)}"))
+    line, where = _address(method, uri, service)
+    line = without_padding(rename(line))
     if service:
         line = f"[{service}] {line}"
-    if not body or BODIES.fullmatch(f"{method} {target(uri)}"):
+    if not body or where is None:
         return Meaning(line, "")
-    return Meaning(line, without_padding(rename(_body(body, "" if service else where))))
+    return Meaning(line, without_padding(rename(_body(body, where))))
 
 
 def target(uri: str) -> str:
@@ -114,6 +111,20 @@ def likeness(one: Meaning, other: Meaning) -> float:
     return 2 * line.ratio() + body.ratio()
 
 
+@functools.lru_cache(maxsize=1024)
+def _address(method: str, uri: str, service: str) -> tuple[str, str | None]:
+    """The line, and by which rules the body is compared, if it is."""
+    path, _, query = target(uri).partition("?")
+    if not service:
+        for pattern, replacement, _ in PATHS:
+            path = pattern.sub(replacement, path)
+    where = f"{method} {path}"
+    line = f"{where}{_query(where, query)}"
+    if BODIES.fullmatch(f"{method} {target(uri)}"):
+        return line, None
+    return line, "" if service else where
+
+
 def _query(where: str, query: str) -> str:
     if not query:
         return ""
@@ -135,11 +146,13 @@ def _body(body: bytes, where: str) -> str:
     value = json_value(body)
     if value is None:
         return _opaque(body)
-    if isinstance(value, dict) and (RUNNER.encode() in body or _SET_TIME in body):
+    if isinstance(value, dict) and (_RUNNER in body or _SET_TIME in body):
         value = {**value, "command": command_meaning(value.get("command"), _opaque)}
     drop = _rules(BODY_FIELDS, where)
-    if drop is not None or b'"env"' in body:
+    if b'"env"' in body or (drop is not None and r"\." in drop.pattern):
         value = _without(value, "", drop)
+    elif drop is not None and isinstance(value, dict):
+        value = {name: item for name, item in value.items() if not drop.fullmatch(name)}
     return _encode(value)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
 from vcr.request import Request as VcrRequest
 
 import pytest_flymachines
@@ -27,7 +26,7 @@ from pytest_flymachines.cassettes.misses import Asker, no_owner
 from pytest_flymachines.cassettes.polls import without_offsets
 from pytest_flymachines.cassettes.scopes import Scope, Scopes
 from pytest_flymachines.cassettes.scrub import Scrubber
-from pytest_flymachines.cassettes.tape import WEBSOCKET, Blank, Playback
+from pytest_flymachines.cassettes.tape import WEBSOCKET, Asked, Blank, Playback
 from pytest_flymachines.cassettes.transports import RecordingTransport, ReplayTransport
 from pytest_flymachines.errors import CassetteMiss
 from pytest_flymachines.spec import SandboxSpec
@@ -142,45 +141,45 @@ class Recorder:
 
     # what goes through the transports
 
-    def learn(self, scope: Scope, request: VcrRequest, response: dict[str, Any]) -> None:
+    def learn(self, scope: Scope, method: str, uri: str, response: dict[str, Any]) -> None:
         """Notice what is made, so that it can be recognized by who made it."""
         status, body = response["status"]["code"], response["body"]
         body = body["string"] if isinstance(body, dict) else body
-        path = target(request.uri).partition("?")[0]
-        if facts := created(request.method, path, status, body):
+        path = target(uri).partition("?")[0]
+        if facts := created(method, path, status, body):
             with scope.lock:
                 scope.machines += 1
                 many = "" if scope.machines == 1 or scope.key.kind == "sandbox" else scope.machines
             self.identities.learn(f"{scope.key.alias}{many and f'#{many}'}", facts)
         # what tests and provisionings start is known to nobody else
-        elif scope.key.kind == "fixture" and (facts := started(request.method, path, status, body)):
+        elif scope.key.kind == "fixture" and (facts := started(method, path, status, body)):
             with scope.lock:
                 number = scope.processes.setdefault(facts["process"], len(scope.processes) + 1)
             self.identities.learn(f"{scope.key.alias} process {number}", facts)
 
-    def replay(self, request: VcrRequest, service: str = "") -> dict[str, Any]:
+    def replay(self, method: str, uri: str, body: bytes = b"", service: str = "") -> dict[str, Any]:
         """The recorded answer to a request; its time has passed on this thread's clock.
 
         Raises:
             CassetteMiss: There is none.
             CassetteError: The cassette cannot be read.
         """
-        asked = meaning(
-            request.method,
-            self.scrubber.text(request.uri),
-            self.scrubber.data(request.body or b""),
+        wanted = meaning(
+            method,
+            self.scrubber.text(uri),
+            self.scrubber.data(body),
             service=service,
             rename=self.identities.rename,
         )
-        request.meaning, request.offsets = without_offsets(asked)
+        asked = Asked(*without_offsets(wanted))
         scope = self.scopes.current()
         if scope is None:
-            raise no_owner(request.meaning)
+            raise no_owner(asked.meaning)
         tape = self._tape(scope)
-        response = tape.play(request, self.clock) if tape else None
+        response = tape.play(asked, self.clock) if tape else None
         if response is None:
-            raise self._missed(scope, request)
-        self.learn(scope, request, response)
+            raise self._missed(scope, asked.meaning)
+        self.learn(scope, method, uri, response)
         return response
 
     def frames(self, path: str, connect: Callable[[], FrameSocket]) -> FrameSocket:
@@ -193,10 +192,10 @@ class Recorder:
         Raises:
             CassetteMiss: There is none; a frame that was not recorded raises it in `send`.
         """
-        request = VcrRequest("GET", f"http://{WEBSOCKET}{target(path)}", None, {})
+        uri = f"http://{WEBSOCKET}{target(path)}"
         scope = self.scopes.current()
         if self.mode == "replay":
-            response = self.replay(request, WEBSOCKET)
+            response = self.replay("GET", uri, service=WEBSOCKET)
             assert scope is not None
             return ReplayedSocket(
                 response["body"],
@@ -208,7 +207,7 @@ class Recorder:
         if scope is None or scope.blank is None:
             return socket
         recorded = RecordedSocket(socket, self.clock)
-        scope.blank.begin(request).so_far = recorded.response
+        scope.blank.begin(VcrRequest("GET", uri, None, {})).so_far = recorded.response
         return recorded
 
     # the end
@@ -238,6 +237,8 @@ class Recorder:
         if scope.key.kind == "test" or self._shared is None:
             self._write(scope)
             return
+        from filelock import FileLock
+
         name = hashlib.sha256(str(scope.key.path).encode()).hexdigest()[:16]
         self._shared.mkdir(parents=True, exist_ok=True)
         with FileLock(self._shared / f"{name}.lock"):
@@ -271,12 +272,12 @@ class Recorder:
                 scope.tape = Playback(scope.path, self._persister, self.identities, loosely=loosely)
             return scope.tape
 
-    def _missed(self, scope: Scope, request: VcrRequest) -> CassetteMiss:
+    def _missed(self, scope: Scope, wanted: Meaning) -> CassetteMiss:
         asker = self._asker(scope)
         if scope.tape is None:
-            miss: CassetteMiss = asker.no_cassette(request.meaning)
+            miss: CassetteMiss = asker.no_cassette(wanted)
         else:
-            miss = asker.no_answer(request.meaning, scope.tape, self._mixture(scope.tape))
+            miss = asker.no_answer(wanted, scope.tape, self._mixture(scope.tape))
         self._note_miss(scope, miss)
         return miss
 

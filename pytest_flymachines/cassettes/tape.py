@@ -23,7 +23,7 @@ from pytest_flymachines.cassettes.meaning import Meaning, likeness, meaning
 from pytest_flymachines.cassettes.polls import Offsets, moved, without_offsets
 from pytest_flymachines.cassettes.volatile import REPEATABLE
 
-__all__ = ["WEBSOCKET", "Blank", "Pending", "Playback"]
+__all__ = ["WEBSOCKET", "Asked", "Blank", "Pending", "Playback"]
 
 WEBSOCKET = "websocket"
 
@@ -86,7 +86,20 @@ class Blank:
             ]
 
 
-def same_meaning(ours: VcrRequest, recorded: VcrRequest) -> None:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that looks for its answer.
+
+    Attributes:
+        meaning: What is compared.
+        offsets: What it says to have read before, if it polls a process of a wider fixture.
+    """
+
+    meaning: Meaning
+    offsets: Offsets | None
+
+
+def same_meaning(ours: Asked, recorded: VcrRequest) -> None:
     """Compare two requests, as vcrpy asks its matchers to."""
     assert ours.meaning == recorded.meaning
 
@@ -100,7 +113,7 @@ class _Indexed(Cassette):  # type: ignore[misc]  # vcrpy has no types
         """Take what was just read from the file, which nobody else has, without a copy."""
         self.data.append((request, response))
 
-    def _responses(self, request: VcrRequest) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _responses(self, request: Asked) -> Iterator[tuple[int, dict[str, Any]]]:
         left = self.index.get(request.meaning, deque())
         while left and self.play_counts[left[0]]:
             left.popleft()
@@ -158,32 +171,29 @@ class Playback:
             request.meaning, self._offsets[id(response)] = without_offsets(asked)
             self._tape.index.setdefault(request.meaning, deque()).append(position)
 
-    def play(self, request: VcrRequest, clock: Clock) -> dict[str, Any] | None:
-        """The next answer to a request that has its `meaning` and `offsets`; its time passes.
-
-        None if there is none.
-        """
+    def play(self, asked: Asked, clock: Clock) -> dict[str, Any] | None:
+        """The next answer to a request, whose time passes; None if there is none."""
         again = False
         with self._lock:
             try:
-                response = self._tape.play_response(request)
+                response = self._tape.play_response(asked)
             except UnhandledHTTPRequestError:
-                response = self._next_alike(request.meaning)
+                response = self._next_alike(asked.meaning)
                 if again := response is None:
-                    response = self._last.get(request.meaning)
+                    response = self._last.get(asked.meaning)
             if response is None:
                 return None
-            if not _may_repeat(request.meaning):
+            if not _may_repeat(asked.meaning):
                 self._last.clear()
             else:
-                self._last[request.meaning] = response
+                self._last[asked.meaning] = response
         notes = response.get("recorded", {})
         if isinstance(clock, ReplayClock):
             self._pass_time(clock, notes.get("started_s", 0.0), notes.get("elapsed_s", 0.0))
         body = self._then.today(response["body"]["string"], self._live)
         recorded = self._offsets[id(response)]
-        if recorded is not None and request.offsets is not None:
-            body = moved(body, recorded, request.offsets, again=again)
+        if recorded is not None and asked.offsets is not None:
+            body = moved(body, recorded, asked.offsets, again=again)
         return {**response, "body": body}
 
     def unused(self) -> list[VcrRequest]:

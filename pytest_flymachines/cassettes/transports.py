@@ -115,7 +115,7 @@ class _Exchange:
         self._recorded.body = _decoded(self._request.headers, sent)[0] or None
         response = {"status": status, "headers": headers, "body": {"string": body}}
         self._blank.end(self._pending, response, self._notes)
-        self._recorder.learn(self._scope, self._recorded, response)
+        self._recorder.learn(self._scope, self._recorded.method, self._recorded.uri, response)
 
 
 class ReplayTransport(Transport):
@@ -132,22 +132,22 @@ class ReplayTransport(Transport):
             CassetteMiss: There is none.
             TransportError: The one that was recorded.
         """
-        body = _decoded(request.headers, request.read())[0]
-        recorded = VcrRequest(request.method, str(request.url), body, {})
-        response = self._recorder.replay(recorded, self._service)
+        body = request.read()
+        if body[:1] not in (b"{", b"["):  # JSON is not encoded
+            body = _decoded(request.headers, body)[0]
+        response = self._recorder.replay(request.method, str(request.url), body, self._service)
         status, error = response["status"], _error(response.get("recorded", {}), request)
         if error is not None and not status["code"]:
             raise error
-        answer = Response(
-            status["code"],
-            headers=[(name, item) for name, items in response["headers"].items() for item in items],
-            content=response["body"],
-            extensions={"reason_phrase": status["message"].encode("ascii", "replace")},
-        )
-        if error is None:
-            return answer
+        content = response["body"]
+        headers = [(name, item) for name, items in response["headers"].items() for item in items]
+        if content:
+            headers.append(("content-length", str(len(content))))
         return Response(
-            answer.status_code, headers=answer.headers.raw, stream=_Broken(answer.content, error)
+            status["code"],
+            headers=headers,
+            stream=ByteStream(content) if error is None else _Broken(content, error),
+            extensions={"reason_phrase": status["message"].encode("ascii", "replace")},
         )
 
 
