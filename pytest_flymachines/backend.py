@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_flymachines._clock import Clock, SystemClock
-from pytest_flymachines._http import ConnectError, PoolTransport, Request, Response, Transport
+from pytest_flymachines._http import ConnectError, Request, Response, Transport
 from pytest_flymachines.api import MachinesClient, build_transport
 from pytest_flymachines.api.retry import RETRY_S
 from pytest_flymachines.cassettes import FrameSocket, Recorder
@@ -147,9 +147,10 @@ def build(settings: Settings, info: RunInfo | None, recorder: Recorder) -> Backe
         recorder: Records, replays, or lets pass.
     """
     url, token, proxy_url = _address(settings, info)
-    patience = PatientTransport(PoolTransport(), SystemClock())
-    direct = _api_transport(settings, info)
-    control = PoolTransport()
+    nothing = recorder.transport(None) if info is None else None
+    direct = nothing or _api_transport(settings, info)
+    patience = PatientTransport(nothing or _pool(), SystemClock())
+    control = nothing or _pool()
     client = MachinesClient(
         token or "replay",
         base_url=url,
@@ -191,7 +192,13 @@ def _api_transport(settings: Settings, info: RunInfo | None, retry_s: float = RE
     """Live, all processes of a run keep one pace; the local emulator has no rate limits."""
     live = settings.chosen == "live" and info is not None
     directory = Path(info.directory) / "pace" if live and info else None
-    return build_transport(PoolTransport(), pace=live, pace_directory=directory, retry_s=retry_s)
+    return build_transport(_pool(), pace=live, pace_directory=directory, retry_s=retry_s)
+
+
+def _pool() -> Transport:
+    from pytest_flymachines._http import PoolTransport
+
+    return PoolTransport()
 
 
 def _address(settings: Settings, info: RunInfo | None) -> tuple[str, str, str]:

@@ -261,7 +261,7 @@ class _Attempt:
             agent_token=token,
             volume_id=self._volume_id,
             files=self._files,
-            local=backend.mode == "local",
+            mode=backend.mode,
         )
         send = partial(
             backend.client.create_machine, spec.app, config, name=name, region=self._region

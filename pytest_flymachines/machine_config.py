@@ -43,7 +43,7 @@ def machine_config(
     agent_token: str,
     volume_id: str = "",
     files: Mapping[str, bytes] | None = None,
-    local: bool = False,
+    mode: str = "live",
 ) -> dict[str, Any]:
     """The config for a create; holds no secret, only the digest of the agent's token.
 
@@ -53,8 +53,9 @@ def machine_config(
         agent_token: What our agent asks for.
         volume_id: A volume to mount; empty is none.
         files: More files beside ours, by name.
-        local: It is on this computer: the agent comes compiled too, since the machine's Python is
-            likely to be of this one's version, and the way there is short.
+        mode: Of the run. In `local` the agent comes compiled too, since the machine's Python is
+            likely to be of this one's version, and the way there is short. In `replay` nobody
+            reads the files, so there are none.
     """
     config: dict[str, Any] = {
         "image": spec.image,
@@ -64,8 +65,10 @@ def machine_config(
         "auto_destroy": spec.auto_destroy,
         "restart": {"policy": "no"},
         "init": {"exec": _init(spec)},
-        "files": _files(spec, identity, agent_token, files or {}, local=local),
+        "files": [],
     }
+    if mode != "replay":
+        config["files"] = _files(spec, identity, agent_token, files or {}, local=mode == "local")
     if services := _services(spec):
         config["services"] = services
     if volume_id:

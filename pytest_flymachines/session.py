@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
-from filelock import FileLock
 from msgspec import structs
 
 from pytest_flymachines.errors import SettingsError
@@ -189,6 +188,8 @@ class Session:
         number = self._worker_name().removeprefix("gw")
         if info is None or self._is_elsewhere or not number.isdecimal():
             return nullcontext()
+        from filelock import FileLock
+
         turn = int(number) % max(1, (os.cpu_count() or 1) - 1)
         return FileLock(Path(info.directory) / f"import-{turn}.lock")
 

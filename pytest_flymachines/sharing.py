@@ -12,11 +12,14 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-from filelock import FileLock
 
 from pytest_flymachines.errors import FlyMachinesError, MachineGone, MachineStartFailed
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 __all__ = [
     "EmulatorAddress",
@@ -221,6 +224,8 @@ class SharedState:
         self.directory.joinpath(_ENDED).touch()
 
     def _lock(self, name: str) -> FileLock:
+        from filelock import FileLock
+
         return FileLock(self.directory / f"{name}.lock")
 
     def _path(self, key: str) -> Path:

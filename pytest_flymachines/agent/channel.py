@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -11,8 +11,10 @@ from pytest_flymachines._http import Transport
 from pytest_flymachines.agent.checkpoints import Checkpoints
 from pytest_flymachines.agent.client import AgentClient
 from pytest_flymachines.agent.files import Files
-from pytest_flymachines.agent.forward import PortForward
 from pytest_flymachines.agent.processes import Processes
+
+if TYPE_CHECKING:
+    from pytest_flymachines.agent.forward import PortForward
 
 __all__ = ["AgentChannel"]
 
@@ -90,6 +92,8 @@ class AgentChannel(Processes, Files, Checkpoints):
 
         To be closed by the caller; the traffic is not recorded in cassettes.
         """
+        from pytest_flymachines.agent.forward import PortForward
+
         client = self._client
         path = f"{client.prefix}/agent/forward/{port}"
         return PortForward(client.base_url, path, client.headers)

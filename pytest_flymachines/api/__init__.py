@@ -5,7 +5,10 @@ with MachinesClient(os.environ["FLY_API_TOKEN"]) as client:
     client.wait("my-app", machine.id, "started", version=machine.instance_id)
 """
 
-from pytest_flymachines._http import PoolTransport
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from pytest_flymachines.api.client import MachinesClient
 from pytest_flymachines.api.models import (
     App,
@@ -26,6 +29,9 @@ from pytest_flymachines.api.models import (
 )
 from pytest_flymachines.api.stack import build_transport
 from pytest_flymachines.api.waiting import StateMissed
+
+if TYPE_CHECKING:
+    from pytest_flymachines._http import PoolTransport
 
 __all__ = [
     "App",
@@ -48,3 +54,11 @@ __all__ = [
     "Volume",
     "build_transport",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "PoolTransport":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from pytest_flymachines._http import PoolTransport
+
+    return PoolTransport

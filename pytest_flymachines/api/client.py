@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pytest_flymachines import __version__
 from pytest_flymachines._clock import Clock, SystemClock
-from pytest_flymachines._http import Http, PoolTransport, Transport
+from pytest_flymachines._http import Http, Transport
 from pytest_flymachines.api.apps import AppCalls
 from pytest_flymachines.api.execution import ExecCalls
 from pytest_flymachines.api.leases import LeaseCalls
@@ -64,6 +64,8 @@ class MachinesClient(WaitCalls, ExecCalls, MetadataCalls, LeaseCalls, VolumeCall
             del token  # tracebacks may show locals
         self._own_transport: Transport | None = None
         if transport is None:
+            from pytest_flymachines._http import PoolTransport
+
             transport = self._own_transport = build_transport(PoolTransport(), pace=pace)
         headers = {"user-agent": f"pytest-flymachines/{__version__}", "accept": "application/json"}
         self._http = Http(

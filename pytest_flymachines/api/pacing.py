@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 
 import msgspec
-from filelock import FileLock
 
 from pytest_flymachines._clock import Clock, SystemClock
 from pytest_flymachines._http import Request, Response, Transport
@@ -42,6 +41,8 @@ class PacingTransport(Transport):
         self._slots: _Slots = {}
         self._file: Path | None = None
         if directory is not None:
+            from filelock import FileLock
+
             directory.mkdir(parents=True, exist_ok=True)
             self._file = directory / "pace.json"
             self._file_lock = FileLock(directory / "pace.lock")

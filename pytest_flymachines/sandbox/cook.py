@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from pytest_flymachines.agent.terminal import CookTerminal, FrameSocket
-from pytest_flymachines.agent.websocket import TextSocket, open_websocket
 from pytest_flymachines.errors import FlyMachinesError
 from pytest_flymachines.sandbox.channel import ProcessUpdate
 from pytest_flymachines.sandbox.exec import ExecVerbs
@@ -150,6 +149,8 @@ class CookVerbs(PortVerbs, ExecVerbs):
 
     def _connect(self) -> FrameSocket:
         def connect() -> FrameSocket:
+            from pytest_flymachines.agent.websocket import TextSocket, open_websocket
+
             return TextSocket(open_websocket(self.url(COOK_PORT), "/", {}))
 
         frames = self.attachment.frames

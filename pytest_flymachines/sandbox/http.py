@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_flymachines._http import Client, PoolTransport
+from pytest_flymachines._http import Client, Transport
 from pytest_flymachines.sandbox.ports import PortVerbs
 
 __all__ = ["HttpVerbs"]
@@ -24,8 +24,12 @@ class HttpVerbs(PortVerbs):
             FlyMachinesError: There is no way to the machine's ports.
         """
         at = self.attachment
-        base_url = f"http://127.0.0.1:{port}" if at.replayed else self.url(port)
-        transport = None if at.replayed else PoolTransport()
+        base_url = f"http://127.0.0.1:{port}"
+        transport: Transport | None = None
+        if not at.replayed:
+            from pytest_flymachines._http import PoolTransport
+
+            base_url, transport = self.url(port), PoolTransport()
         return Client(
             base_url=base_url,
             transport=at.recorded(transport, f"port {port}") if at.recorded else transport,

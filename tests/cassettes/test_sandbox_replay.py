@@ -239,6 +239,16 @@ def test_another_spec(fly_sandbox_factory, fly_sandbox):
     assert other.machine_id != fly_sandbox.machine_id
 """
 COUNT = 26
+# what only a machine needs, and what it costs to import, is left alone
+CONFTEST = """
+import sys
+
+LIVE = {"filelock", "h11", "httpcore", "wsproto", "pytest_flymachines._http.pool"}
+
+
+def pytest_sessionfinish(session):
+    assert session.config.getoption("fly_record") or not LIVE & set(sys.modules)
+"""
 
 
 @pytest.fixture
@@ -248,6 +258,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
             monkeypatch.delenv(name)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makeini("[pytest]\nfilterwarnings = error\naddopts = -p no:cacheprovider -ra\n")
+    pytester.makeconftest(CONFTEST)
     (pytester.path / "test_all.py").write_text(SUITE)
     agent = pytester.path / "cook-agent"
     agent.write_bytes(b"#!/usr/bin/env -S python3 -I\n" + build())
