@@ -13,8 +13,8 @@ from pytest_flymachines.sandbox.api_processes import located
 from pytest_flymachines.sandbox.patterns import has_magic
 from pytest_flymachines.sandbox.runner import Answer, RunnerFailed
 from pytest_flymachines.sandbox.staging import stage
-from pytest_flymachines.sandbox.tar import TreeMeaning
 from pytest_flymachines.sandbox.text import decode_name, encode_text
+from pytest_flymachines.sandbox.tree_meaning import TreeMeaning
 
 __all__ = ["ApiTrees"]
 

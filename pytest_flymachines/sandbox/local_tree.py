@@ -1,106 +1,59 @@
 """Trees of this computer, as tar streams and back."""
 
-# A tree has thousands of entries, and a Path costs more than the system call:
-# ruff: noqa: PTH101, PTH102, PTH105, PTH114, PTH115, PTH116, PTH118, PTH123, PTH211
-
 from __future__ import annotations
 
 import os
-import shutil
 import stat
-import tarfile
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from contextlib import closing
+from pathlib import Path
 
+from pytest_flymachines.agent.server import packing
+from pytest_flymachines.agent.server.pax import BLOCK, CHAR, BadTar, Member, members
+from pytest_flymachines.agent.server.unpacking import Stage, check_place, inside
 from pytest_flymachines.errors import FlyMachinesError
 from pytest_flymachines.sandbox.patterns import excluded
-from pytest_flymachines.sandbox.tar import END, header, members, padding
 
-__all__ = ["Entry", "pack", "scan", "unpack"]
-
-_PIECE_BYTES = 256 * 1024
+__all__ = ["LocalFile", "LocalTree", "unpack"]
 
 
-@dataclass(frozen=True)
-class Entry:
-    """Something that is to be packed.
+class LocalTree:
+    """A directory as a tar stream, read anew each time that it is iterated.
 
-    Attributes:
-        path: Where it is.
-        name: Relative to the top, which is `.` itself.
-        status: Of itself, if it is a symlink.
+    Owners are left out, so that the machine's user owns what arrives; so are sockets, devices
+    and what `exclude` matches.
     """
 
-    path: str
-    name: str
-    status: os.stat_result
+    def __init__(self, top: Path, exclude: Sequence[str] = ()) -> None:
+        self._top = os.fsencode(top)
+        self._exclude = exclude
+
+    def __iter__(self) -> Iterator[bytes]:
+        return packing.pack(self._entries())
+
+    def size(self) -> int:
+        """Bytes of the files in it."""
+        statuses = (entry.status for entry in self._entries())
+        return sum(status.st_size for status in statuses if stat.S_ISREG(status.st_mode))
+
+    def _entries(self) -> Iterator[packing.Entry]:
+        def left_out(name: bytes) -> bool:
+            return excluded(os.fsdecode(name), self._exclude)
+
+        found = packing.scan(self._top, left_out if self._exclude else lambda _: False)
+        return (entry for entry in found if entry.kind not in (CHAR, BLOCK))
 
 
-def scan(top: str, exclude: Sequence[str]) -> list[Entry]:
-    """A directory and what is below it, depth first; sockets and devices left out.
+class LocalFile:
+    """The content of a file, read anew each time that it is iterated."""
 
-    That order matters to tar, which sets a directory's time once it leaves it.
-    """
-    found = []
-    pending = [Entry(top, ".", os.stat(top))]
-    while pending:
-        entry = pending.pop()
-        found.append(entry)
-        if stat.S_ISDIR(entry.status.st_mode):
-            pending += _inside(entry, exclude)
-    return found
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
-
-def _inside(directory: Entry, exclude: Sequence[str]) -> list[Entry]:
-    """Entries of a directory, the last name first."""
-    prefix = "" if directory.name == "." else f"{directory.name}/"
-    entries = []
-    with os.scandir(directory.path) as names:
-        for name in sorted(names, key=lambda name: name.name, reverse=True):
-            entry = Entry(name.path, prefix + name.name, name.stat(follow_symlinks=False))
-            if _type_of(entry.status.st_mode) and not excluded(entry.name, exclude):
-                entries.append(entry)
-    return entries
-
-
-def _type_of(mode: int) -> bytes | None:
-    return {
-        stat.S_IFREG: tarfile.REGTYPE,
-        stat.S_IFDIR: tarfile.DIRTYPE,
-        stat.S_IFLNK: tarfile.SYMTYPE,
-        stat.S_IFIFO: tarfile.FIFOTYPE,
-    }.get(stat.S_IFMT(mode))
-
-
-def pack(entries: Iterable[Entry]) -> Iterator[bytes]:
-    """A tar stream; owners are left out, so that the machine's user owns what arrives."""
-    for entry in entries:
-        info = tarfile.TarInfo(entry.name)
-        info.mode = stat.S_IMODE(entry.status.st_mode)
-        info.mtime = entry.status.st_mtime
-        info.type = _type_of(entry.status.st_mode) or tarfile.REGTYPE
-        if info.isreg():
-            yield from _file(entry.path, info)
-        else:
-            if info.issym():
-                info.linkname = os.readlink(entry.path)
-            yield header(info)
-    yield END
-
-
-def _file(path: str, info: tarfile.TarInfo) -> Iterator[bytes]:
-    with open(path, "rb", buffering=0) as file:
-        left = info.size = os.fstat(file.fileno()).st_size
-        yield header(info)
-        while left:
-            piece = file.read(min(left, _PIECE_BYTES))
-            if not piece:
-                raise FlyMachinesError(f"{path} became shorter while it was uploaded")
-            left -= len(piece)
-            yield piece
-    yield padding(info.size)
+    def __iter__(self) -> Iterator[bytes]:
+        with self._path.open("rb", buffering=0) as file:
+            while piece := file.read(packing.PIECE_BYTES):
+                yield piece
 
 
 def unpack(
@@ -112,119 +65,40 @@ def unpack(
     """Unpack a tar stream of a directory (first entry `.`) or of a single file.
 
     Everything is unpacked beside the target first. Then it takes the target's name, or its
-    entries replace those of the directory that is there.
+    entries replace those of the directory that is there. Devices are left out, because an
+    ordinary user cannot make them.
 
     Raises:
         IsADirectoryError: The stream is a single file, and the target a directory.
+        NotADirectoryError: It is the other way round.
         FlyMachinesError: The stream is damaged, or an entry would lie outside of the target.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    place = os.fsencode(target)
+    first = None
     try:
-        single = _fill(stage, stream, exclude, progress)
-        if single is not None:
-            (stage / single).replace(target)
-        elif target.is_dir():
-            _merge(stage, target)
-        else:
-            stage.replace(target)
-    except tarfile.TarError as error:
+        with closing(Stage(place)) as stage:
+            for member, content in members(stream):
+                name = inside(member.name)
+                if first is None:
+                    first = name
+                    if not first:
+                        check_place(place)
+                if not (_left_out(member, name, exclude) and name != first):
+                    stage.make(member, _told(content, progress))
+            if first:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                Path(os.fsdecode(stage.root), os.fsdecode(first)).replace(target)
+            else:
+                stage.move_to(place)
+    except (BadTar, ValueError, OverflowError) as error:  # a NUL in a name, a time beyond all times
         raise FlyMachinesError(f"the tree for {target} arrived damaged: {error}") from error
-    finally:
-        _unlock(stage)
-        shutil.rmtree(stage, ignore_errors=True)
 
 
-def _fill(
-    stage: Path, stream: Iterable[bytes], exclude: Sequence[str], progress: Callable[[int], None]
-) -> str | None:
-    """Make all entries; the name of the only one, if the stream is a single file."""
-    directories: dict[str, tarfile.TarInfo] = {}
-    single = None
-    for member, content in members(stream):
-        name = str(PurePosixPath(member.name))
-        if name != "." and not directories:
-            single = name
-        if name != "." and single is None and excluded(name, exclude):
-            continue
-        path = _place(stage, name, directories)
-        if member.isdir():
-            if name != ".":
-                os.mkdir(path, 0o700)
-            directories[name] = member
-        else:
-            _make(path, member, content, stage, progress)
-    for name, member in reversed(directories.items()):
-        path = os.path.join(stage, name)
-        os.chmod(path, member.mode & 0o7777)
-        os.utime(path, (member.mtime, member.mtime))
-    return single
+def _left_out(member: Member, name: bytes, exclude: Sequence[str]) -> bool:
+    return member.kind in (CHAR, BLOCK) or (bool(exclude) and excluded(os.fsdecode(name), exclude))
 
 
-def _place(stage: Path, name: str, directories: dict[str, tarfile.TarInfo]) -> str:
-    """Where an entry goes: only into directories that were made for this stream."""
-    parts = name.split("/")
-    parent = "/".join(parts[:-1]) or "."
-    if (
-        ".." in parts
-        or name.startswith("/")
-        or (directories and name != "." and parent not in directories)
-    ):
-        raise FlyMachinesError(f"the tree has an entry {name!r} that would lie outside of it")
-    return os.path.join(stage, name)
-
-
-def _make(
-    path: str,
-    member: tarfile.TarInfo,
-    content: Iterator[bytes],
-    stage: Path,
-    progress: Callable[[int], None],
-) -> None:
-    if member.isreg():
-        with open(path, "xb", buffering=0) as file:
-            for piece in content:
-                view = memoryview(piece)
-                while view:
-                    view = view[file.write(view) :]
-                progress(len(piece))
-            os.fchmod(file.fileno(), member.mode & 0o7777)
-    elif member.issym():
-        os.symlink(member.linkname, path)
-    elif member.islnk():
-        os.link(
-            os.path.join(stage, str(PurePosixPath(member.linkname))), path, follow_symlinks=False
-        )
-        return
-    elif member.isfifo():
-        os.mkfifo(path, member.mode & 0o7777)
-    else:  # a device, which an ordinary user cannot make
-        return
-    os.utime(path, (member.mtime, member.mtime), follow_symlinks=False)
-
-
-def _merge(source: Path, target: Path) -> None:
-    """Move the entries of one directory into another; directories on both sides are merged."""
-    for entry in list(os.scandir(source)):
-        place = target / entry.name
-        directory = entry.is_dir(follow_symlinks=False)
-        if place.is_dir() and not place.is_symlink():
-            if directory:
-                status = entry.stat()  # before its entries move away
-                _merge(Path(entry.path), place)
-                place.chmod(stat.S_IMODE(status.st_mode))
-                os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns))
-                continue
-            shutil.rmtree(place)
-        elif directory:
-            place.unlink(missing_ok=True)
-        os.replace(entry.path, place)
-
-
-def _unlock(stage: Path) -> None:
-    """Let what is left be removed, whatever the modes of the directories."""
-    for directory, names, _ in os.walk(stage):
-        for name in names:
-            path = os.path.join(directory, name)
-            if not os.path.islink(path):
-                os.chmod(path, 0o700)
+def _told(content: Iterable[bytes], progress: Callable[[int], None]) -> Iterator[bytes]:
+    for piece in content:
+        yield piece
+        progress(len(piece))

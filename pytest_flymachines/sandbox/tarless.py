@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import base64
-import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from pytest_flymachines.agent.server import pax
+from pytest_flymachines.agent.server.pax import Member
 from pytest_flymachines.sandbox.channel import FileInfo
 from pytest_flymachines.sandbox.patterns import excluded
 from pytest_flymachines.sandbox.runner import Runner, escape, quote
-from pytest_flymachines.sandbox.tar import END, header, members, padding
 from pytest_flymachines.sandbox.text import encode_text
 
 if TYPE_CHECKING:
@@ -43,16 +43,18 @@ def expanded(pieces: Iterable[bytes]) -> Iterator[bytes]:
 def script(tar: Iterable[bytes], runner: Runner) -> Iterator[bytes]:
     """Shell text that makes in the current directory what a tar stream holds."""
     directories = []
-    for member, content in members(tar):
-        name = quote(b"./" + encode_text(member.name))
-        if member.isdir():
+    for member, content in pax.members(tar):
+        name = quote(b"./" + member.name)
+        if member.kind == pax.DIRECTORY:
             directories.append((name, member))
             yield b"mkdir -p -- %s || exit 1\n" % name
-        elif member.issym():
-            yield b"ln -s -- %s %s || exit 1\n" % (quote(encode_text(member.linkname)), name)
-        elif member.isfifo():
+        elif member.kind == pax.SYMLINK:
+            yield b"ln -s -- %s %s || exit 1\n" % (quote(member.target), name)
+        elif member.kind == pax.HARD_LINK:
+            yield b"ln -- %s %s || exit 1\n" % (quote(b"./" + member.target), name)
+        elif member.kind == pax.FIFO:
             yield b"mkfifo -m %o %s || exit 1\n" % (member.mode, name)
-        elif member.isreg():
+        elif member.kind == pax.FILE:
             yield b": >%s || exit 1\n" % name
             for piece in content:
                 yield _appended(piece, name, runner)
@@ -72,41 +74,35 @@ def _appended(piece: bytes, name: bytes, runner: Runner) -> bytes:
     return b"{ %s; } >>%s || exit 1\n" % (b"; ".join(lines), name) if lines else b""
 
 
-def _attributes(name: bytes, member: tarfile.TarInfo) -> bytes:
-    return b"chmod %o %s && touch -d @%d -- %s || exit 1\n" % (
-        member.mode & 0o7777,
-        name,
-        int(member.mtime),
-        name,
-    )
+def _attributes(name: bytes, member: Member) -> bytes:
+    seconds = member.mtime_ns // 10**9
+    return b"chmod %o %s && touch -d @%d -- %s || exit 1\n" % (member.mode, name, seconds, name)
 
 
 def archive(files: ApiFiles, path: bytes, exclude: Sequence[str]) -> Iterator[bytes]:
     """A directory, or a single file, as a tar stream that is made here from single reads."""
     top = files.stat(path)
     if top.kind != "directory":
-        yield from _entry(files, path, top, top.name)
+        yield from _entry(files, path, top, encode_text(top.name))
     else:
-        yield from _entry(files, path, top, ".")
+        yield from _entry(files, path, top, b".")
         for info in files.walk(path):
             if not excluded(info.name, exclude):
-                yield from _entry(files, path + b"/" + encode_text(info.name), info, info.name)
-    yield END
+                name = encode_text(info.name)
+                yield from _entry(files, path + b"/" + name, info, name)
+    yield pax.END
 
 
-_TYPES = {"directory": tarfile.DIRTYPE, "symlink": tarfile.SYMTYPE, "fifo": tarfile.FIFOTYPE}
+_KINDS = {"directory": pax.DIRECTORY, "symlink": pax.SYMLINK, "fifo": pax.FIFO}
 
 
-def _entry(files: ApiFiles, path: bytes, info: FileInfo, name: str) -> Iterator[bytes]:
-    entry = tarfile.TarInfo(name)
-    entry.mode, entry.mtime, entry.uid, entry.gid = info.mode, info.mtime, info.uid, info.gid
-    if info.kind in _TYPES:
-        entry.type = _TYPES[info.kind]
-        entry.linkname = info.target or ""
-        yield header(entry)
+def _entry(files: ApiFiles, path: bytes, info: FileInfo, name: bytes) -> Iterator[bytes]:
+    mtime_ns = round(info.mtime * 10**9)
+    if kind := _KINDS.get(info.kind):
+        target = encode_text(info.target or "")
+        yield pax.header(Member(name, kind, info.mode, 0, mtime_ns, target))
     elif info.kind == "file":
         content = b"".join(files.read(path))
-        entry.size = len(content)
-        yield header(entry)
+        yield pax.header(Member(name, pax.FILE, info.mode, len(content), mtime_ns))
         yield content
-        yield padding(entry.size)
+        yield pax.padding(len(content))

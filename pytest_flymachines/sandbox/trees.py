@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from pytest_flymachines.sandbox import local_tree
 from pytest_flymachines.sandbox.exec import ExecVerbs
+from pytest_flymachines.sandbox.local_tree import LocalFile, LocalTree, unpack
 from pytest_flymachines.sandbox.text import PathArg, decode_name, encode_path
 
 __all__ = ["SET_TIME", "Progress", "TreeVerbs"]
@@ -18,7 +18,6 @@ SET_TIME = "pytest-flymachines-set-time"
 
 Progress: TypeAlias = Callable[[int, int | None], object]
 
-_PIECE_BYTES = 256 * 1024
 # busybox's touch takes whole seconds only
 _SET_TIME = 'touch -d "@$1" -- "$2" 2>/dev/null || touch -d "@${1%.*}" -- "$2"'
 
@@ -54,15 +53,15 @@ class TreeVerbs(ExecVerbs):
             SandboxNotADirectory: `local` is a directory, and `remote` a file.
         """
         path = Path(local)
+        target = encode_path(remote)
         if path.is_dir():
-            entries = local_tree.scan(str(path), exclude)
-            total = sum(entry.status.st_size for entry in entries if _is_file(entry))
-            tar = _counted(local_tree.pack(entries), progress, total)
-            self._channel.put_tree(encode_path(remote), tar)
+            tree = LocalTree(path, exclude)
+            tar = _Counted(tree, progress, tree.size()) if progress else tree
+            self._channel.put_tree(target, tar)
             return
         status = path.stat()
-        pieces = _counted(_pieces(path), progress, status.st_size)
-        target = encode_path(remote)
+        file = LocalFile(path)
+        pieces = _Counted(file, progress, status.st_size) if progress else file
         self._channel.write(target, pieces, mode=status.st_mode & 0o7777, parents=True)
         seconds = f"{status.st_mtime_ns // 10**9}.{status.st_mtime_ns % 10**9:09}"
         self.exec(["/bin/sh", "-c", _SET_TIME, SET_TIME, seconds, _no_option(target)])
@@ -98,27 +97,23 @@ class TreeVerbs(ExecVerbs):
                 progress(done, None)
 
         tar = self._channel.get_tree(encode_path(remote), exclude=exclude)
-        local_tree.unpack(tar, Path(local), exclude, received)
+        unpack(tar, Path(local), exclude, received)
 
 
-def _is_file(entry: local_tree.Entry) -> bool:
-    return entry.status.st_mode & 0o170000 == 0o100000
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(_PIECE_BYTES):
-            yield piece
-
-
-def _counted(pieces: Iterator[bytes], progress: Progress | None, total: int) -> Iterator[bytes]:
+class _Counted:
     """The same pieces; reports how much has been taken, at most the total."""
-    done = 0
-    for piece in pieces:
-        yield piece
-        done += len(piece)
-        if progress:
-            progress(min(done, total), total)
+
+    def __init__(self, pieces: Iterable[bytes], progress: Progress, total: int) -> None:
+        self._pieces = pieces
+        self._progress = progress
+        self._total = total
+
+    def __iter__(self) -> Iterator[bytes]:
+        done = 0
+        for piece in self._pieces:
+            yield piece
+            done += len(piece)
+            self._progress(min(done, self._total), self._total)
 
 
 def _no_option(path: bytes) -> str:

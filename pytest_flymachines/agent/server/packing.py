@@ -3,83 +3,139 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import stat
-import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from . import pax
 
 PIECE_BYTES = 256 * 1024
-BLOCK_BYTES = tarfile.BLOCKSIZE
-END = bytes(2 * BLOCK_BYTES)
 
-Excluded = Callable[[str], bool]
+Excluded = Callable[[bytes], bool]
+
+_KINDS = {
+    stat.S_IFREG: pax.FILE,
+    stat.S_IFDIR: pax.DIRECTORY,
+    stat.S_IFLNK: pax.SYMLINK,
+    stat.S_IFIFO: pax.FIFO,
+    stat.S_IFCHR: pax.CHAR,
+    stat.S_IFBLK: pax.BLOCK,
+}
 
 
-def pack(root: bytes, excluded: Excluded) -> Iterator[bytes]:
-    """A directory, whose own entry is `.`, or a single file, as a pax stream.
+class Entry(NamedTuple):
+    """Something that is to be packed.
+
+    Attributes:
+        path: Where it is.
+        name: Relative to the top, which is `.` itself.
+        status: Of itself, if it is a symlink.
+    """
+
+    path: bytes
+    name: bytes
+    status: os.stat_result
+
+    @property
+    def kind(self) -> bytes:
+        """Its type in a tar stream; empty for a socket, which has none."""
+        return _KINDS.get(stat.S_IFMT(self.status.st_mode), b"")
+
+
+def scan(top: bytes, excluded: Excluded) -> Iterator[Entry]:
+    """A directory and what is below it, sorted, depth first; or a single file.
+
+    That order matters to those tars that set a directory's time once they leave it.
 
     Raises:
-        OSError: The root is not there, or something below it cannot be read.
+        OSError: The top is not there, or a directory cannot be read.
     """
-    # only to describe entries: it knows hard links, devices and owners
-    describer = tarfile.open(fileobj=io.BytesIO(), mode="w")  # noqa: SIM115
-    status = os.stat(root)
-    entries = (
-        _below(root, excluded)
-        if stat.S_ISDIR(status.st_mode)
-        else iter([(os.path.realpath(root), os.path.basename(root))])
-    )
-    for path, name in entries:
+    status = os.stat(top)
+    if not stat.S_ISDIR(status.st_mode):
+        yield Entry(os.path.realpath(top), os.path.basename(top), status)
+        return
+    pending = [Entry(top, b".", status)]
+    while pending:
+        entry = pending.pop()
+        yield entry
+        if stat.S_ISDIR(entry.status.st_mode):
+            pending += _inside(entry, excluded)
+
+
+def _inside(directory: Entry, excluded: Excluded) -> list[Entry]:
+    """Entries of a directory, the last name first."""
+    prefix = b"" if directory.name == b"." else directory.name + b"/"
+    entries = []
+    with os.scandir(directory.path) as found:
+        for one in sorted(found, key=lambda one: one.name, reverse=True):
+            name = prefix + one.name
+            if excluded(name):
+                continue
+            try:
+                entries.append(Entry(one.path, name, one.stat(follow_symlinks=False)))
+            except FileNotFoundError:  # gone since the listing
+                continue
+    return entries
+
+
+def pack(entries: Iterable[Entry], *, links: bool = False) -> Iterator[bytes]:
+    """Entries as a pax stream, in pieces of about 256 KiB; owners are left out.
+
+    Args:
+        entries: Directories before what is in them; sockets are left out, and what is gone.
+        links: Let further names of a file be hard links, not files of their own.
+
+    Raises:
+        OSError: A file cannot be read, or became shorter meanwhile.
+    """
+    waiting: list[bytes] = []
+    size = 0
+    for part in _parts(entries, links):
+        if len(part) < PIECE_BYTES:
+            waiting.append(part)
+            size += len(part)
+            if size < PIECE_BYTES:
+                continue
+            part = b""
+        # one that is large goes as it is
+        yield b"".join(waiting)
+        waiting.clear()
+        size = 0
+        if part:
+            yield part
+    yield b"".join([*waiting, pax.END])
+
+
+def _parts(entries: Iterable[Entry], links: bool) -> Iterator[bytes]:
+    first: dict[tuple[int, int], bytes] = {}
+    for entry in entries:
+        path, name, status = entry
+        kind = entry.kind
+        mode, mtime_ns = stat.S_IMODE(status.st_mode), status.st_mtime_ns
         try:
-            # None for a socket, which its stub does not know
-            info: tarfile.TarInfo | None = describer.gettarinfo(
-                os.fsdecode(path), os.fsdecode(name)
-            )
+            if kind == pax.FILE:
+                if links and status.st_nlink > 1:
+                    target = first.setdefault((status.st_dev, status.st_ino), name)
+                    if target != name:
+                        yield pax.header(pax.Member(name, pax.HARD_LINK, mode, 0, mtime_ns, target))
+                        continue
+                yield from _file(path, name, mode, mtime_ns)
+            elif kind == pax.SYMLINK:
+                yield pax.header(pax.Member(name, kind, mode, 0, mtime_ns, os.readlink(path)))
+            elif kind:
+                device = os.major(status.st_rdev), os.minor(status.st_rdev)
+                yield pax.header(pax.Member(name, kind, mode, 0, mtime_ns, device=device))
         except FileNotFoundError:  # gone since the listing
             continue
-        if info is None:
-            continue
-        if info.isreg():
-            yield from _file(path, info)
-        else:
-            yield _header(info)
-    yield END
 
 
-def _below(root: bytes, excluded: Excluded) -> Iterator[tuple[bytes, bytes]]:
-    """Path and relative name of a directory and all below it, sorted, parents first."""
-    yield root, b"."
-    pending = [b""]
-    while pending:
-        directory = pending.pop()
-        subdirectories = []
-        with os.scandir(os.path.join(root, directory)) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-        for entry in found:
-            name = os.path.join(directory, entry.name)
-            if excluded(os.fsdecode(name)):
-                continue
-            yield entry.path, name
-            if entry.is_dir(follow_symlinks=False):
-                subdirectories.append(name)
-        pending += reversed(subdirectories)
-
-
-def _header(info: tarfile.TarInfo) -> bytes:
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-
-
-def _file(path: bytes, info: tarfile.TarInfo) -> Iterator[bytes]:
+def _file(path: bytes, name: bytes, mode: int, mtime_ns: int) -> Iterator[bytes]:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        info.size = os.fstat(fd).st_size
-        yield _header(info)
-        left = info.size
+        size = left = os.fstat(fd).st_size
+        yield pax.header(pax.Member(name, pax.FILE, mode, size, mtime_ns))
         while left:
             piece = os.read(fd, min(left, PIECE_BYTES))
             if not piece:
@@ -88,7 +144,8 @@ def _file(path: bytes, info: tarfile.TarInfo) -> Iterator[bytes]:
             yield piece
     finally:
         os.close(fd)
-    yield bytes(-info.size % BLOCK_BYTES)
+    if size % pax.BLOCK_BYTES:
+        yield pax.padding(size)
 
 
 def excluder(patterns: Sequence[str]) -> Excluded:
@@ -105,7 +162,11 @@ def excluder(patterns: Sequence[str]) -> Excluded:
         if "/" in pattern.rstrip("/")
     ]
 
-    def excluded(path: str) -> bool:
+    if not patterns:
+        return lambda _: False
+
+    def excluded(encoded: bytes) -> bool:
+        path = os.fsdecode(encoded)
         name = path.rpartition("/")[2]
         return any(fnmatchcase(name, pattern) for pattern in names) or any(
             _matches(path.split("/"), way) for way in ways

@@ -15,20 +15,24 @@ class TreeApi:
 
     def put(self, request: Request) -> Response:
         """`PUT .../agent/trees?path=`: the body is unpacked beside, checked, then put in place."""
+        from .pax import BadTar
         from .unpacking import unpack_tree
 
         target = self._paths.resolve(request.query.get("path", b""))
         try:
             return Response({"entries": unpack_tree(target, request.pieces())})
+        except BadTar as error:
+            raise BadRequest(str(error)) from error
         except (ValueError, OverflowError) as error:  # a NUL in a name, a date beyond all dates
             raise BadRequest(f"the tar stream has a member that cannot be: {error}") from error
 
     def get(self, request: Request) -> Response:
         """`POST .../agent/trees/get`: `{"path", "exclude"}`."""
-        from .packing import excluder, pack
+        from .packing import excluder, pack, scan
 
         body = request.json()
         patterns = field(body, "exclude", list, [])
         if not all(isinstance(pattern, str) for pattern in patterns):
             raise BadRequest(f"exclude={patterns!r}: expected a list of patterns")
-        return Response(pack(self._paths.of(body), excluder(patterns)))
+        entries = scan(self._paths.of(body), excluder(patterns))
+        return Response(pack(entries, links=True))

@@ -6,15 +6,18 @@ import errno
 import os
 import shutil
 import stat
-import tarfile
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
+from typing import TypeVar
 
+from . import pax
 from .names import new_directory
-from .wire import BadRequest
+from .pax import BadTar, Member, shown
 from .writing import write_all
 
-PIECE_BYTES = 256 * 1024
+_T = TypeVar("_T")
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 def unpack_tree(target: bytes, pieces: Iterator[bytes]) -> int:
@@ -24,25 +27,133 @@ def unpack_tree(target: bytes, pieces: Iterator[bytes]) -> int:
     taken over. Gives the number of entries.
 
     Raises:
-        BadRequest: It is no tar stream, or a member would lie outside of the target.
+        BadTar: It is no tar stream, or a member would lie outside of the target.
         OSError: The target is no directory, or the disk is full.
+    """
+    check_place(target)
+    count = 0
+    with closing(Stage(target)) as stage:
+        for member, content in pax.members(pieces):
+            stage.make(member, content)
+            count += 1
+        stage.move_to(target)
+    return count
+
+
+def check_place(target: bytes) -> None:
+    """Refuse to unpack a directory over something else.
+
+    Raises:
+        NotADirectoryError: The target is there, and no directory.
     """
     if os.path.lexists(target) and not os.path.isdir(target):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), target)
-    stage = _Stage(new_directory(_place_beside(target)))
-    try:
-        stage.fill(pieces)
-        stage.move_to(target)
-    finally:
-        shutil.rmtree(stage.root)
-    return stage.count
+
+
+class Stage:
+    """A private directory that is filled with members, none of which leads out of it.
+
+    Attributes:
+        root: Where it is, until `close` or `move_to`.
+    """
+
+    def __init__(self, target: bytes) -> None:
+        """Make the directory, where a rename gets it to `target`."""
+        self.root = new_directory(_place_beside(target))
+        self._top = self.root + b"/"
+        self._directories: dict[bytes, Member | None] = {b"": None}
+
+    def close(self) -> None:
+        """Remove the directory, unless it has become the target."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.root)
+
+    def make(self, member: Member, content: Iterable[bytes]) -> None:
+        """Make what a member stands for; a later one of its name replaces it.
+
+        Raises:
+            BadTar: It would lie outside, or is of a kind that is unknown.
+        """
+        name = inside(member.name)
+        kind = member.kind
+        if kind == pax.DIRECTORY:
+            self._make_directory(name)
+            self._directories[name] = member
+            return
+        self._make_directory(name.rpartition(b"/")[0])
+        if name in self._directories:
+            raise BadTar(f"member {shown(name)} is a directory and something else, too")
+        path = self._top + name
+        if kind == pax.FILE:
+            _make_file(path, member, content)
+        elif kind == pax.HARD_LINK:
+            source = self._top + self._earlier(member.target)
+            _anew(path, lambda: os.link(source, path, follow_symlinks=False))
+        else:
+            _make_other(path, member)
+            _set_time(path, member)
+
+    def _make_directory(self, name: bytes) -> None:
+        """Make a directory and those that it is in; a symlink is none."""
+        if name in self._directories:
+            return
+        self._make_directory(name.rpartition(b"/")[0])
+        try:
+            os.mkdir(self._top + name, 0o755)
+        except FileExistsError:
+            raise BadTar(f"member {shown(name)} is used as a directory and is none") from None
+        self._directories[name] = None
+
+    def _earlier(self, target: bytes) -> bytes:
+        name = inside(target)
+        if name.rpartition(b"/")[0] not in self._directories:
+            raise BadTar(f"the link target {shown(name)} is no member before it")
+        return name
+
+    def move_to(self, target: bytes) -> None:
+        """Put everything in place: at once where nothing was, else entry by entry.
+
+        Directories get their modes and times last, because a rename may need to write to them;
+        a target that was there keeps its own.
+        """
+        if not os.path.isdir(target):
+            os.makedirs(target)
+            os.chmod(self.root, stat.S_IMODE(os.stat(target).st_mode))
+            self._finish(self.root)
+            os.rename(self.root, target)  # an empty directory can be replaced
+            if top := self._directories[b""]:
+                _finish(target, top)
+            return
+        _merge(self.root, target)
+        self._finish(target)
+
+    def _finish(self, top: bytes) -> None:
+        for name, member in sorted(self._directories.items(), reverse=True):
+            if member and name:
+                _finish(os.path.join(top, name), member)
+
+
+def inside(name: bytes) -> bytes:
+    """A member's name, relative and without `.`; the root itself is empty.
+
+    Raises:
+        BadTar: It would lie outside.
+    """
+    parts = name.split(b"/")
+    if b"" in parts or b"." in parts or b".." in parts:
+        if name.startswith(b"/") or b".." in parts:
+            raise BadTar(f"member {shown(name)} would lie outside of the target")
+        return b"/".join(part for part in parts if part not in (b"", b"."))
+    return name
 
 
 def _place_beside(target: bytes) -> bytes:
     """The nearest directory of the target's file system that a temporary one can be made in."""
     existing = target
     while not os.path.isdir(existing):
-        existing = os.path.dirname(existing.rstrip(b"/")) or b"/"
+        existing = os.path.dirname(existing.rstrip(b"/")) or (
+            b"/" if existing[:1] == b"/" else b"."
+        )
     if existing != target:
         return existing
     parent = os.path.dirname(os.path.realpath(target))
@@ -51,126 +162,48 @@ def _place_beside(target: bytes) -> bytes:
     return target
 
 
-class _Pieces:
-    """As much of a file as tarfile needs to read a stream."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = b""
-
-    def read(self, size: int) -> bytes:
-        while len(self._rest) < size and (piece := next(self._pieces, None)) is not None:
-            self._rest += piece
-        data, self._rest = self._rest[:size], self._rest[size:]
-        return data
+def _anew(path: bytes, make: Callable[[], _T]) -> _T:
+    """Make something in place of what has its name."""
+    try:
+        return make()
+    except FileExistsError:
+        os.unlink(path)
+        return make()
 
 
-class _Stage:
-    """A private directory that is filled with members, none of which leads out of it."""
-
-    def __init__(self, root: bytes) -> None:
-        self.root = root
-        self.count = 0
-        self._directories: dict[bytes, tarfile.TarInfo | None] = {b"": None}
-
-    def fill(self, pieces: Iterator[bytes]) -> None:
-        """Make every member."""
-        try:
-            with tarfile.open(
-                fileobj=_Pieces(pieces),  # type: ignore[call-overload]
-                mode="r|",
-                bufsize=PIECE_BYTES,
-                encoding="utf-8",
-                errors="surrogateescape",
-            ) as archive:
-                for member in archive:
-                    self._make(archive, member)
-                    archive.members.clear()  # else it keeps every one
-        except tarfile.TarError as error:
-            raise BadRequest(f"the body is no good tar stream: {error}") from error
-        for _ in pieces:  # what follows the end mark belongs to the digest
-            pass
-
-    def _make(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        name = _inside(member.name)
-        self.count += 1
-        if member.isdir():
-            self._make_directory(name)
-            self._directories[name] = member
-            return
-        self._make_directory(os.path.dirname(name))
-        path = os.path.join(self.root, name)
-        if name in self._directories:
-            raise BadRequest(f"member {member.name!r} is a directory and something else, too")
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-        if member.isreg():
-            self._make_file(archive, member, path)
-            return
-        if member.islnk():
-            source = os.path.join(self.root, _inside(member.linkname))
-            self._check_parents(_inside(member.linkname))
-            os.link(source, path, follow_symlinks=False)
-            return
-        if member.issym():
-            os.symlink(os.fsencode(member.linkname), path)
-        elif member.isfifo():
-            os.mkfifo(path, member.mode & 0o7777)
-        elif member.isdev():
-            kind = stat.S_IFCHR if member.ischr() else stat.S_IFBLK
-            device = os.makedev(member.devmajor, member.devminor)
-            os.mknod(path, kind | (member.mode & 0o7777), device)
-        else:
-            raise BadRequest(f"member {member.name!r} has the unknown type {member.type!r}")
-        os.utime(path, (member.mtime, member.mtime), follow_symlinks=False)
-
-    def _make_directory(self, name: bytes) -> None:
-        """Make a directory and those that it is in; a symlink is none."""
-        if name in self._directories:
-            return
-        self._make_directory(os.path.dirname(name))
-        try:
-            os.mkdir(os.path.join(self.root, name), 0o755)
-        except FileExistsError:
-            text = os.fsdecode(name)
-            raise BadRequest(f"member {text!r} is used as a directory and is none") from None
-        self._directories[name] = None
-
-    def _check_parents(self, name: bytes) -> None:
-        if os.path.dirname(name) not in self._directories:
-            raise BadRequest(f"the link target {os.fsdecode(name)!r} is no member before it")
-
-    def _make_file(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: bytes) -> None:
-        source = archive.extractfile(member)
-        assert source
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            while piece := source.read(PIECE_BYTES):
-                write_all(fd, piece)
-            os.fchmod(fd, member.mode & 0o7777)
-            os.utime(fd, (member.mtime, member.mtime))
-        finally:
-            os.close(fd)
-
-    def move_to(self, target: bytes) -> None:
-        """Put everything in place, then give directories their modes and times."""
-        new = not os.path.isdir(target)
-        os.makedirs(target, exist_ok=True)
-        _merge(self.root, target)
-        for name, member in sorted(self._directories.items(), reverse=True):
-            path = os.path.join(target, name) if name else target
-            if member and (name or new):  # a directory that was there keeps its own mode
-                os.chmod(path, member.mode & 0o7777)
-                os.utime(path, (member.mtime, member.mtime))
+def _make_file(path: bytes, member: Member, content: Iterable[bytes]) -> None:
+    fd = _anew(path, lambda: os.open(path, _NEW, member.mode & 0o777))
+    try:
+        for piece in content:
+            write_all(fd, piece)
+        # cheaper than to set what is mostly right; a write takes the set-user-id bit away
+        if stat.S_IMODE(os.fstat(fd).st_mode) != member.mode:
+            os.fchmod(fd, member.mode)
+        os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
+    finally:
+        os.close(fd)
 
 
-def _inside(name: str) -> bytes:
-    """A member's name, relative and without `.`; the root itself is empty."""
-    encoded = os.fsencode(name)
-    parts = [part for part in encoded.split(b"/") if part not in (b"", b".")]
-    if encoded.startswith(b"/") or b".." in parts:
-        raise BadRequest(f"member {name!r} would lie outside of the target")
-    return b"/".join(parts)
+def _make_other(path: bytes, member: Member) -> None:
+    kind, mode = member.kind, member.mode
+    if kind == pax.SYMLINK:
+        _anew(path, lambda: os.symlink(member.target, path))
+    elif kind == pax.FIFO:
+        _anew(path, lambda: os.mkfifo(path, mode))
+    elif kind in (pax.CHAR, pax.BLOCK):
+        mode |= stat.S_IFCHR if kind == pax.CHAR else stat.S_IFBLK
+        _anew(path, lambda: os.mknod(path, mode, os.makedev(*member.device)))
+    else:
+        raise BadTar(f"member {shown(member.name)} has the unknown type {kind!r}")
+
+
+def _set_time(path: bytes, member: Member) -> None:
+    os.utime(path, ns=(member.mtime_ns, member.mtime_ns), follow_symlinks=False)
+
+
+def _finish(path: bytes, member: Member) -> None:
+    os.chmod(path, member.mode)
+    _set_time(path, member)
 
 
 def _merge(source: bytes, target: bytes) -> None:

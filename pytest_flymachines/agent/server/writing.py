@@ -99,6 +99,6 @@ def _write_in_place(path: bytes, pieces: Iterable[bytes], mode: int | None) -> i
 
 def write_all(fd: int, data: bytes) -> None:
     """Write until nothing is left."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    done = os.write(fd, data) if data else 0
+    while done < len(data):
+        done += os.write(fd, memoryview(data)[done:])

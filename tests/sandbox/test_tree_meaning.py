@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_flymachines.sandbox import local_tree
-from pytest_flymachines.sandbox.tar import TreeMeaning
+from pytest_flymachines.sandbox.local_tree import LocalTree
+from pytest_flymachines.sandbox.tree_meaning import TreeMeaning
 
 
 @pytest.fixture
@@ -17,16 +17,23 @@ def tree(tmp_path: Path) -> Path:
     for name in ("a", "sub/b", f"sub/{'long' * 40}", "sub/ü"):
         (top / name).parent.mkdir(parents=True, exist_ok=True)
         (top / name).write_bytes(name.encode() * 100)
+        (top / name).chmod(0o644)
     (top / "link").symlink_to("a")
+    for directory in (top, top / "sub"):
+        directory.chmod(0o755)
     return top
 
 
 def digest(tree: Path, size: int = 1 << 20) -> str:
-    data = b"".join(local_tree.pack(local_tree.scan(str(tree), ())))
+    data = b"".join(LocalTree(tree))
     meaning = TreeMeaning()
     pieces = [data[start : start + size] for start in range(0, len(data), size)]
     assert b"".join(meaning.of(pieces)) == data
     return meaning.digest()
+
+
+def test_it_is_what_recordings_have(tree: Path) -> None:
+    assert digest(tree) == "55fc598ef1ef806e"
 
 
 def test_times_are_no_part_of_it(tree: Path) -> None:
