@@ -14,7 +14,9 @@ __all__ = ["Connection"]
 
 # The head of an answer may be this large, as in httpcore.
 MAX_HEAD_BYTES = 100 * 1024
-READ_BYTES = 64 * 1024
+# An answer's head comes with little; in a body less than this costs system calls.
+HEAD_READ_BYTES = 64 * 1024
+BODY_READ_BYTES = 256 * 1024
 
 
 class Connection:
@@ -105,8 +107,9 @@ class Connection:
                 raise httpcore.RemoteProtocolError(str(error)) from None
             if event is not h11.NEED_DATA:
                 return event
-            data = self.stream.read(READ_BYTES, read_s)
-            if not data and self._h11.their_state is h11.SEND_RESPONSE:
+            waits = self._h11.their_state is h11.SEND_RESPONSE
+            data = self.stream.read(HEAD_READ_BYTES if waits else BODY_READ_BYTES, read_s)
+            if not data and waits:
                 # what h11 would say of this tells of its states only
                 raise httpcore.RemoteProtocolError(
                     "Server disconnected without sending a response."

@@ -1,93 +1,103 @@
-"""Bodies with digests: going up, known before they are sent; coming down, checked as they pass."""
+"""Bodies that go up, each with its digest, as often as they have to be sent."""
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import IO
 
-from pytest_flymachines._http import Response
+from pytest_flymachines.agent.client import Content
+from pytest_flymachines.agent.server.digests import HEADER, TAIL, digest_of, with_tail
 
-__all__ = ["Damaged", "Upload", "checked"]
+__all__ = ["Upload"]
 
-DIGEST = "x-content-sha256"
+# A body up to this size is made whole before it is sent, so that its digest goes ahead.
+WHOLE_BYTES = 1 << 20
 MEMORY_BYTES = 8 << 20
 PIECE_BYTES = 256 * 1024
 WORTH_COMPRESSING_BYTES = 4096
 SAMPLE_BYTES = 32 * 1024
-HEX_BYTES = 64
 
 
 class Upload:
-    """Bytes to send, read to their end first, because the digest travels before them.
+    """A body, and the headers that it needs.
 
-    What is more than 8 MiB waits in a temporary file, until `close`.
+    What is large is sent while it is read, and read again if it has to be sent again. An
+    iterator, which can be read only once, is read to its end first: what is more than 8 MiB
+    waits in a temporary file, until `close`.
     """
 
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._file = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115
-        digest = hashlib.sha256()
-        try:
-            for piece in pieces:
-                digest.update(piece)
-                self._file.write(piece)
-        except BaseException:
-            self._file.close()
-            raise
-        self.size = self._file.tell()
-        self.headers = {DIGEST: digest.hexdigest(), "content-type": "application/octet-stream"}
+    def __init__(self, data: Iterable[bytes]) -> None:
+        self.headers = {"content-type": "application/octet-stream"}
+        self._data = data
+        self._file: IO[bytes] | None = None
+        pieces = iter(data)
+        self._start = _first(pieces)
+        self._begun: Iterator[bytes] | None = None
+        if len(self._start) <= WHOLE_BYTES:
+            self.headers[HEADER] = digest_of(self._start)
+            return
+        self.headers[HEADER] = TAIL
+        self._begun = chain([self._start], pieces)
+        if pieces is data:
+            self._file = _spooled(self._begun)
+            self._begun = None
 
     def close(self) -> None:
         """Drop the bytes."""
-        self._file.close()
+        if self._file:
+            self._file.close()
 
     def compress_if_it_pays(self) -> None:
         """Have `content` give gzip from now on, if a sample says that it gets smaller."""
-        self._file.seek(0)
-        sample = self._file.read(SAMPLE_BYTES)
+        sample = self._start[:SAMPLE_BYTES]
         smaller = len(zlib.compress(sample, 1)) < 0.8 * len(sample)
-        if smaller and self.size >= WORTH_COMPRESSING_BYTES:
+        if smaller and len(self._start) >= WORTH_COMPRESSING_BYTES:
             self.headers["content-encoding"] = "gzip"
 
-    def content(self) -> Iterator[bytes]:
-        """The body from its start."""
-        self._file.seek(0)
-        pieces = iter(lambda: self._file.read(PIECE_BYTES), b"")
-        if "content-encoding" not in self.headers:
-            yield from pieces
-            return
-        zipper = zlib.compressobj(1, wbits=31)
-        for piece in pieces:
-            if packed := zipper.compress(piece):
-                yield packed
-        yield zipper.flush()
+    @property
+    def content(self) -> Content:
+        """The body, or what gives it from its start."""
+        zip_it = "content-encoding" in self.headers
+        if self.headers[HEADER] == TAIL:
+            return lambda: _gzipped(self._pieces()) if zip_it else self._pieces()
+        return b"".join(_gzipped([self._start])) if zip_it else self._start
+
+    def _pieces(self) -> Iterator[bytes]:
+        begun, self._begun = self._begun, None
+        return with_tail(begun or self._again())
+
+    def _again(self) -> Iterable[bytes]:
+        if self._file is None:
+            return self._data
+        file = self._file
+        file.seek(0)
+        return iter(lambda: file.read(PIECE_BYTES), b"")
 
 
-class Damaged(Exception):
-    """A body's digest is not that of its bytes."""
+def _first(pieces: Iterator[bytes]) -> bytes:
+    """All of it, or a bit more than what is made whole."""
+    start = bytearray()
+    while len(start) <= WHOLE_BYTES and (piece := next(pieces, None)) is not None:
+        start += piece
+    return bytes(start)
 
 
-def checked(response: Response) -> Iterator[bytes]:
-    """The body of an answer; its digest is in the header or, of a long body, its last bytes.
+def _spooled(pieces: Iterable[bytes]) -> IO[bytes]:
+    file = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115
+    try:
+        file.writelines(pieces)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
-    Raises:
-        Damaged: It is not the digest of what came before it.
-    """
-    digest = hashlib.sha256()
-    wanted = response.headers.get(DIGEST, "")
-    if wanted != "tail":
-        for piece in response.iter_bytes():
-            digest.update(piece)
-            yield piece
-    else:
-        held = b""
-        for piece in response.iter_bytes():
-            held += piece
-            piece, held = held[:-HEX_BYTES], held[-HEX_BYTES:]
-            if piece:
-                digest.update(piece)
-                yield piece
-        wanted = held.decode("latin-1")
-    if digest.hexdigest() != wanted:
-        raise Damaged(f"SHA-256 is {digest.hexdigest()}, {wanted!r} was announced")
+
+def _gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    zipper = zlib.compressobj(1, wbits=31)
+    for piece in pieces:
+        if packed := zipper.compress(piece):
+            yield packed
+    yield zipper.flush()

@@ -12,7 +12,8 @@ import msgspec
 from pytest_flymachines._http import TransportError
 from pytest_flymachines.agent.answers import Entry, Listing, pack
 from pytest_flymachines.agent.base import Based, shown
-from pytest_flymachines.agent.content import Damaged, Upload, checked
+from pytest_flymachines.agent.content import Upload
+from pytest_flymachines.agent.server.digests import HEADER, Damaged, checked, digest_of
 from pytest_flymachines.errors import file_error
 from pytest_flymachines.sandbox.channel import FileInfo
 
@@ -42,7 +43,7 @@ class Files(Based):
                         detail = "it was replaced while it was read"
                         raise file_error(errno.ESTALE, shown(path), detail)
                     identity = found
-                    for piece in checked(response):
+                    for piece in checked(response.iter_bytes(), response.headers.get(HEADER, "")):
                         offset += len(piece)
                         size = None if size is None else size - len(piece)
                         yield piece
@@ -66,14 +67,13 @@ class Files(Based):
 
     def append(self, path: bytes, data: bytes) -> None:
         """See `Channel.append`."""
-        with contextlib.closing(Upload([data])) as upload:
-            self._client.call(
-                "POST",
-                f"/agent/files/append?path={self._quoted(path)}",
-                content=data,
-                headers=upload.headers,
-                again=False,
-            )
+        self._client.call(
+            "POST",
+            f"/agent/files/append?path={self._quoted(path)}",
+            content=data,
+            headers={"content-type": "application/octet-stream", HEADER: digest_of(data)},
+            again=False,
+        )
 
     def stat(self, path: bytes, *, follow: bool = True) -> FileInfo:
         """See `Channel.stat`."""
@@ -134,7 +134,7 @@ class Files(Based):
             body["exclude"] = patterns
         try:
             with self._client.stream("/agent/trees/get", body) as response:
-                yield from checked(response)
+                yield from checked(response.iter_bytes(), response.headers.get(HEADER, ""))
         except TransportError as error:
             raise self._client.unavailable(f"a download of {shown(path)}", error) from error
         except Damaged as error:

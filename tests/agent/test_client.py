@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import islice
 
 import httpx
 import pytest
@@ -24,7 +26,7 @@ from pytest_flymachines.agent.channel import AgentChannel
 from pytest_flymachines.backend import PatientTransport
 from pytest_flymachines.errors import AgentUnavailable, SandboxFileError
 from pytest_flymachines.sandbox.channel import Channel, Command
-from tests.agent.running import PREFIX, TOKEN, RunningAgent
+from tests.agent.running import PREFIX, TOKEN, RunningAgent, eventually
 from tests.agent.test_processes import run
 
 
@@ -54,13 +56,13 @@ class Flaky(Transport):
 
 
 class Cut(SyncByteStream):
-    """The first piece of a body, then a reset."""
+    """The first pieces of a body, then a reset."""
 
     def __init__(self, response: Response) -> None:
         self.response = response
 
     def __iter__(self) -> Iterator[bytes]:
-        yield next(self.response.iter_raw())
+        yield from islice(self.response.iter_raw(), 2)
         raise ReadError("reset")
 
     def close(self) -> None:
@@ -138,6 +140,65 @@ def test_an_upload_is_repeated_whole(agent: RunningAgent) -> None:
         assert channel.write(b"again", pieces, mode=None, parents=False) == len(data)
         assert transport.requests == 2
         assert (agent.base / "again").read_bytes() == data
+
+
+class Source:
+    """Ten megabytes that can be read again; counts how often it was begun and what was taken."""
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.pieces = [os.urandom(100_000) for _ in range(100)]
+        self.fails_at = fails_at
+        self.begun = self.taken = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.begun += 1
+        for number, piece in enumerate(self.pieces):
+            if number == self.fails_at:
+                raise RuntimeError("the source broke")
+            self.taken += 1
+            yield piece
+
+
+def test_what_can_be_read_again_is_sent_while_it_is_read(agent: RunningAgent) -> None:
+    source, data = Source(), []
+
+    class Watching(Transport):
+        def handle_request(self, request: Request) -> Response:
+            assert isinstance(request.stream, SyncByteStream)
+            data.append(b"".join(request.stream) if source.taken < 15 else b"read ahead")
+            return Response(200, headers={"content-type": "application/json"}, content='{"size":1}')
+
+    channel = AgentChannel(
+        Watching(),
+        base_url=agent.url,
+        app="app",
+        machine_id="m1",
+        token=TOKEN,
+        clock=ReplayClock(),
+    )
+    channel.write(b"file", source, mode=None, parents=False)
+    whole = b"".join(source.pieces)
+    assert data == [whole + hashlib.sha256(whole).hexdigest().encode()]
+    assert source.begun == 1
+
+
+def test_what_can_be_read_again_is_when_the_answer_was_lost(agent: RunningAgent) -> None:
+    source = Source()
+    with flaky_channel(agent, after=1) as (channel, transport, _):
+        channel.write(b"read-again", source, mode=None, parents=False)
+        assert (transport.requests, source.begun) == (2, 2)
+    assert (agent.base / "read-again").read_bytes() == b"".join(source.pieces)
+
+
+def test_a_source_that_breaks_late_leaves_the_file_as_it_was(
+    agent: RunningAgent, channel: AgentChannel
+) -> None:
+    (agent.base / "kept").write_text("before")
+    with pytest.raises(RuntimeError, match="the source broke"):
+        channel.write(b"kept", Source(fails_at=60), mode=None, parents=False)
+    assert (agent.base / "kept").read_text() == "before"
+    eventually(lambda: not list(agent.base.glob(".flymachines-*")))
+    assert "Traceback" not in agent.log()
 
 
 def test_the_channel_is_one_and_hides_its_token(channel: AgentChannel) -> None:

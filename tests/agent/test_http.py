@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import socket
@@ -139,8 +140,33 @@ def test_a_damaged_body_changes_nothing(http: httpx.Client, agent: RunningAgent)
     assert "SHA-256" in http.put("/agent/files?path=whole", headers=headers).json()["error"]
     headers["x-content-sha256"] = "nonsense"
     assert http.post("/agent/files/append?path=whole", headers=headers).status_code == 400
+    headers["x-content-sha256"] = "tail"
+    for body in (
+        b"",
+        b"short",
+        b"x" * 20480,
+        b"x" * 1000 + hashlib.sha256(b"y").hexdigest().encode(),
+    ):
+        answer = http.put("/agent/files?path=whole", content=body, headers=headers)
+        assert answer.status_code == 400
+        assert "SHA-256" in answer.json()["error"]
     assert (agent.base / "whole").read_bytes() == b"old"
     assert not (agent.base / "tree").exists()
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 300_000])
+@pytest.mark.parametrize("cut", [1, 64, 100, 65_536])
+def test_a_digest_may_come_last_in_pieces_of_any_size(
+    http: httpx.Client, agent: RunningAgent, size: int, cut: int
+) -> None:
+    data = os.urandom(size)
+    body = data + hashlib.sha256(data).hexdigest().encode()
+    ends = sorted({*range(len(body), 0, -cut)[:40], 0})
+    pieces = iter([body[a:b] for a, b in itertools.pairwise(ends)])
+    headers = {"x-content-sha256": "tail"}
+    answer = http.put("/agent/files?path=last", content=pieces, headers=headers)
+    assert answer.json() == {"size": size}
+    assert (agent.base / "last").read_bytes() == data
 
 
 def test_bodies_are_compressed_where_it_pays(http: httpx.Client, agent: RunningAgent) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import stat
 import tarfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from pytest_flymachines.agent.channel import AgentChannel
 from pytest_flymachines.errors import ApiError, SandboxFileNotFound, SandboxNotADirectory
-from tests.agent.running import RunningAgent
+from tests.agent.running import RunningAgent, eventually
 from tests.agent.test_files import names
 
 fast = settings(
@@ -243,6 +244,62 @@ def test_a_source_that_breaks_changes_nothing(here: AgentChannel, tmp_path: Path
     with pytest.raises(RuntimeError):
         here.put_tree(b"target", pieces())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_source_that_breaks_on_its_way_changes_nothing(
+    here: AgentChannel, agent: RunningAgent, tmp_path: Path
+) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "f").write_text("before")
+
+    class Breaking:
+        def __iter__(self) -> Iterator[bytes]:
+            yield make_tar(("f", "file", b"x" * (3 << 20)))[:-20_000]
+            raise RuntimeError("the source broke")
+
+    with pytest.raises(RuntimeError):
+        here.put_tree(b"target", Breaking())
+    eventually(lambda: [p.name for p in tmp_path.iterdir()] == ["target"])
+    assert (tmp_path / "target" / "f").read_text() == "before"
+    assert "Traceback" not in agent.log()
+
+
+def test_a_new_tree_appears_whole_or_not_at_all(here: AgentChannel, tmp_path: Path) -> None:
+    """Watched while it is put in place, with the modes and times that it is to have."""
+    tree = [(f"d{n}", "dir", "") for n in range(200)]
+    seen = []
+    watching = threading.Event()
+
+    def watch() -> None:
+        watching.set()
+        while not (names := list((tmp_path / "new").glob("*"))):
+            pass
+        seen.append(len(names))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    watching.wait()
+    here.put_tree(b"new", [make_tar(*tree)])
+    thread.join(30)
+    assert seen == [200]
+
+
+def test_directories_that_may_not_be_written_to_are_made_too(
+    here: AgentChannel, tmp_path: Path
+) -> None:
+    (tmp_path / "source" / "locked" / "inner").mkdir(parents=True)
+    (tmp_path / "source" / "locked" / "inner" / "f").write_text("1")
+    for name in ("locked/inner", "locked", ""):
+        (tmp_path / "source" / name).chmod(0o555)
+        os.utime(tmp_path / "source" / name, (5, 5))
+    tar = b"".join(here.get_tree(b"source"))
+    (tmp_path / "old").mkdir()
+    here.put_tree(b"new", [tar])
+    here.put_tree(b"old", [tar])
+    wanted = snapshot(tmp_path / "source")
+    assert snapshot(tmp_path / "new") == snapshot(tmp_path / "old") == wanted
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o555
+    assert (tmp_path / "new").stat().st_mtime == 5
 
 
 def test_wrong_places_are_file_errors(here: AgentChannel, tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import h11
 
-from .messages import DIGEST, Request, Response, gzipped, pays, with_digest
+from .digests import HEADER, TAIL, with_tail
+from .messages import Request, Response, gzipped, pays
 from .wire import BadRequest
 
 RECEIVE_BYTES = 256 * 1024
@@ -71,8 +73,11 @@ class Connection:
 
     def _body(self) -> Iterator[bytes]:
         self.sock.settimeout(BODY_S)
-        while isinstance(event := self._next_event(), h11.Data):
-            yield event.data
+        try:
+            while isinstance(event := self._next_event(), h11.Data):
+                yield event.data
+        except h11.RemoteProtocolError as error:
+            raise BadRequest(f"the body broke off: {error}") from error
         if not isinstance(event, h11.EndOfMessage):
             raise BadRequest("the body was read before")
         self.sock.settimeout(IDLE_S)
@@ -118,9 +123,9 @@ class Connection:
 
     def _send_pieces(self, response: Response, zip_it: bool) -> None:
         """Send what is not known to its end yet; its digest are the last bytes of the body."""
-        response.headers[DIGEST] = "tail"
+        response.headers[HEADER] = TAIL
         response.headers["transfer-encoding"] = "chunked"
-        pieces = _intact(with_digest(response))
+        pieces = _intact(with_tail(chain([response.body], response.rest or ())))
         if zip_it:
             pieces = gzipped(pieces)
         self.sock.sendall(self._send_head(response))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import binascii
-import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterator
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from .digests import HEADER, Damaged, checked, digest_of
 from .wire import BadRequest, to_json
 
 if TYPE_CHECKING:
     import h11
 
-DIGEST = "x-content-sha256"
 # stdin that is given to a start is the largest thing that comes at once.
 MAX_BODY_BYTES = 64 << 20
 # An answer up to this size is made whole before it is sent.
@@ -78,16 +76,11 @@ class Request:
         Raises:
             BadRequest: The body is damaged.
         """
-        digest = hashlib.sha256()
-        for piece in self._plain():
-            digest.update(piece)
-            yield piece
-        wanted = self.headers.get(DIGEST.encode(), b"").decode("latin-1").lower()
-        if wanted and wanted != digest.hexdigest():
-            raise BadRequest(
-                f"the body was damaged on its way: its SHA-256 is {digest.hexdigest()}, "
-                f"the header says {wanted}"
-            )
+        wanted = self.headers.get(HEADER.encode(), b"").decode("latin-1")
+        try:
+            yield from checked(self._plain(), wanted)
+        except Damaged as error:
+            raise BadRequest(f"the body was damaged on its way: {error}") from error
 
     def _plain(self) -> Iterator[bytes]:
         encoding = self.headers.get(b"content-encoding", b"identity")
@@ -119,8 +112,7 @@ class Response:
     """One answer.
 
     `value` is bytes, an iterator of bytes, or anything that is sent as JSON. Bytes get a digest
-    in the header; so does what an iterator gives, where it is not much. Of more, the digest (64
-    hex digits) comes as the last bytes of the body, and the header says `tail`.
+    in the header; so does what an iterator gives, where it is not much. That of more comes last.
 
     Attributes:
         rest: What follows `body`, or None.
@@ -147,16 +139,7 @@ class Response:
         self.body = bytes(start)
         self.headers["content-type"] = "application/octet-stream"
         if self.rest is None:
-            self.headers[DIGEST] = hashlib.sha256(self.body).hexdigest()
-
-
-def with_digest(response: Response) -> Iterator[bytes]:
-    """The body of an answer in pieces, and its digest."""
-    digest = hashlib.sha256()
-    for piece in chain([response.body], response.rest or ()):
-        digest.update(piece)
-        yield piece
-    yield digest.hexdigest().encode()
+            self.headers[HEADER] = digest_of(self.body)
 
 
 def gzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
