@@ -97,6 +97,14 @@ GAPS = (
         "`image` with the engines bubblewrap and process",
         "accepted and shown, but this computer's own files are the image",
     ),
+    (
+        "`statics`, `metrics`, `standbys`, `cache_drive`, `spot`, `rootfs.size_gb`, `kernel_args`",
+        "accepted, checked and shown; nothing is done with them",
+    ),
+    (
+        "`init.swap_size_mb`",
+        "accepted, and keeps a machine from being suspended; there is no swap of its own",
+    ),
     ("GPU machines", "422 `insufficient_capacity`"),
     (
         "sizes of guests and volumes",
@@ -143,7 +151,7 @@ GAPS = (
     ),
     ("`M/ps`, `M/memory` while a machine is not started", "412"),
     ("snapshots of volumes", "copies of the directory, at once and not once a day"),
-    ("host failures: `host_status`, migration, standbys", "never happen; `standbys` is kept as is"),
+    ("host failures: `host_status`, migration, standbys", "never happen"),
     ("deploy, launch, ssh, console, proxy, logs of flyctl", "their services are not here"),
     ("organizations", "one springs into being with its first app; there are no roles"),
     ("trial limits, billing, quotas", "none"),
