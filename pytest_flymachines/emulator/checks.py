@@ -18,7 +18,7 @@ from pytest_flymachines.emulator.wiretime import Duration, now_ms, rfc3339
 
 if TYPE_CHECKING:
     from pytest_flymachines.emulator.flyd import Flyd
-    from pytest_flymachines.emulator.lifecycle import Life
+    from pytest_flymachines.emulator.work import Work
 
 __all__ = ["Checks", "attempt", "checks_of", "service_check_name"]
 
@@ -34,7 +34,7 @@ class Checks:
         self._flyd = flyd
         self._loops: dict[str, list[asyncio.Task[None]]] = {}
 
-    def start(self, life: Life) -> None:
+    def start(self, life: Work) -> None:
         """Begin to check a machine that has started."""
         self.stop(life)
         machine, running = life.machine, life.running
@@ -49,7 +49,7 @@ class Checks:
         if loops:
             self._loops[machine.id] = loops
 
-    def stop(self, life: Life) -> None:
+    def stop(self, life: Work) -> None:
         """Stop checking; the checks of a machine that does not run say so."""
         for loop in self._loops.pop(life.machine.id, ()):
             loop.cancel()
@@ -57,7 +57,7 @@ class Checks:
             self._show(life, name, "warning", "the machine hasn't started")
 
     async def _loop(
-        self, life: Life, running: RunningMachine, name: str, check: Check, port: int
+        self, life: Work, running: RunningMachine, name: str, check: Check, port: int
     ) -> None:
         began = asyncio.get_running_loop().time()
         grace_s = _seconds(check.grace_period, 0.0)
@@ -68,7 +68,7 @@ class Checks:
                 self._show(life, name, "passing" if passed else "critical", output)
             await asyncio.sleep(max(_seconds(check.interval, INTERVAL_S), 0.05))
 
-    def _show(self, life: Life, name: str, status: str, output: str) -> None:
+    def _show(self, life: Work, name: str, status: str, output: str) -> None:
         shown = CheckStatus(name, status, output[:MAX_OUTPUT], rfc3339(now_ms()))
         life.machine.checks[name] = shown
         self._flyd.changed(life.machine)

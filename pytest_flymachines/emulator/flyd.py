@@ -29,6 +29,7 @@ from pytest_flymachines.emulator.proxy.inside import Inside
 from pytest_flymachines.emulator.schedule import Schedules
 from pytest_flymachines.emulator.store import Store
 from pytest_flymachines.emulator.wiretime import now_ms
+from pytest_flymachines.emulator.work import Work
 
 __all__ = ["Flyd", "Timings"]
 
@@ -243,7 +244,7 @@ class Flyd:
             if (self.volumes / directory).exists():
                 await self.engine.discard(self.volumes / directory)
 
-    def arrange_death(self, life: Life, *, only: int | None = None) -> None:
+    def arrange_death(self, life: Work, *, only: int | None = None) -> None:
         """Kill a machine some time after its start, if a fault says so.
 
         Args:
@@ -261,7 +262,7 @@ class Flyd:
             if life.machine.state == "started":
                 self.arrange_death(life, only=only)
 
-    def kill_later(self, life: Life, delay_s: float) -> None:
+    def kill_later(self, life: Work, delay_s: float) -> None:
         """Kill what runs now, unless something else has ended it by then."""
         running = life.running
 
