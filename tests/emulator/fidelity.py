@@ -57,7 +57,7 @@ def shows(area: str, text: str, source: str) -> Callable[[F], F]:
     assert source in SOURCES
 
     def register(function: F) -> F:
-        test = f"{function.__module__.rsplit('.', 1)[-1]}.{function.__name__}"
+        test = f"{function.__module__.removeprefix('tests.emulator.')}.{function.__name__}"
         BEHAVIOURS.append(Behaviour(area, text, source, test))
         return function
 
@@ -191,13 +191,13 @@ def operations() -> list[str]:
 
 
 def collect() -> list[Behaviour]:
-    """All behaviours that the tests beside this module show."""
-    package = importlib.import_module(__package__ or "tests.emulator")
-    for module in pkgutil.iter_modules(package.__path__):
-        if module.name.startswith("test_"):
-            importlib.import_module(f"{package.__name__}.{module.name}")
+    """All behaviours that the tests beside this module, and those of the proxy, show."""
+    for name in ("tests.emulator", "tests.emulator.proxy"):
+        for module in pkgutil.iter_modules(importlib.import_module(name).__path__):
+            if module.name.startswith("test_"):
+                importlib.import_module(f"{name}.{module.name}")
     # The order of import differs from run to run, that within a module does not.
-    return sorted(BEHAVIOURS, key=lambda item: item.test.partition(".")[0])
+    return sorted(BEHAVIOURS, key=lambda item: item.test.rpartition(".")[0])
 
 
 def page() -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from tests.emulator.fidelity import shows
 from tests.emulator.proxy.programs import echo, says
 from tests.emulator.proxy.world import World, service
 
@@ -43,6 +44,7 @@ def test_waking_may_take_longer_than_a_request_waits_for_a_program(
     assert client.get("/").text == "awake"
 
 
+@shows("proxy", "`fly-force-instance-id` wakes that machine, though others run", "docs")
 def test_a_forced_machine_is_woken_though_others_run(world: World, client: httpx.Client) -> None:
     world.add("a", says("a"), services=AUTOSTART)
     world.add("b", says("b"), services=AUTOSTART, state="stopped")
@@ -92,6 +94,7 @@ def test_a_machine_that_stops_right_after_its_start_is_given_up(
     assert world.starts == ["a"]
 
 
+@shows("proxy", "raw TCP connections wake machines too", "docs")
 def test_raw_connections_wake_machines_too(world: World) -> None:
     world.add("a", echo, services=[service({"port": 7}, autostart=True)], state="stopped")
     with socket.create_connection(world.address(7)) as visitor:

@@ -10,6 +10,7 @@ from pytest_flymachines.emulator.config import MachineConfig, decode_hook
 from pytest_flymachines.emulator.proxy.autostop import excess
 from pytest_flymachines.emulator.proxy.directory import MachineRecord
 from pytest_flymachines.emulator.proxy.loads import Loads
+from tests.emulator.fidelity import shows
 
 
 def machine(
@@ -51,6 +52,7 @@ def passes(
     return asyncio.run(run())
 
 
+@shows("proxy", "`autostop`: a lone machine without load is stopped, or suspended", "docs")
 @pytest.mark.parametrize(
     ("autostop", "action"),
     [("stop", "stop"), (True, "stop"), ("suspend", "suspend")],
@@ -70,10 +72,12 @@ def test_a_lone_machine_with_work_stays_up() -> None:
     assert passes([machine("a")], {"a": 1}) == {}
 
 
+@shows("proxy", "of several machines without work at most one goes each time", "docs")
 def test_of_several_the_least_loaded_goes_one_at_a_time() -> None:
     assert passes([machine("a"), machine("b"), machine("c")], {"a": 2, "c": 1}) == {"b": "stop"}
 
 
+@shows("proxy", "too many are those beyond the ones above their `soft_limit`, and one", "docs")
 def test_machines_above_their_soft_limit_keep_one_more_up() -> None:
     machines = [machine("a"), machine("b"), machine("c")]
     assert passes(machines, {"a": 3}) in ({"b": "stop"}, {"c": "stop"})
@@ -88,6 +92,7 @@ def test_each_region_and_group_is_looked_at_alone() -> None:
     assert set(passes([machine("a"), machine("b")])) in ({"a"}, {"b"})
 
 
+@shows("proxy", "`min_machines_running` counts in the primary region only", "docs")
 def test_the_minimum_counts_in_the_primary_region_only() -> None:
     primary = {"env": {"PRIMARY_REGION": "ord"}}
     machines = [

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
+from tests.emulator.fidelity import shows
 from tests.emulator.proxy.programs import mirror, says
 from tests.emulator.proxy.world import World, service
 
@@ -31,6 +32,7 @@ class Gate:
             writer.write(self.name.encode())
 
 
+@shows("proxy", "the machine with less work gets the request", "docs")
 def test_work_goes_to_the_machine_with_less_of_it(world: World, client: httpx.Client) -> None:
     gates = [Gate("a"), Gate("b")]
     for gate in gates:
@@ -44,6 +46,7 @@ def test_work_goes_to_the_machine_with_less_of_it(world: World, client: httpx.Cl
         assert sorted(answer.result().text for answer in answers) == list("aaabbb")
 
 
+@shows("proxy", "`hard_limit`: no more work goes to a machine that has as much", "docs")
 def test_a_request_beyond_the_hard_limit_waits_for_its_turn(
     world: World, client: httpx.Client
 ) -> None:
@@ -99,6 +102,7 @@ def test_a_forced_machine_that_sleeps_is_503_with_what_to_do(
     assert "autostart: true" in answer.text
 
 
+@shows("proxy", "`fly-prefer-instance-id`: the substitute is told whose it is", "docs")
 def test_a_preferred_machine_that_cannot_is_named_to_its_substitute(
     world: World, client: httpx.Client
 ) -> None:
@@ -111,6 +115,7 @@ def test_a_preferred_machine_that_cannot_is_named_to_its_substitute(
     assert "fly-preferred-instance-unavailable" not in seen["headers"]
 
 
+@shows("proxy", "`fly-prefer-region`, `fly-force-region`", "docs")
 def test_regions_are_preferred_and_forced(world: World, client: httpx.Client) -> None:
     world.add("near", says("near"))
     world.add("far", says("far"), region="fra")

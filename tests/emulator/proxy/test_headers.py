@@ -5,10 +5,16 @@ import re
 import httpx
 import pytest
 
+from tests.emulator.fidelity import shows
 from tests.emulator.proxy.programs import mirror, says
 from tests.emulator.proxy.world import HTTPS, World, service
 
 
+@shows(
+    "proxy",
+    "`Fly-Client-IP`, `Fly-Region`, `X-Forwarded-*`, `Via` and others are added to requests",
+    "docs",
+)
 def test_a_machine_learns_who_came_and_how(world: World, client: httpx.Client) -> None:
     world.add("m1", mirror())
     headers = client.get("/").json()["headers"]
@@ -78,6 +84,7 @@ def test_hop_by_hop_headers_end_at_the_proxy(world: World, client: httpx.Client)
     assert answer["x-end"] == "1"
 
 
+@shows("proxy", "`Server`, `Via`, `fly-request-id` are added to answers", "docs")
 def test_answers_carry_the_marks_of_the_proxy(world: World, client: httpx.Client) -> None:
     world.add("m1", says("", Server="nginx", Via="1.1 inner"))
     headers = client.get("/").headers
@@ -86,6 +93,7 @@ def test_answers_carry_the_marks_of_the_proxy(world: World, client: httpx.Client
     assert re.fullmatch("[0-9A-Z]{26}-ord", headers["fly-request-id"])
 
 
+@shows("proxy", "`http_options.response.pristine` leaves answers as they are", "docs")
 def test_pristine_answers_are_left_as_they_are(world: World, client: httpx.Client) -> None:
     port = HTTPS | {"http_options": {"response": {"pristine": True}}}
     world.add("m1", says("", Server="nginx"), services=[service(port)])
@@ -94,6 +102,7 @@ def test_pristine_answers_are_left_as_they_are(world: World, client: httpx.Clien
     assert {"via", "fly-request-id"}.isdisjoint(headers)
 
 
+@shows("proxy", "`http_options.response.headers` sets and removes headers", "docs")
 def test_headers_of_answers_are_set_and_removed_as_configured(
     world: World, client: httpx.Client
 ) -> None:
@@ -111,6 +120,7 @@ def test_set_cookie_lines_stay_apart_and_in_order(world: World, client: httpx.Cl
     assert client.get("/").headers.get_list("set-cookie") == ["a=1", "b=2"]
 
 
+@shows("proxy", "`force_https`: 301", "docs")
 @pytest.mark.parametrize("port", [80, 8080])
 def test_force_https_redirects_plain_visitors(
     world: World, client: httpx.Client, port: int

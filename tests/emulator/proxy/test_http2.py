@@ -11,6 +11,7 @@ import h2.connection
 import httpx
 import pytest
 
+from tests.emulator.fidelity import shows
 from tests.emulator.proxy.programs import mirror, raw, says
 from tests.emulator.proxy.world import World, service
 
@@ -163,6 +164,7 @@ def test_a_visitor_who_gives_up_a_stream_takes_the_request_with_him(world: World
         assert left.wait(10)
 
 
+@shows("proxy", "`tls_options.alpn` says whether HTTP/2 is spoken", "docs")
 @pytest.mark.parametrize("configured", [["http/1.1"], ["h2", "http/1.1"]])
 def test_the_configured_protocols_are_the_ones_spoken(world: World, configured: list[str]) -> None:
     port = {"port": 443, "handlers": ["tls", "http"], "tls_options": {"alpn": configured}}

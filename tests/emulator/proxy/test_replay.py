@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.emulator.fidelity import shows
 from tests.emulator.proxy.programs import Seen, http, mirror, says
 from tests.emulator.proxy.world import Program, World
 
@@ -41,6 +42,7 @@ def router(world: World, program: Program) -> None:
     world.add("t", mirror("t"), region="fra")
 
 
+@shows("proxy", "`fly-replay: instance=ID` sends the request there, with `fly-replay-src`", "docs")
 def test_a_request_is_replayed_to_the_machine_named(world: World, client: httpx.Client) -> None:
     router(world, replays("instance=t;state=abc"))
     seen = client.post("/p?q=1", content=b"body", headers={"X-Own": "1"}).json()
@@ -50,6 +52,7 @@ def test_a_request_is_replayed_to_the_machine_named(world: World, client: httpx.
     assert re.fullmatch(r"instance=r;region=ord;t=\d{16};state=abc", source)
 
 
+@shows("proxy", "`fly-replay`: region, app, elsewhere, state", "docs")
 @pytest.mark.parametrize(
     "header", ["region=fra", 'region="nrt,eu"', "elsewhere=true", "prefer_instance=t", "app=other"]
 )
@@ -60,6 +63,7 @@ def test_other_fields_lead_elsewhere_too(world: World, client: httpx.Client, hea
     assert client.get("/").json()["machine"] == expected
 
 
+@shows("proxy", "`application/vnd.fly.replay+json` rewrites the request", "docs")
 def test_the_json_form_rewrites_the_request(world: World, client: httpx.Client) -> None:
     router(
         world,
@@ -84,6 +88,7 @@ def test_a_body_that_came_in_pieces_is_replayed(world: World, client: httpx.Clie
     assert len(client.post("/", content=pieces).json()["body"]) == 900_000
 
 
+@shows("proxy", "a body above 1 MB cannot be replayed", "docs")
 def test_a_body_above_one_megabyte_cannot_be_replayed(world: World, client: httpx.Client) -> None:
     router(world, replays("instance=t"))
     answer = client.post("/", content=b"x" * 1_100_000)
@@ -91,6 +96,7 @@ def test_a_body_above_one_megabyte_cannot_be_replayed(world: World, client: http
     assert "[PA01]" in answer.text
 
 
+@shows("proxy", "a request is replayed ten times at most", "docs")
 def test_replays_end_after_ten(world: World, client: httpx.Client) -> None:
     world.add("r", replays("instance=r"))
     answer = client.get("/")
@@ -127,6 +133,7 @@ def test_without_fallback_a_failed_replay_is_an_error(world: World, client: http
     assert (answer.status_code, "no machine gone" in answer.text) == (503, True)
 
 
+@shows("proxy", "`fallback`: the request comes back with `fly-replay-failed`", "docs")
 @pytest.mark.parametrize("fallback", ["force_self", "prefer_self"])
 def test_with_fallback_the_request_comes_back(
     world: World, client: httpx.Client, fallback: str

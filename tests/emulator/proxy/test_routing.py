@@ -12,6 +12,7 @@ from pytest_flymachines.emulator.config import MachineConfig, decode_hook
 from pytest_flymachines.emulator.proxy.directory import MachineRecord
 from pytest_flymachines.emulator.proxy.loads import Loads
 from pytest_flymachines.emulator.proxy.routing import Refusal, Target, Wish, choose, regions
+from tests.emulator.fidelity import shows
 
 WISH = Wish(app="web", port=80)
 
@@ -72,6 +73,7 @@ def test_equal_machines_share_the_work() -> None:
     assert {chosen([machine("a"), machine("b")]) for _ in range(100)} == {"a", "b"}
 
 
+@shows("proxy", "`soft_limit`: a machine above it comes after those below", "docs")
 def test_a_machine_at_its_soft_limit_comes_after_those_below() -> None:
     assert chosen([machine("a"), machine("b", soft=5, hard=9)], {"a": 2, "b": 4}) == "b"
     assert chosen([machine("a"), machine("b")], {"a": 2, "b": 3}) == "a"
@@ -83,12 +85,14 @@ def test_a_machine_at_its_hard_limit_gets_nothing() -> None:
     assert chosen([machine("a"), machine("b", region="fra")], {"a": 4}) == "b"
 
 
+@shows("proxy", "the nearest region comes first", "docs")
 def test_the_nearest_region_comes_first_even_when_it_is_busier() -> None:
     far = [machine("syd", region="syd"), machine("lhr", region="lhr"), machine("iad", region="iad")]
     assert chosen(far, {"iad": 1}) == "iad"
     assert chosen([*far, machine("ord")], {"ord": 3}) == "ord"
 
 
+@shows("proxy", "cordoned machines, and those whose checks fail, get nothing", "docs")
 def test_cordoned_and_failing_machines_are_left_out() -> None:
     assert chosen([machine("a", cordoned=True), machine("b")], {"b": 3}) == "b"
     assert chosen([machine("a", failing=frozenset({8080})), machine("b")], {"b": 3}) == "b"

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.emulator.fidelity import shows
 from tests.emulator.proxy.programs import echo, mirror
 from tests.emulator.proxy.world import HTTP, HTTPS, World, service
 
@@ -66,6 +67,7 @@ def test_the_http_port_answers_without_a_host_name(world: World) -> None:
     assert seen["headers"]["x-forwarded-proto"] == "http"
 
 
+@shows("proxy", "handlers `tls` and `http` together", "docs")
 def test_tls_and_http(world: World, trusting: ssl.SSLContext) -> None:
     world.add("m1", mirror())
     url = "https://{}:{}/".format(*world.address(443))
@@ -115,6 +117,7 @@ def test_protocols_are_negotiated_as_configured(
         assert visitor.selected_alpn_protocol() == agreed
 
 
+@shows("proxy", "`tls_options.versions`", "docs")
 def test_tls_versions_are_limited_as_configured(world: World, trusting: ssl.SSLContext) -> None:
     port = {"port": 443, "handlers": ["tls"], "tls_options": {"versions": ["TLSv1.2"]}}
     world.add("m1", echo, services=[service(port)])
@@ -125,6 +128,7 @@ def test_tls_versions_are_limited_as_configured(world: World, trusting: ssl.SSLC
         assert visitor.version() == "TLSv1.2"
 
 
+@shows("proxy", "handler `tls` alone takes TLS off, and the bytes pass", "docs")
 def test_tls_alone_is_taken_off_and_the_bytes_pass(world: World, trusting: ssl.SSLContext) -> None:
     world.add("m1", echo, services=[service({"port": 443, "handlers": ["tls"]})])
     with (
@@ -173,6 +177,7 @@ def test_postgres_clients_without_tls_are_told_so(world: World) -> None:
     assert b"TLS connections only" in answer
 
 
+@shows("proxy", "handler `proxy_proto`, versions 1 and 2", "docs")
 def test_the_proxy_protocol_names_the_visitor(world: World) -> None:
     one = {"port": 5000, "handlers": ["proxy_proto"]}
     two = {"port": 5001, "handlers": ["proxy_proto"], "proxy_proto_options": {"version": "v2"}}
@@ -190,6 +195,7 @@ def test_the_proxy_protocol_names_the_visitor(world: World) -> None:
     assert received[16:] == addresses + b"hello"
 
 
+@shows("proxy", "raw TCP connections are spread over machines, and limited", "docs")
 def test_raw_connections_are_spread_and_limited(world: World) -> None:
     limits = {"type": "connections", "soft_limit": 1, "hard_limit": 1}
     for name in "ab":

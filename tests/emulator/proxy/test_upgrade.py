@@ -13,6 +13,7 @@ from wsproto.events import (
     TextMessage,
 )
 
+from tests.emulator.fidelity import shows
 from tests.emulator.proxy.programs import mirror, says
 from tests.emulator.proxy.world import World, service
 
@@ -72,6 +73,7 @@ def test_a_websocket_passes_through(world: World) -> None:
     visitor.socket.close()
 
 
+@shows("proxy", "a WebSocket counts as work until it ends", "docs")
 def test_a_websocket_counts_as_work_until_it_ends(world: World) -> None:
     world.add("m1", websocket_echo, services=[service(concurrency={"hard_limit": 1})])
     first = Visitor(world.front)
@@ -85,6 +87,7 @@ def test_a_websocket_counts_as_work_until_it_ends(world: World) -> None:
         visitor.socket.close()
 
 
+@shows("proxy", "a WebSocket follows a `fly-replay`", "docs")
 def test_a_websocket_follows_a_replay(world: World) -> None:
     world.add("r", says("", fly_replay="instance=t"))
     world.add("t", websocket_echo, region="fra")
