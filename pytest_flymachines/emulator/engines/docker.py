@@ -26,7 +26,6 @@ from pytest_flymachines.emulator.engines.base import (
     ImageNotFound,
     MachineConfigForEngine,
     Probe,
-    Program,
 )
 from pytest_flymachines.emulator.engines.cgroups import pids_limit
 from pytest_flymachines.emulator.engines.docker_client import (
@@ -40,6 +39,7 @@ from pytest_flymachines.emulator.engines.docker_client import (
     sweep,
 )
 from pytest_flymachines.emulator.engines.docker_machine import DockerMachine, unexecutable
+from pytest_flymachines.emulator.engines.docker_words import aliases, command, split_image
 from pytest_flymachines.emulator.engines.supervised import remove_tree
 
 __all__ = ["DockerEngine"]
@@ -50,7 +50,6 @@ _PODMAN_NOTES = (
     "podman does not keep networks apart: machines reach those of other 6PN networks",
     "with podman an exec's output ends with its program, and a missing program exits with 1",
 )
-_NAME = re.compile(r"[a-z0-9._-]+")
 _WAIT = ["/bin/sh", "-c", "read never < /dev/ptmx"]
 _MARK = "container"
 """File in a machine's directory with the id of the container that has its root file system."""
@@ -147,7 +146,7 @@ class DockerEngine:
             raise ImageNotFound(f"image {image}: {error}") from error
         except (DockerException, OSError) as error:
             raise EngineError(f"image {image}: {error}") from error
-        repository = _split(image)[0]
+        repository = split_image(image)[0]
         named = [name.partition("@") for name in found.get("RepoDigests") or ()]
         # The same image may have another digest in another registry.
         named.sort(key=lambda parts: parts[0] != repository)
@@ -190,7 +189,7 @@ class DockerEngine:
         else:
             image = await self._image(machine.image)
         image_id = await self._kept(machine.directory) or image["Id"]
-        argv = _command(machine, machine.image, image["Config"])
+        argv = command(machine, machine.image, image["Config"])
         created = await self._call(
             api.create_container,
             image_id,
@@ -213,7 +212,7 @@ class DockerEngine:
         others = [
             replace(
                 program,
-                argv=_command(program, machine.image, image["Config"]),
+                argv=command(program, machine.image, image["Config"]),
                 user=program.user or image["Config"].get("User") or "0",
             )
             for program in machine.others
@@ -245,7 +244,7 @@ class DockerEngine:
         network = await self._network(machine)
         address = machine.private_ip if network.has_6pn else None
         own = {"fly-local-6pn": machine.private_ip} if network.has_6pn else {}
-        endpoint = api.create_endpoint_config(ipv6_address=address, aliases=_aliases(machine))
+        endpoint = api.create_endpoint_config(ipv6_address=address, aliases=aliases(machine))
         return {
             "hostname": machine.hostname,
             "networking_config": api.create_networking_config({network.id: endpoint}),
@@ -312,7 +311,7 @@ class DockerEngine:
         try:
             return await self._call(api.inspect_image, image)
         except DockerImageNotFound:
-            repository, tag = _split(image)
+            repository, tag = split_image(image)
         try:
             await self._call(api.pull, repository, tag=tag)
         except APIError as error:
@@ -368,33 +367,6 @@ class DockerEngine:
     async def _call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         call = functools.partial(function, *arguments, **options)
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
-
-
-def _command(program: Program, image: str, config: Any) -> list[str]:
-    """Its argv, or entrypoint and cmd, each from the program or else from its image."""
-    if program.argv:
-        return list(program.argv)
-    own = (program.entrypoint, program.cmd)
-    images = (config.get("Entrypoint"), config.get("Cmd"))
-    argv = [w for o, i in zip(own, images, strict=True) for w in (o if o is not None else i) or ()]
-    if not argv:
-        raise EngineError(f"image {image} has no command, and the config gives none")
-    return argv
-
-
-def _aliases(machine: MachineConfigForEngine) -> list[str]:
-    """The machine's names, without those that no program could look up."""
-    return [name for name in machine.names if len(name) < 254 and _NAME.fullmatch(name)]
-
-
-def _split(image: str) -> tuple[str, str]:
-    """Repository and tag, or digest, as the daemon wants them for a pull."""
-    if "@" in image:
-        repository, _, digest = image.partition("@")
-        return repository, digest
-    head, slash, last = image.rpartition("/")
-    name, _, tag = last.partition(":")
-    return f"{head}{slash}{name}", tag or "latest"
 
 
 async def _refuses(machine: DockerMachine) -> bool:
