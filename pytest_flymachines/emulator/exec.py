@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Coroutine
+from signal import SIGKILL
 from typing import Any
 
 from msgspec import Struct
@@ -28,6 +29,7 @@ routes = Routes()
 MAX_REQUEST = 16 * 1024
 MAX_TIMEOUT_S = 60
 DEFAULT_TIMEOUT_S = 30
+KNOWN_S = 0.25
 #: Commands whose callers have been told that the machine is suspended.
 _LEFT: set[asyncio.Future[ExecOutcome]] = set()
 TOO_LARGE = "Unhandled rejection: Rejection([PayloadTooLarge, MethodNotAllowed])"
@@ -100,11 +102,20 @@ async def _exec(life: Life, body: ExecRequest, argv: list[str]) -> ExecOutcome:
         raise failed_precondition(f"exec request failed: {error}") from None
     finally:
         life.exec_turn.release()
-    if life.running is not running:
+    if life.running is not running or (outcome.signal == SIGKILL and await _ends(running)):
         raise failed_precondition("exec request failed: EOF")
     if outcome.timed_out:
         raise _over()
     return outcome
+
+
+async def _ends(running: RunningMachine) -> bool:
+    """Whether it was the end of the machine that killed a command, and is about to be known."""
+    try:
+        await asyncio.wait_for(running.wait(), KNOWN_S)
+    except TimeoutError:
+        return False
+    return True
 
 
 def _place(running: RunningMachine, body: ExecRequest) -> RunningMachine:
