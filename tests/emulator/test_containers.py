@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from pytest_flymachines.emulator.launch import EmulatorProcess, launch
 from tests.emulator.conftest import App, Fly, Machine, eventually
 from tests.emulator.fidelity import shows
+from tests.emulator.test_real_engines import is_running
 
 SHARED: dict[str, Any] = {
     "volumes": [{"name": "common", "temp_dir": {"storage_type": "memory", "size_mb": 16}}]
@@ -349,6 +352,19 @@ def test_several_processes(app: App) -> None:
     machine.exec("touch", "/tmp/end")
     machine.wait("stopped")
     assert machine.exits()[0]["exit_event"]["exit_code"] == 3
+
+
+def test_containers_and_processes_die_with_an_emulator_that_is_killed() -> None:
+    mark = f"mark-{os.getpid()}-containers"
+    program = ["sh", "-c", f"sleep 1000; : {mark}"]
+    with launch(engine="bubblewrap", apps=["killed"]) as emulator:
+        app = App(Fly(emulator), "killed")
+        create(app, container("a", *program), container("b", *program)).wait("started")
+        app.create(processes=[{"exec": program}, {"exec": program}])
+        assert is_running(mark)
+        os.kill(emulator.pid, signal.SIGKILL)
+        app.fly.close()
+    eventually(lambda: not is_running(mark))
 
 
 def test_containers_are_gone_after_destroy_and_come_back_from_disk(tmp_path: Any) -> None:

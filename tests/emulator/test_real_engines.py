@@ -108,13 +108,13 @@ def test_machines_die_with_an_emulator_that_is_killed(
     with launch(engine=engine, apps=["killed"]) as emulator:
         fly = Fly(emulator)
         App(fly, "killed").create("sh", "-c", f"sleep 1000; : {mark}", wait="started")
-        assert _running(mark)
+        assert is_running(mark)
         os.kill(emulator.pid, signal.SIGKILL)
         fly.close()
-    eventually(lambda: not _running(mark))
+    eventually(lambda: not is_running(mark))
 
 
-def _running(mark: str) -> bool:
+def is_running(mark: str) -> bool:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if mark.encode() in (entry / "cmdline").read_bytes() and entry.name != str(os.getpid()):
