@@ -5,8 +5,8 @@ Only `settings` is imported before a test asks for a sandbox or an option asks f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pytest
 
@@ -15,11 +15,9 @@ from pytest_flymachines import settings as _settings
 if TYPE_CHECKING:
     from pytest_flymachines.api import MachinesClient
     from pytest_flymachines.run import Run
-    from pytest_flymachines.sandbox import Sandbox
+    from pytest_flymachines.sandbox import Sandbox, SandboxFactory
     from pytest_flymachines.session import Session
-    from pytest_flymachines.spec import SandboxSpec
-
-    SandboxFactory = Callable[..., Sandbox]
+    from pytest_flymachines.spec import SandboxSpec, SpecChanges
 
 SETTINGS = pytest.StashKey[_settings.Settings]()
 SESSION = pytest.StashKey["Session"]()
@@ -200,7 +198,7 @@ def fly_sandbox(_fly_run: Run, fly_sandbox_spec: SandboxSpec) -> Sandbox:
 def fly_sandbox_factory(_fly_run: Run, fly_sandbox_spec: SandboxSpec) -> SandboxFactory:
     """`make(fresh=False, **changes) -> Sandbox`; equal specs share, `fresh=True` never does."""
 
-    def make(*, fresh: bool = False, **changes: Any) -> Sandbox:
+    def make(*, fresh: bool = False, **changes: Unpack[SpecChanges]) -> Sandbox:
         spec = fly_sandbox_spec.replace(**changes)
         return _fly_run.fresh_sandbox(spec) if fresh else _fly_run.sandbox(spec)
 

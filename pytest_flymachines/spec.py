@@ -9,11 +9,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypedDict
 
 from pytest_flymachines.errors import SettingsError
 
-__all__ = ["SandboxSpec"]
+__all__ = ["SandboxSpec", "SpecChanges"]
 
 DEFAULT_IMAGE = "ghcr.io/justinmoon/cook-sandbox:latest"
 
@@ -114,6 +114,31 @@ class SandboxSpec:
         data = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in without}
         text = json.dumps(data, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class SpecChanges(TypedDict, total=False):
+    """Some of the fields of a `SandboxSpec`, so that an editor completes them."""
+
+    app: str
+    org: str | None
+    regions: tuple[str, ...]
+    image: str
+    cpu_kind: str
+    cpus: int
+    memory_mb: int
+    repo: str | None
+    ref: str | None
+    depth: int | None
+    submodules: bool
+    agent: str
+    agent_expose: str
+    volume_gb: int
+    volume_path: str
+    env: Mapping[str, str]
+    ports: tuple[int, ...]
+    workdir: str
+    auto_destroy: bool
+    setup: tuple[str, ...]
 
 
 def _check(spec: SandboxSpec) -> None:

@@ -12,19 +12,26 @@ if TYPE_CHECKING:
     from pytest_flymachines.sandbox._handle import Sandbox
     from pytest_flymachines.sandbox.attachment import Attachment
     from pytest_flymachines.sandbox.channel import FileInfo
+    from pytest_flymachines.sandbox.factory import SandboxFactory
     from pytest_flymachines.sandbox.machine import Status
     from pytest_flymachines.sandbox.path import SandboxPath
-    from pytest_flymachines.sandbox.processes import RemoteProcess
+    from pytest_flymachines.sandbox.ports import Forward
+    from pytest_flymachines.sandbox.processes import ProcessInput, RemoteProcess
     from pytest_flymachines.sandbox.result import ExecResult
+    from pytest_flymachines.sandbox.screen import Screen
     from pytest_flymachines.sandbox.terminal import Terminal
 
 _HOMES = {
     "Attachment": "attachment",
     "ExecResult": "result",
     "FileInfo": "channel",
+    "Forward": "ports",
+    "ProcessInput": "processes",
     "RemoteProcess": "processes",
     "Sandbox": "_handle",
+    "SandboxFactory": "factory",
     "SandboxPath": "path",
+    "Screen": "screen",
     "Status": "machine",
     "Terminal": "terminal",
 }
@@ -33,9 +40,13 @@ __all__ = [
     "Attachment",
     "ExecResult",
     "FileInfo",
+    "Forward",
+    "ProcessInput",
     "RemoteProcess",
     "Sandbox",
+    "SandboxFactory",
     "SandboxPath",
+    "Screen",
     "Status",
     "Terminal",
 ]
