@@ -221,6 +221,26 @@ def test_an_idle_connection_expires(server: ApiServer) -> None:
     assert server.connections == 2
 
 
+def test_connections_of_a_burst_of_threads_are_closed_when_they_have_been_idle(
+    server: ApiServer,
+) -> None:
+    together = threading.Barrier(4, timeout=10)
+    server.on("GET", "/burst", Answer(before=together.wait))
+    with PoolTransport(keepalive_s=0.2) as pool:
+        http = Http(pool, server.url)
+        threads = [threading.Thread(target=http.request, args=("GET", "/burst")) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        (burst,) = [list(connections) for connections in pool._idle.values()]
+        wait_until(lambda: all(connection.is_old() for connection in burst))
+        http.request("GET", "/x")
+        (idle,) = pool._idle.values()
+        assert len(idle) == 1
+    assert [c.stream.get_extra_info("socket").fileno() for c in burst] == [-1] * len(burst)
+
+
 def test_closing_closes_idle_connections_and_those_in_use_when_they_end(
     server: ApiServer, pool: PoolTransport
 ) -> None:

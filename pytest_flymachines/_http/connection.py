@@ -79,10 +79,13 @@ class Connection:
         self._idle_since = time.monotonic()
         return True
 
+    def is_old(self) -> bool:
+        """Whether it has been idle for too long."""
+        return time.monotonic() - self._idle_since > self._keepalive_s
+
     def has_expired(self) -> bool:
         """Whether it has been idle for too long, or the server has closed it."""
-        old = time.monotonic() - self._idle_since > self._keepalive_s
-        return old or bool(self.stream.get_extra_info("is_readable"))
+        return self.is_old() or bool(self.stream.get_extra_info("is_readable"))
 
     def close(self) -> None:
         """Close it now."""

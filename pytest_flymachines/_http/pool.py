@@ -119,12 +119,18 @@ class PoolTransport(BaseTransport):
             connection.close()
 
     def _give_back(self, origin: Origin, connection: Connection) -> None:
+        done = []
         with self._lock:
-            keep = connection.end() and not self._closed
-            if keep:
-                self._idle.setdefault(origin, []).append(connection)
-        if not keep:
-            connection.close()
+            if connection.end() and not self._closed:
+                idle = self._idle.setdefault(origin, [])
+                # the oldest are first, and those of a burst of threads may never be taken again
+                while idle and idle[0].is_old():
+                    done.append(idle.pop(0))
+                idle.append(connection)
+            else:
+                done.append(connection)
+        for one in done:
+            one.close()
 
 
 class _BodyStream(SyncByteStream):

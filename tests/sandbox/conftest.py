@@ -1,33 +1,64 @@
-"""The handle's tests run over each way into a machine, on each engine."""
+"""The handle's tests run over each way into a machine, on each engine.
+
+Docker is slow over the Machines API, where everything is an exec of its own: there it gets the
+tests that are marked `core`, and over the agent all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from pytest_flymachines.sandbox import Sandbox
-from pytest_flymachines.spec import SandboxSpec
+from tests.emulator.engines import dockerd
 
-from .world import APP, World, open_world
+from .world import APP, SPEC, World, open_world
 
-ENGINES = ("bubblewrap", "process")
+ENGINES = ("bubblewrap", "process", "docker")
 WAYS = ("agent", "api")
-SPEC = SandboxSpec(app="handle-tests", auto_destroy=False)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, and report as deselected, what docker does not get over the Machines API."""
+
+    def left_out(item: pytest.Item) -> bool:
+        values = getattr(getattr(item, "callspec", None), "params", {}).values()
+        core = item.get_closest_marker("core") is not None
+        return not core and "docker" in values and "api" in values
+
+    chosen = [item for item in items if not left_out(item)]
+    config.hook.pytest_deselected(items=[item for item in items if left_out(item)])
+    items[:] = chosen
+
+
+@pytest.fixture(scope="session")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], World]]:
+    """An emulator for each engine, started when it is first asked for and kept to the end."""
+    with ExitStack() as stack:
+
+        @cache
+        def world(engine: str) -> World:
+            return stack.enter_context(open_world(engine, tmp_path_factory.mktemp(engine)))
+
+        yield world
 
 
 @pytest.fixture(scope="session", params=ENGINES)
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, worlds: Callable[[str], World]) -> World:
     """An emulator with one engine."""
-    with open_world(request.param) as world:
-        yield world
+    if request.param == "docker" and (why := dockerd.missing()):
+        pytest.skip(why)
+    return worlds(request.param)
 
 
 @pytest.fixture(scope="session")
 def machine(world: World) -> str:
     """A machine for all tests of an engine."""
-    return world.machine(SPEC, "handle")
+    return world.handle
 
 
 @pytest.fixture(scope="session", params=WAYS)

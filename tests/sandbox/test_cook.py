@@ -9,9 +9,11 @@ import pytest
 from pytest_flymachines.errors import CommandTimeout
 from pytest_flymachines.sandbox import Sandbox
 
-from .conftest import SPEC, WAYS
+from .conftest import WAYS
 from .support import wait_until
-from .world import World
+from .world import SPEC, World
+
+pytestmark = pytest.mark.core
 
 # It speaks the protocol, asks for no token, and knows nothing of ours that stands beside it.
 FOREIGN = """#!/bin/sh

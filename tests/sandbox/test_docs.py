@@ -13,6 +13,8 @@ import pytest
 
 from pytest_flymachines.sandbox import Sandbox
 
+pytestmark = pytest.mark.core
+
 PAGE = Path(__file__).parents[2] / "docs/handle.md"
 BLOCK = re.compile(r"^```python( as root)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -61,6 +61,7 @@ class TestResult:
 
 
 class TestCheck:
+    @pytest.mark.core
     def test_failure_raises_by_default(self, sandbox: Sandbox) -> None:
         with pytest.raises(CommandFailed) as info:
             sandbox.exec("echo partial; echo why >&2; exit 3")
@@ -115,6 +116,7 @@ class TestArguments:
         result = sandbox.exec(["printf", "%s|", "first", argument, "last"])
         assert result.stdout == f"first|{argument}|last|"
 
+    @pytest.mark.core
     def test_bytes_that_are_not_utf8_arrive(self, sandbox: Sandbox) -> None:
         raw = bytes(range(1, 256))
         assert sandbox.exec(["printf", "%s", raw]).stdout_bytes == raw
@@ -137,6 +139,7 @@ class TestArguments:
         sandbox.write_file("a=b", "#!/bin/sh\necho ran $1 $X\n", mode=0o755)
         assert sandbox.exec(["./a=b", "c"], env={"X": "y"}).stdout == "ran c y\n"
 
+    @pytest.mark.core
     def test_an_unknown_program_is_127(self, sandbox: Sandbox) -> None:
         # directories that may not be searched would make it 126
         result = sandbox.exec(["no-such-program"], env={"PATH": "/usr/bin:/bin"}, check=False)
@@ -236,6 +239,7 @@ class TestSurroundings:
             as_root.exec("id -u; id -g; id -G", cwd="/", user=4321).stdout == "4321\n4321\n4321\n"
         )
 
+    @pytest.mark.core
     def test_another_user_gets_its_arguments_too(self, as_root: Sandbox) -> None:
         argv = ["printf", "%s|", "a b", "'", "$X", "-c", "--"]
         expected = "a b|'|$X|-c|--|"
@@ -261,6 +265,7 @@ class TestSurroundings:
         assert pid.strip().isdigit()
         assert stat[2] == stat[3]
 
+    @pytest.mark.core
     def test_no_signal_is_ignored(self, sandbox: Sandbox) -> None:
         lines = sandbox.exec("cat /proc/self/status").stdout.splitlines()
         ignored = next(line.split()[1] for line in lines if line.startswith("SigIgn"))
@@ -278,6 +283,7 @@ class TestStdin:
         raw = data if isinstance(data, bytes) else data.encode()
         assert sandbox.exec("cat", stdin=data).stdout_bytes == raw
 
+    @pytest.mark.core
     def test_megabytes_of_it(self, sandbox: Sandbox) -> None:
         data = bytes(range(256)) * 4 * 2048
         result = sandbox.exec("cat", stdin=data)
@@ -288,6 +294,7 @@ class TestStdin:
 
 
 class TestOutput:
+    @pytest.mark.core
     def test_every_byte(self, sandbox: Sandbox) -> None:
         raw = bytes(range(256)) * 3
         sandbox.write_file("raw", raw)
@@ -344,6 +351,7 @@ class TestOutput:
         assert "".join(t for s, t in told if s == "stdout") == "first\nsecond\n"
         assert "".join(t for s, t in told if s == "stderr") == "err\n"
 
+    @pytest.mark.core
     def test_on_output_never_gets_half_a_character(self, sandbox: Sandbox) -> None:
         told: list[str] = []
         pieces = (r"\303", r"\251", r"\360\237\216", r"\211")
@@ -374,6 +382,7 @@ class TestTimeout:
         for part in (sandbox.machine_id, "so far", "timeout="):
             assert part in str(error)
 
+    @pytest.mark.core
     def test_the_whole_group_is_killed_in_the_machine(self, sandbox: Sandbox) -> None:
         with pytest.raises(CommandTimeout):
             sandbox.exec("sleep 61 & echo $! >child; echo $$ >parent; wait", timeout=1)

@@ -9,9 +9,11 @@ import pytest
 from pytest_flymachines.errors import MachineGone, SettingsError
 from pytest_flymachines.sandbox import Attachment, Sandbox, Status
 
-from .conftest import SPEC, WAYS
+from .conftest import WAYS
 from .support import wait_until
-from .world import World
+from .world import SPEC, World
+
+pytestmark = pytest.mark.core
 
 
 @pytest.fixture(params=WAYS)

@@ -17,6 +17,8 @@ PORTS = itertools.count(18500)
 
 ECHO = """
 import socket, sys, threading
+
+pytestmark = pytest.mark.core
 server = socket.create_server(("", int(sys.argv[1])))
 print("up", flush=True)
 def serve(connection):

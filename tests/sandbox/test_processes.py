@@ -36,6 +36,7 @@ class TestEnd:
         sandbox.write_file("go", "")
         assert process.wait(30) == 3
 
+    @pytest.mark.core
     def test_terminate_lets_it_clean_up(self, sandbox: Sandbox) -> None:
         process = sandbox.popen(f"trap 'echo cleaned; exit 5' TERM; {LOOP}")
         process.wait_for_log("ready")
@@ -68,6 +69,7 @@ class TestEnd:
         process.kill()
         assert process.returncode == 0
 
+    @pytest.mark.core
     def test_with_ends_it(self, sandbox: Sandbox) -> None:
         with sandbox.popen("echo $$; exec sleep 64") as process:
             pid = process.stdout.readline().strip()
@@ -103,6 +105,7 @@ class TestEnd:
 
 
 class TestOutput:
+    @pytest.mark.core
     def test_it_can_be_read_while_the_process_runs(self, sandbox: Sandbox) -> None:
         process = sandbox.popen("echo one; while [ ! -e go ]; do sleep 0.05; done; echo two")
         assert process.stdout.readline() == "one\n"

@@ -23,6 +23,7 @@ printf '\033[?1049l'
 
 
 class TestShell:
+    @pytest.mark.core
     def test_a_conversation(self, sandbox: Sandbox) -> None:
         with sandbox.terminal() as terminal:
             terminal.send_line("echo $((20 + 3))")
@@ -57,8 +58,10 @@ class TestShell:
             terminal.expect("33 111")
             assert len(terminal.screen.lines) == 33
 
+    @pytest.mark.core
     def test_ctrl_c_interrupts(self, sandbox: Sandbox) -> None:
-        with sandbox.terminal("trap 'echo interrupted; exit 4' INT; echo on; cat") as terminal:
+        script = "trap 'echo interrupted; exit 4' INT; echo on; while :; do sleep 0.05; done"
+        with sandbox.terminal(script) as terminal:
             terminal.expect("on")
             terminal.send_key("ctrl-c")
             terminal.expect("interrupted")
@@ -128,6 +131,7 @@ class TestScreen:
         with sandbox.terminal(script) as terminal:
             terminal.expect(r"033   \[   1   ;   1   R")
 
+    @pytest.mark.core
     def test_a_pager(self, sandbox: Sandbox) -> None:
         sandbox.write_file("long.txt", "".join(f"line {n}\n" for n in range(200)))
         with sandbox.terminal("less long.txt || more long.txt", rows=10, cols=40) as terminal:
@@ -138,6 +142,7 @@ class TestScreen:
             terminal.send_key("q")
             assert terminal.wait() == 0
 
+    @pytest.mark.core
     def test_an_editor(self, sandbox: Sandbox) -> None:
         if not shutil.which("vi"):
             pytest.skip("this computer, whose tools the machine has, has no vi")

@@ -62,6 +62,7 @@ def tree(local: Path) -> Path:
 
 
 class TestThereAndBack:
+    @pytest.mark.core
     def test_everything_is_kept(self, sandbox: Sandbox, tree: Path, local: Path) -> None:
         sandbox.upload(tree, "up/there")
         sandbox.download("up/there", local / "back")
@@ -77,6 +78,7 @@ class TestThereAndBack:
         assert sandbox.list_files("there/empty") == []
         assert sandbox.path("there/dangling").readlink().as_posix() == "/no\nwhere/é"
 
+    @pytest.mark.core
     def test_nothing_temporary_stays(self, sandbox: Sandbox, tree: Path, local: Path) -> None:
         sandbox.upload(tree, "there")
         sandbox.upload(tree, "there")

@@ -30,6 +30,7 @@ def tree(sandbox: Sandbox) -> str:
 
 
 class TestCheckpoints:
+    @pytest.mark.core
     def test_restore_brings_everything_back(self, filled: Sandbox) -> None:
         before = tree(filled)
         filled.checkpoint("before")
@@ -131,6 +132,7 @@ class TestPrivateWorkspaces:
             assert filled.exists(path)
         assert not filled.exists(path)
 
+    @pytest.mark.core
     def test_every_verb_works_in_it(self, filled: Sandbox) -> None:
         filled.checkpoint("start")
         with filled.workspace("start") as private:

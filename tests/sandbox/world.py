@@ -5,8 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pytest
 
 from pytest_flymachines._clock import SystemClock
 from pytest_flymachines._http import PoolTransport
@@ -20,22 +24,36 @@ from pytest_flymachines.sandbox.api_channel import ApiChannel
 from pytest_flymachines.sandbox.channel import Channel
 from pytest_flymachines.sandbox.ports import EmulatorPorts
 from pytest_flymachines.spec import SandboxSpec
+from tests.emulator.engines import dockerd, hostimage
 
 APP = "handle-tests"
+SPEC = SandboxSpec(app=APP, auto_destroy=False)
+IMAGE = "test/this-computer:1"
 TOKEN = hashlib.sha256(b"the agent of the handle's tests").hexdigest()
 
 
 @dataclass
 class World:
-    """One emulator with its client."""
+    """One emulator with its client; on docker its machines have an image of their own."""
 
     emulator: EmulatorProcess
     client: MachinesClient
     transport: PatientTransport
+    image: str = ""
+
+    @cached_property
+    def handle(self) -> str:
+        """A machine for all tests that end none; its id."""
+        return self.machine(SPEC, "handle")
+
+    def apart(self) -> AbstractContextManager[World]:
+        """The same emulator, reached over connections of its own."""
+        return reach(self.emulator, self.image)
 
     def machine(self, spec: SandboxSpec, name: str, files: Mapping[str, str] | None = None) -> str:
         """Start a machine that has an agent, and more programs beside it; its id."""
         identity = Identity(name=name, metadata={}, ttl_s=3600)
+        spec = spec.replace(image=self.image or spec.image)
         config = machine_config(spec, identity, agent_token=TOKEN)
         for program, text in (files or {}).items():
             content = base64.b64encode(text.encode()).decode()
@@ -88,13 +106,22 @@ class World:
 
 
 @contextmanager
-def open_world(engine: str) -> Iterator[World]:
-    """An emulator that ends with the block."""
+def reach(emulator: EmulatorProcess, image: str) -> Iterator[World]:
+    """Connections to an emulator, closed with the block."""
+    with (
+        closing(PatientTransport(PoolTransport(), SystemClock())) as transport,
+        MachinesClient(emulator.token, base_url=emulator.api_url, pace=False) as client,
+    ):
+        yield World(emulator, client, transport, image)
+
+
+@contextmanager
+def open_world(engine: str, directory: Path) -> Iterator[World]:
+    """An emulator that ends with the block; docker's with a daemon of its own."""
     with ExitStack() as stack:
+        if engine == "docker":
+            daemon = dockerd.daemon(directory, {IMAGE: hostimage.root_file_system})
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            patch.setenv("DOCKER_HOST", stack.enter_context(daemon))
         emulator = stack.enter_context(launch(engine=engine, apps=[APP]))
-        transport = PatientTransport(PoolTransport(), SystemClock())
-        stack.callback(transport.close)
-        client = stack.enter_context(
-            MachinesClient(emulator.token, base_url=emulator.api_url, pace=False)
-        )
-        yield World(emulator, client, transport)
+        yield stack.enter_context(reach(emulator, IMAGE if engine == "docker" else ""))

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,12 @@ def missing() -> str | None:
 
 
 @contextlib.contextmanager
-def daemon(directory: Path) -> Iterator[str]:
-    """Run one, with the image in it; gives what DOCKER_HOST should be.
+def daemon(
+    directory: Path, images: Mapping[str, Callable[[], bytes]] | None = None
+) -> Iterator[str]:
+    """Run one, with images in it; gives what DOCKER_HOST should be.
+
+    `images` makes a root file system for each tag; by default that of busybox is IMAGE's.
 
     It neither makes docker0 nor touches the packet filter of this computer; a container that
     shall have a network of the ordinary kind gets one of `bridge`.
@@ -46,14 +50,20 @@ def daemon(directory: Path) -> Iterator[str]:
     command = ["dockerd", "--host", url, "--bridge=none", f"--cgroup-parent=/{groups}"]
     command += ["--data-root", f"{directory}/data", "--exec-root", f"{directory}/exec"]
     command += ["--pidfile", f"{directory}/pid"]
+    # daemons that run at the same time do not know of each other's networks
+    number = os.getpid() % 600
+    pool = f"10.{100 + number % 150}.{number // 150 * 64}.0/18"
+    command += ["--default-address-pool", f"base={pool},size=24"]
     command += ["--iptables=false", "--ip6tables=false", "--ip-masq=false", "--ip-forward=false"]
     with (directory / "dockerd.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
         client = client_of(url, process, directory / "dockerd.log")
-        client.api.import_image_from_data(
-            root_file_system(), repository="test/busybox", tag="1", changes=["CMD sleep 9999"]
-        )
+        for name, make in (images or {IMAGE: root_file_system}).items():
+            repository, _, tag = name.partition(":")
+            client.api.import_image_from_data(
+                make(), repository=repository, tag=tag, changes=["CMD sleep 9999"]
+            )
         client.close()
         yield url
     finally:
