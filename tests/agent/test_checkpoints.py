@@ -11,7 +11,7 @@ import pytest
 from pytest_flymachines.agent.channel import AgentChannel
 from pytest_flymachines.errors import ApiError
 from pytest_flymachines.sandbox.channel import Command
-from tests.agent.running import RunningAgent, open_channel, running_agent
+from tests.agent.running import RunningAgent, eventually, open_channel, running_agent
 from tests.agent.test_trees import fill, snapshot
 
 
@@ -121,3 +121,64 @@ def test_the_base_of_a_checkpoint_is_the_channels(own: tuple[RunningAgent, Agent
     path = channel.make_workspace("tree")
     assert snapshot(Path(os.fsdecode(path))) == snapshot(agent.base / "tree")
     channel.drop_workspace(path)
+
+
+class TestSpares:
+    """Where a workspace has to be a copy, one is made ahead."""
+
+    @pytest.fixture
+    def copying(self, tmp_path: Path) -> Iterator[tuple[RunningAgent, AgentChannel, Path]]:
+        """An agent that cannot mount overlays, and where it keeps spares."""
+        state = tmp_path / "no,overlay"  # such a name cannot be an option of mount
+        (tmp_path / "base").mkdir()
+        with running_agent(tmp_path, state=state) as agent, open_channel(agent) as channel:
+            fill(agent.base / "tree")
+            channel.save_checkpoint("clean")
+            yield agent, channel, state / "spares"
+
+    @staticmethod
+    def spare(spares: Path, content: object) -> Path:
+        """The one that there is, once it is whole."""
+        eventually(lambda: [snapshot(path) for path in spares.iterdir()] == [content])
+        (path,) = spares.iterdir()
+        return path
+
+    def test_the_next_workspace_is_there_before_it_is_asked_for(
+        self, copying: tuple[RunningAgent, AgentChannel, Path]
+    ) -> None:
+        agent, channel, spares = copying
+        content = snapshot(agent.base)
+        channel.make_workspace("clean")
+
+        def renamed() -> bool:
+            inode = self.spare(spares, content).stat().st_ino
+            path = Path(os.fsdecode(channel.make_workspace("clean")))
+            assert snapshot(path) == content
+            return path.stat().st_ino == inode
+
+        for _ in range(2):
+            eventually(renamed)
+
+    def test_a_spare_goes_with_its_checkpoint(
+        self, copying: tuple[RunningAgent, AgentChannel, Path]
+    ) -> None:
+        agent, channel, spares = copying
+        channel.make_workspace("clean")
+        self.spare(spares, snapshot(agent.base))
+        (agent.base / "new").write_text("")
+        channel.save_checkpoint("clean")
+        path = Path(os.fsdecode(channel.make_workspace("clean")))
+        assert snapshot(path) == snapshot(agent.base)
+        self.spare(spares, snapshot(agent.base))
+        channel.delete_checkpoint("clean")
+        eventually(lambda: list(spares.iterdir()) == [])
+
+    def test_what_is_dropped_is_gone_at_once_and_removed_soon(
+        self, copying: tuple[RunningAgent, AgentChannel, Path]
+    ) -> None:
+        agent, channel, spares = copying
+        path = channel.make_workspace("clean")
+        self.spare(spares, snapshot(agent.base))
+        channel.drop_workspace(path)
+        assert not Path(os.fsdecode(path)).exists()
+        self.spare(spares, snapshot(agent.base))

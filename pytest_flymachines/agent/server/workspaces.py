@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import threading
+from typing import TYPE_CHECKING
 
 from .messages import Request, Response
 from .paths import Paths
 from .wire import BadRequest, NotHere, Refused, field, pack
+
+if TYPE_CHECKING:
+    from .spares import Spares
 
 
 class WorkspaceApi:
@@ -18,6 +23,7 @@ class WorkspaceApi:
         self._paths = paths
         self._checkpoints = os.path.join(state, b"checkpoints")
         self._workspaces = os.path.join(state, b"workspaces")
+        self._state = state
         self._lock = threading.Lock()
         self._may_overlay = True
         self._overlays: set[bytes] = set()
@@ -68,9 +74,17 @@ class WorkspaceApi:
             self._retire(self._existing(name))
         return Response({})
 
+    @functools.cached_property
+    def _spares(self) -> Spares:
+        from .spares import Spares
+
+        return Spares(os.path.join(self._state, b"spares"))
+
     def _retire(self, checkpoint: bytes) -> None:
         """Remove a checkpoint now, or once the overlays are gone."""
         from .names import new_directory
+
+        self._spares.forget(checkpoint)
 
         retired = new_directory(self._checkpoints)
         os.rename(checkpoint, retired)
@@ -126,15 +140,13 @@ class WorkspaceApi:
                     return path
 
     def _fill(self, checkpoint: bytes, path: bytes) -> str:
-        from .copying import can_clone, copy_tree
+        from .copying import can_clone
 
-        if can_clone(self._workspaces):
-            copy_tree(checkpoint, path)
-            return "clone"
-        if self._may_overlay and self._overlay(checkpoint, path):
+        method = "clone" if can_clone(self._workspaces) else "copy"
+        if method == "copy" and self._may_overlay and self._overlay(checkpoint, path):
             return "overlay"
-        copy_tree(checkpoint, path)
-        return "copy"
+        self._spares.fill(checkpoint, path)
+        return method
 
     def _overlay(self, checkpoint: bytes, path: bytes) -> bool:
         from .copying import mount_overlay
@@ -157,8 +169,8 @@ class WorkspaceApi:
         if os.path.ismount(path):
             raise Refused(f"{os.fsdecode(path)} cannot be unmounted")
         if os.path.lexists(_hidden(path)):
-            _remove(_hidden(path))
-        _remove(path)
+            self._spares.discard(_hidden(path))
+        self._spares.discard(path)
         with self._lock:
             self._overlays.discard(path)
             self._remove_retired()
