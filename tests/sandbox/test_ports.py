@@ -12,13 +12,13 @@ from pytest_flymachines._http import Http, PoolTransport
 from pytest_flymachines.errors import FlyMachinesError
 from pytest_flymachines.sandbox import Attachment, Sandbox
 
+pytestmark = pytest.mark.core
+
 # with the process engine all machines share this computer's ports
 PORTS = itertools.count(18500)
 
 ECHO = """
 import socket, sys, threading
-
-pytestmark = pytest.mark.core
 server = socket.create_server(("", int(sys.argv[1])))
 print("up", flush=True)
 def serve(connection):

@@ -17,12 +17,12 @@ __all__ = ["root_file_system"]
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 # Those that tests of machines run; what this computer lacks, the image lacks too.
 _PROGRAMS = """
-[ awk base64 basename bash busybox cat chgrp chmod chown cmp cp cut date dash dd df diff dirname du
+[ awk base64 basename bash cat chgrp chmod chown cmp cp cut date dash dd df diff dirname du
 echo env
 expr false find fold getent grep groups gzip head hostname id kill less ln ls mkdir mkfifo mknod
 mktemp more mount mv nl nohup nproc od paste pgrep pkill printenv printf ps pwd readlink realpath
 rev rm rmdir script sed seq setpriv setsid sh sha256sum sleep sort split stat stdbuf stty sync tac
-tail tar tee test timeout top touch tr true truncate tty umount uname uniq unlink wc which
+tail tar tee test timeout top touch tr true truncate tty umount uname uniq unlink vi wc which
 whoami xargs yes
 """
 _FILES = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
@@ -55,12 +55,12 @@ def root_file_system() -> bytes:
             packer.add(library)
         if python != "/usr/bin/python3":
             packer.link("/usr/bin/python3", python)
-        packer.link("/usr/bin/vi", "busybox")  # vim would want its library
         for directory in _TERMINALS:
             if (entry := Path(directory, "x/xterm-256color")).exists():
                 packer.add(str(entry))
         for name, mode in (("tmp", 0o1777), ("root", 0o700), ("var/tmp", 0o1777)):
             packer.directory(name, mode)
+        packer.empty_file("root/.vimrc")  # without one vim would want its library
     return buffer.getvalue()
 
 
@@ -93,6 +93,9 @@ class _Packer:
             member = tarfile.TarInfo(path.lstrip("/"))
             member.type, member.linkname = tarfile.SYMTYPE, target
             self._tar.addfile(member)
+
+    def empty_file(self, name: str) -> None:
+        self._tar.addfile(tarfile.TarInfo(name))
 
     def directory(self, name: str, mode: int) -> None:
         member = tarfile.TarInfo(name)
