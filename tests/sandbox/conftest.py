@@ -36,13 +36,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], World]]:
+def worlds() -> Iterator[Callable[[str], World]]:
     """An emulator for each engine, started when it is first asked for and kept to the end."""
     with ExitStack() as stack:
 
         @cache
         def world(engine: str) -> World:
-            return stack.enter_context(open_world(engine, tmp_path_factory.mktemp(engine)))
+            return stack.enter_context(open_world(engine))
 
         yield world
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -116,10 +117,11 @@ def reach(emulator: EmulatorProcess, image: str) -> Iterator[World]:
 
 
 @contextmanager
-def open_world(engine: str, directory: Path) -> Iterator[World]:
+def open_world(engine: str) -> Iterator[World]:
     """An emulator that ends with the block; docker's with a daemon of its own."""
     with ExitStack() as stack:
         if engine == "docker":
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             daemon = dockerd.daemon(directory, {IMAGE: hostimage.root_file_system})
             patch = stack.enter_context(pytest.MonkeyPatch.context())
             patch.setenv("DOCKER_HOST", stack.enter_context(daemon))
