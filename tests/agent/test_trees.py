@@ -8,6 +8,7 @@ import stat
 import tarfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -282,6 +283,15 @@ def test_a_new_tree_appears_whole_or_not_at_all(here: AgentChannel, tmp_path: Pa
     here.put_tree(b"new", [make_tar(*tree)])
     thread.join(30)
     assert seen == [200]
+
+
+def test_two_may_fill_the_same_new_tree(here: AgentChannel, tmp_path: Path) -> None:
+    for attempt in range(20):
+        target = b"both-%d" % attempt
+        tars = [make_tar(*((f"{who}{n}", "file", b"x") for n in range(20))) for who in "ab"]
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda tar, target=target: here.put_tree(target, [tar]), tars))
+        assert len(list((tmp_path / os.fsdecode(target)).iterdir())) == 40
 
 
 def test_directories_that_may_not_be_written_to_are_made_too(

@@ -15,7 +15,7 @@ from pytest_flymachines.errors import (
 )
 from pytest_flymachines.sandbox import Sandbox
 
-Facts = dict[str, tuple[str, int, float, bytes | str]]
+Facts = dict[str, tuple[str, int, int, bytes | str]]
 
 
 def facts(top: Path) -> Facts:
@@ -27,11 +27,11 @@ def facts(top: Path) -> Facts:
         if stat.S_ISLNK(status.st_mode):
             found[name] = "symlink", 0, 0, str(path.readlink())
         elif stat.S_ISDIR(status.st_mode):
-            found[name] = "directory", status.st_mode, status.st_mtime, ""
+            found[name] = "directory", status.st_mode, status.st_mtime_ns, ""
         elif stat.S_ISFIFO(status.st_mode):
-            found[name] = "fifo", status.st_mode, status.st_mtime, ""
+            found[name] = "fifo", status.st_mode, status.st_mtime_ns, ""
         else:
-            found[name] = "file", status.st_mode, status.st_mtime, path.read_bytes()
+            found[name] = "file", status.st_mode, status.st_mtime_ns, path.read_bytes()
     return found
 
 
@@ -57,6 +57,7 @@ def tree(local: Path) -> Path:
     os.mkfifo(top / "fifo", 0o640)
     os.utime(top / "run.sh", (1_000_000_000.25, 1_000_000_000.25))
     os.utime(top / "empty", (1_100_000_000.5, 1_100_000_000.5))
+    os.utime(top / "secret", ns=(0, 1_700_000_000_123_456_789))
     (top / "deep/er").chmod(0o750)
     return top
 

@@ -113,19 +113,28 @@ class Stage:
     def move_to(self, target: bytes) -> None:
         """Put everything in place: at once where nothing was, else entry by entry.
 
-        Directories get their modes and times last, because a rename may need to write to them;
-        a target that was there keeps its own.
+        A target that was there keeps its mode and time.
         """
-        if not os.path.isdir(target):
-            os.makedirs(target)
-            os.chmod(self.root, stat.S_IMODE(os.stat(target).st_mode))
-            self._finish(self.root)
-            os.rename(self.root, target)  # an empty directory can be replaced
-            if top := self._directories[b""]:
-                _finish(target, top)
+        if not os.path.isdir(target) and self._become(target):
             return
         _merge(self.root, target)
+        # last, because a rename may need to write to the directory that it moves
         self._finish(target)
+
+    def _become(self, target: bytes) -> bool:
+        """Take the target's name; false if somebody else fills it meanwhile."""
+        os.makedirs(target, exist_ok=True)
+        os.chmod(self.root, stat.S_IMODE(os.stat(target).st_mode))
+        self._finish(self.root)
+        try:
+            os.rename(self.root, target)  # an empty directory can be replaced
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return False
+        if top := self._directories[b""]:
+            _finish(target, top)
+        return True
 
     def _finish(self, top: bytes) -> None:
         for name, member in sorted(self._directories.items(), reverse=True):
