@@ -156,6 +156,8 @@ def _program() -> list[str]:
 
 def _environment(token: str | None) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
+    # glibc would take the memory of each piece of a large body from the kernel, and give it back
+    environment |= {f"MALLOC_{name}_THRESHOLD_": str(1 << 20) for name in ("MMAP", "TRIM")}
     environment["FLY_API_TOKEN"] = token or f"emu-{secrets.token_hex(16)}"
     home = str(Path(__file__).parents[2])
     if home not in (*site.getsitepackages(), site.getusersitepackages()):
