@@ -7,13 +7,13 @@ import re
 from msgspec import Struct
 from starlette.responses import Response
 
-from pytest_flymachines.emulator import ids
+from pytest_flymachines.emulator import fields, ids
 from pytest_flymachines.emulator.answers import Problem, answer, empty
 from pytest_flymachines.emulator.call import APP, Call, Routes
 from pytest_flymachines.emulator.emulator import Emulator
 from pytest_flymachines.emulator.model import App, Machine, Volume
 from pytest_flymachines.emulator.render import app_json
-from pytest_flymachines.emulator.wiretime import now_ms
+from pytest_flymachines.emulator.wiretime import Duration, DurationError, now_ms
 
 __all__ = ["create_app", "delete_app", "routes"]
 
@@ -119,6 +119,8 @@ async def create(call: Call) -> Response:
         raise Problem(403, "unauthorized")
     if not body.org_slug:
         raise Problem(400, "org_slug is required")
+    for field in ("org_slug", "network", "app_role_id"):
+        fields.name(field, getattr(body, field))
     name = body.name or body.app_name
     app = create_app(call.emulator, name, body.org_slug, body.network, body.app_role_id)
     shown = app_json(app, call.emulator.store) | {"created_at": app.created_ms}
@@ -144,5 +146,11 @@ async def delete(call: Call) -> Response:
 @routes.on("POST", APP + "/deploy_token")
 async def deploy_token(call: Call) -> Response:
     """A token that is good for this app."""
-    call.body(DeployToken, "main.createAppDeployTokenRequest")
+    body = call.body(DeployToken, "main.createAppDeployTokenRequest")
+    try:
+        lasts_s = Duration.parse(body.expiry).seconds if body.expiry else None
+    except DurationError as error:
+        raise Problem(400, str(error)) from None
+    if lasts_s is not None and lasts_s <= 0:
+        raise Problem(400, "invalid expiry, must be positive")
     return answer({"token": call.emulator.tokens.deploy_token(call.app().name)})

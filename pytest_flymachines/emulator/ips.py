@@ -10,6 +10,7 @@ import secrets
 from msgspec import Struct
 from starlette.responses import Response
 
+from pytest_flymachines.emulator import fields
 from pytest_flymachines.emulator.answers import Problem, answer, empty
 from pytest_flymachines.emulator.call import APP, Call, Routes
 from pytest_flymachines.emulator.emulator import Emulator
@@ -98,6 +99,8 @@ async def list_ips(call: Call) -> Response:
 async def create(call: Call) -> Response:
     """Give the app an address."""
     body = call.body(AssignRequest, "main.assignIPRequest")
+    for field in ("org_slug", "network", "service_name"):
+        fields.name(field, getattr(body, field))
     assignment = assign(
         call.emulator,
         call.app(),

@@ -7,18 +7,19 @@ import time
 from msgspec import Struct
 from starlette.responses import Response
 
-from pytest_flymachines.emulator import ids
+from pytest_flymachines.emulator import fields, ids
 from pytest_flymachines.emulator.answers import Problem, answer
 from pytest_flymachines.emulator.call import MACHINE, Call, Routes, integer
 from pytest_flymachines.emulator.lifecycle import Life
 from pytest_flymachines.emulator.model import Lease, Machine
 from pytest_flymachines.emulator.wiretime import rfc3339
 
-__all__ = ["grant", "held_lease", "require", "routes"]
+__all__ = ["bounded", "grant", "held_lease", "require", "routes"]
 
 routes = Routes()
 
 DEFAULT_TTL_S = 15
+MAX_TTL_S = 365 * 24 * 3600
 OWNER = "emulator@tokens.fly.io"
 
 
@@ -27,6 +28,17 @@ class LeaseRequest(Struct):
 
     ttl: int = 0
     description: str = ""
+
+
+def bounded(where: str, ttl_s: int) -> int:
+    """A time to live, in seconds; 0 means that none was given.
+
+    Raises:
+        Problem: 400 for one that no lease can have.
+    """
+    if not 0 <= ttl_s <= MAX_TTL_S:
+        raise Problem(400, f"invalid {where}, must be between 0 and {MAX_TTL_S}")
+    return ttl_s
 
 
 def held_lease(machine: Machine) -> Lease | None:
@@ -51,7 +63,7 @@ def grant(call: Call, machine: Machine, ttl_s: int, description: str = "") -> Le
     old = held_lease(machine)
     lease = Lease(
         nonce=old.nonce if old else ids.nonce(),
-        expires_at=int(time.time()) + (ttl_s if ttl_s > 0 else DEFAULT_TTL_S),
+        expires_at=int(time.time()) + (ttl_s or DEFAULT_TTL_S),
         owner=OWNER,
         description=description or (old.description if old else ""),
         version=machine.instance_id,
@@ -73,7 +85,8 @@ async def acquire(call: Call) -> Response:
     life = call.live()
     body = call.body(LeaseRequest, "main.createLeaseRequest")
     ttl = call.query("ttl")
-    ttl_s = integer(ttl) if ttl else body.ttl
+    ttl_s = bounded("ttl", integer(ttl) if ttl else body.ttl)
+    fields.name("description", body.description)
     require(call, life)
     lease = grant(call, life.machine, ttl_s, body.description)
     return answer({"status": "success", "data": lease}, 201)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from pytest_flymachines.emulator import ids, leases
+from pytest_flymachines.emulator import fields, ids, leases
 from pytest_flymachines.emulator.answers import Problem, answer, failed_precondition, ok
 from pytest_flymachines.emulator.call import APP, MACHINE, Call, Routes, boolean
 from pytest_flymachines.emulator.config import CreateRequest, MachineConfig
@@ -24,7 +24,6 @@ routes = Routes()
 MACHINES = APP + "/machines"
 MAX_VERSIONS = 50
 MAX_MACHINES = 500
-MAX_NAME = 255
 
 
 @routes.on("POST", MACHINES)
@@ -34,9 +33,11 @@ async def create(call: Call) -> Response:
     body = call.body(CreateRequest, "main.createMachineRequest")
     emulator = call.emulator
     config = _checked(body.config)
-    name = _named(body.name) if body.name else ids.machine_name()
+    fields.name("name", body.name)
+    name = body.name or ids.machine_name()
     _unique(emulator, app, name)
     region = choose_region(body.region, emulator.region)
+    ttl_s = leases.bounded("lease_ttl", body.lease_ttl)
     machine_id = ids.machine_id()
     # The image is looked up meanwhile; nobody else may take the name.
     emulator.creating[app.name, name] = machine_id
@@ -62,7 +63,7 @@ async def create(call: Call) -> Response:
     _capacity(emulator, machine)
     claim(emulator, machine, body.region)
     normalize(config)
-    lease = leases.grant(call, machine, body.lease_ttl) if body.lease_ttl > 0 else None
+    lease = leases.grant(call, machine, ttl_s) if ttl_s else None
     emulator.flyd.adopt(machine).launch(skip=body.skip_launch)
     return answer(machine_json(machine, nonce=lease.nonce if lease else None))
 
@@ -113,6 +114,7 @@ async def update(call: Call) -> Response:
             f"currently {machine.instance_id}"
         )
     config = _checked(body.config)
+    ttl_s = leases.bounded("lease_ttl", body.lease_ttl)
     mounted = config.mounts[0].volume if config.mounts else ""
     if mounted != machine.volume and mounted != _volume_name(emulator, machine.volume):
         raise Problem(400, "invalid config.mounts, the volume of a machine cannot be changed")
@@ -131,8 +133,8 @@ async def update(call: Call) -> Response:
     life.replace(apply, skip_launch=body.skip_launch)
     emulator.flyd.schedules.arm(life)
     lease = leases.held_lease(machine)
-    if body.lease_ttl > 0:
-        lease = leases.grant(call, machine, body.lease_ttl)
+    if ttl_s:
+        lease = leases.grant(call, machine, ttl_s)
     return answer(machine_json(machine, nonce=lease.nonce if lease else None))
 
 
@@ -151,12 +153,6 @@ def _checked(config: MachineConfig | None) -> MachineConfig:
         raise Problem(400, "invalid config, must be set")
     validate(config)
     return config
-
-
-def _named(name: str) -> str:
-    if len(name) > MAX_NAME or not name.isprintable():
-        raise Problem(400, f"invalid name, must be at most {MAX_NAME} printable characters")
-    return name
 
 
 def _unique(emulator: Emulator, app: App, name: str) -> None:

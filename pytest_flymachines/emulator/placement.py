@@ -8,6 +8,7 @@ from __future__ import annotations
 from msgspec import Struct
 from starlette.responses import Response
 
+from pytest_flymachines.emulator import fields
 from pytest_flymachines.emulator.answers import Problem, answer
 from pytest_flymachines.emulator.call import Call, Routes
 from pytest_flymachines.emulator.config import Guest
@@ -73,6 +74,10 @@ async def placements(call: Call) -> Response:
         raise Problem(400, "org_slug is required")
     if body.compute is not None:
         check_guest(body.compute)
+    for field in ("org_slug", "volume_name"):
+        fields.name(field, getattr(body, field))
+    if body.count < 0 or body.volume_size_bytes < 0:
+        raise Problem(400, "invalid count or volume_size_bytes, must not be negative")
     codes = known_regions(body.region or "any")
     count = max(body.count, 1)
     shown = [

@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 
 from pytest_flymachines.emulator.answers import Problem
-from pytest_flymachines.emulator.fields import go_list
+from pytest_flymachines.emulator.config import StopConfig
+from pytest_flymachines.emulator.fields import go_list, invalid, one_of
 
-__all__ = ["SIGNALS", "STOP_SIGNALS", "signal_name"]
+__all__ = ["SIGNALS", "STOP_SIGNALS", "check_stop", "signal_name"]
 
 STOP_SIGNALS = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGTERM")
 SIGNALS = (
@@ -33,3 +34,15 @@ def signal_name(given: str | int, allowed: tuple[str, ...], where: str) -> str:
             f"invalid_argument: invalid {where}.Signal: value must be in list {go_list(allowed)}",
         )
     return name
+
+
+def check_stop(where: str, given: StopConfig | None) -> None:
+    """Refuse a `stop_config`, or a container's `stop`, that cannot be done.
+
+    Raises:
+        Problem: 400.
+    """
+    if given and given.signal:
+        one_of(f"{where}.signal", given.signal, STOP_SIGNALS)
+    if given and given.timeout and given.timeout.ns < 0:
+        raise invalid(f"{where}.timeout", "must not be negative")

@@ -5,11 +5,24 @@ The texts about guests were seen on the live API; the others follow their form.
 
 from __future__ import annotations
 
+import re
+
 from pytest_flymachines.emulator.answers import Problem
 from pytest_flymachines.emulator.config import Check, Guest, MachineConfig, Service
 from pytest_flymachines.emulator.containers.validate import validate_containers
-from pytest_flymachines.emulator.fields import absolute, files, go_list, invalid, one_of, port
-from pytest_flymachines.emulator.signals import STOP_SIGNALS
+from pytest_flymachines.emulator.fields import (
+    absolute,
+    environment,
+    files,
+    go_list,
+    image,
+    invalid,
+    name,
+    one_of,
+    port,
+    program,
+)
+from pytest_flymachines.emulator.signals import check_stop
 
 __all__ = [
     "CPUS",
@@ -37,6 +50,7 @@ SCHEDULES = ("", "hourly", "daily", "weekly", "monthly")
 PERSIST = ("", "never", "always", "restart", "none")
 HANDLERS = ("http", "tls", "pg_tls", "proxy_proto", "edge_http")
 MAX_PROCESSES = 10
+HOST_NAME = re.compile("[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
 
 
 def validate(config: MachineConfig) -> None:
@@ -55,26 +69,46 @@ def validate(config: MachineConfig) -> None:
         check_guest(config.guest)
     for index, service in enumerate(config.services or ()):
         _service(service, f"services[{index}]")
-    for name, check in (config.checks or {}).items():
-        _check(check, f"checks.{name}")
+    for key, check in (config.checks or {}).items():
+        _check(check, f"checks.{key}")
         if not check.port:
-            raise invalid(f"checks.{name}.port", "must be set")
+            raise invalid(f"checks.{key}.port", "must be set")
     for index, static in enumerate(config.statics or ()):
         for field in ("guest_path", "url_prefix"):
             if not getattr(static, field):
                 raise invalid(f"statics[{index}].{field}", "must be set")
+    _texts(config)
     files("files", config.files or [])
     _mounts(config)
     one_of("restart.policy", config.restart.policy if config.restart else "", POLICIES)
     one_of("schedule", config.schedule, SCHEDULES)
     one_of("rootfs.persist", config.rootfs.persist if config.rootfs else "", PERSIST)
-    if config.stop_config and config.stop_config.signal:
-        one_of("stop_config.signal", config.stop_config.signal, STOP_SIGNALS)
+    if config.restart and config.restart.max_retries < 0:
+        raise invalid("restart.max_retries", "must not be negative")
+    check_stop("stop_config", config.stop_config)
     if len(config.processes or ()) > MAX_PROCESSES:
         raise invalid("processes", f"cannot exceed {MAX_PROCESSES} processes")
     validate_containers(config)
     if config.guest and (config.guest.gpus or config.guest.gpu_kind):
         raise Problem(422, "could not find a candidate host", code="insufficient_capacity")
+
+
+def _texts(config: MachineConfig) -> None:
+    """Refuse names that are too long, and what no program could be started with."""
+    image("image", config.image)
+    environment("env", config.env)
+    for key in config.metadata or {}:
+        name("config.metadata", key)
+    for key in config.checks or {}:
+        name("config.checks", key)
+    if config.dns.hostname and not HOST_NAME.fullmatch(config.dns.hostname):
+        raise invalid("dns.hostname", "must be letters, digits, dashes and dots, at most 64")
+    program("init", config.init)
+    for index, process in enumerate(config.processes or ()):
+        at = f"processes[{index}]"
+        program(at, process)
+        name(f"config.{at}.user", process.user)
+        environment(f"{at}.env", process.env)
 
 
 def normalize(config: MachineConfig) -> None:

@@ -157,7 +157,71 @@ def test_long_names_are_refused(things: Things) -> None:
     assert things.app.fly.error("POST", "/v1/apps", body)[0] == 422
 
 
-@shows("errors", "a region that there is not is a 400, wherever one is named", "guess")
+LONG = "x" * 1000
+#: Method, path, body, and a word of the refusal.
+SENSELESS: list[tuple[str, str, dict[str, Any], str]] = [
+    *(
+        ("POST", "/machines", {"config": {**IMAGE, **config}}, word)
+        for config, word in (
+            ({"image": LONG}, "config.image"),
+            ({"image": "a b"}, "config.image"),
+            ({"metadata": {LONG: "1"}}, "config.metadata"),
+            ({"checks": {LONG: {"type": "tcp", "port": 1}}}, "config.checks"),
+            ({"env": {LONG: "1"}}, "config.env"),
+            ({"env": {"A=B": "1"}}, "config.env"),
+            ({"env": {"": "1"}}, "config.env"),
+            ({"env": {"A": "a\0b"}}, "config.env"),
+            ({"init": {"exec": ["a\0b"]}}, "config.init.exec"),
+            ({"dns": {"hostname": LONG}}, "config.dns.hostname"),
+            ({"files": [{"guest_path": "/" + LONG}]}, "config.files[0].guest_path"),
+            ({"files": [{"guest_path": "/a\0b"}]}, "config.files[0].guest_path"),
+            ({"files": [{"guest_path": "/a", "secret_name": LONG}]}, "config.files[0].secret_name"),
+            ({"processes": [{"user": LONG}]}, "config.processes[0].user"),
+            ({"processes": [{"env": {"": "1"}}]}, "config.processes[0].env"),
+            ({"processes": [{"cmd": ["\0"]}]}, "config.processes[0].cmd"),
+            ({"stop_config": {"timeout": "-5s"}}, "config.stop_config.timeout"),
+            ({"restart": {"max_retries": -1}}, "config.restart.max_retries"),
+        )
+    ),
+    ("POST", "/machines", {"config": IMAGE, "lease_ttl": -1}, "lease_ttl"),
+    ("POST", "M", {"config": IMAGE, "lease_ttl": 10**12}, "lease_ttl"),
+    ("POST", "M/lease", {"ttl": 10**12}, "ttl"),
+    ("POST", "M/lease", {"ttl": -5}, "ttl"),
+    ("POST", "M/lease?ttl=-5", {}, "ttl"),
+    ("POST", "M/lease", {"description": LONG}, "description"),
+    ("PUT", "M/metadata", {"metadata": {LONG: "1"}}, "key"),
+    ("POST", "/volumes", {"name": "d", "size_gb": 501}, "size_gb"),
+    ("POST", "/volumes", {"name": "d", "size_gb": -1}, "size_gb"),
+    ("PUT", "V", {"snapshot_retention": 61}, "snapshot_retention"),
+    ("PUT", "V/extend", {"size_gb": 501}, "size_gb"),
+    ("POST", "/ip_assignments", {"type": "v6", "org_slug": LONG}, "org_slug"),
+    ("POST", "/ip_assignments", {"type": "private_v6", "network": LONG}, "network"),
+    ("POST", "/ip_assignments", {"type": "v6", "service_name": LONG}, "service_name"),
+    ("POST", "/deploy_token", {"expiry": "soon"}, "duration"),
+    ("POST", "/deploy_token", {"expiry": "-1h"}, "expiry"),
+]
+
+
+@shows(
+    "errors",
+    "what is too long or negative, or what no program can be started with, is a 400",
+    "guess",
+)
+def test_senseless_values_are_refused(things: Things) -> None:
+    for method, path, body, word in SENSELESS:
+        assert word in things.refused(method, path, body), (method, path, body)
+    fly = things.app.fly
+    for field in ("org_slug", "network", "app_role_id"):
+        body = {"name": "never", "org_slug": "personal", field: LONG}
+        assert fly.error("POST", "/v1/apps", body)[0] == 400
+    for field, value in (("count", -1), ("volume_name", LONG), ("volume_size_bytes", -1)):
+        body = {"org_slug": "personal", field: value}
+        assert fly.error("POST", "/v1/platform/placements", body)[0] == 400
+    assert len(fly.ok("GET", things.app.machines)) == 1
+    assert fly.error("GET", f"{things.machine.path}/lease")[0] == 404
+
+
+@shows("errors", "a region that there is not is a 400; lists of it are empty", "guess")
 def test_bad_regions_are_refused(things: Things) -> None:
     machine = {"config": IMAGE, "skip_launch": True, "region": "xyz"}
     assert "region xyz not found" in things.refused("POST", "/machines", machine)
@@ -165,6 +229,7 @@ def test_bad_regions_are_refused(things: Things) -> None:
     assert "xyz" in things.refused("POST", "/ip_assignments", {"type": "v4", "region": "xyz"})
     body = {"org_slug": "personal", "region": "xyz"}
     assert things.app.fly.error("POST", "/v1/platform/placements", body)[0] == 400
+    assert things.app.fly.ok("GET", f"{things.app.machines}?region=xyz") == []
 
 
 @shows("errors", "a guest that there is not is a 400, wherever one is named", "guess")

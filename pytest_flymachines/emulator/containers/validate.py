@@ -5,8 +5,18 @@ from __future__ import annotations
 import re
 
 from pytest_flymachines.emulator.config import Container, Healthcheck, MachineConfig
-from pytest_flymachines.emulator.fields import absolute, files, invalid, one_of, port
-from pytest_flymachines.emulator.signals import STOP_SIGNALS
+from pytest_flymachines.emulator.fields import (
+    absolute,
+    environment,
+    files,
+    image,
+    invalid,
+    name,
+    one_of,
+    port,
+    program,
+)
+from pytest_flymachines.emulator.signals import check_stop
 
 __all__ = ["validate_containers"]
 
@@ -62,8 +72,11 @@ def _volumes(config: MachineConfig) -> set[str]:
 def _container(container: Container, at: str) -> None:
     files(f"{at}.files", container.files or [])
     one_of(f"{at}.restart.policy", container.restart.policy if container.restart else "", POLICIES)
-    if container.stop and container.stop.signal:
-        one_of(f"{at}.stop.signal", container.stop.signal, STOP_SIGNALS)
+    check_stop(f"{at}.stop", container.stop)
+    program(at, container)
+    environment(f"{at}.env", container.env)
+    image(f"{at}.image", container.image)
+    name(f"config.{at}.user", container.user)
     for index, check in enumerate(container.healthchecks or ()):
         _healthcheck(check, f"{at}.healthchecks[{index}]")
 
@@ -97,11 +110,11 @@ def _dependencies(container: Container, at: str, names: list[str]) -> None:
 def _circles(containers: dict[str, Container]) -> None:
     """Refuse containers that wait for each other, or for themselves."""
 
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        if name in path:
-            raise invalid("containers", f"depends_on is circular: {' -> '.join((*path, name))}")
-        for dependency in {other.name for other in containers[name].depends_on or ()}:
-            visit(dependency, (*path, name))
+    def visit(one: str, path: tuple[str, ...]) -> None:
+        if one in path:
+            raise invalid("containers", f"depends_on is circular: {' -> '.join((*path, one))}")
+        for dependency in {other.name for other in containers[one].depends_on or ()}:
+            visit(dependency, (*path, one))
 
-    for name in containers:
-        visit(name, ())
+    for one in containers:
+        visit(one, ())

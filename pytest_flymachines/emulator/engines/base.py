@@ -131,7 +131,7 @@ class MachineConfigForEngine(Program):
         searches: Domains for /etc/resolv.conf.
         resolver_options: Options for /etc/resolv.conf, such as `ndots:2`.
         files: Written at each boot.
-        mounts: At most one.
+        mounts: A volume, and what containers share.
         network: Whose machines reach each other: organization and name.
         log: File that gets stdout and stderr of the main process, appended.
     """
