@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from typing import Any
+from weakref import WeakSet
 
 from pytest_flymachines.emulator.containers.pod import Pod
 from pytest_flymachines.emulator.engines.base import ExitStatus, RunningMachine
@@ -25,6 +27,16 @@ class GuestRun:
         self.machine = machine
         self.ended: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
         self.frozen = False
+        self._connections: WeakSet[socket.socket] = WeakSet()
+
+    async def connect(self, port: int) -> socket.socket:
+        """As in `RunningMachine.connect`; the connection ends when this is suspended.
+
+        Source: https://fly.io/docs/reference/suspend-resume/.
+        """
+        connection = await self.machine.connect(port)
+        self._connections.add(connection)
+        return connection
 
     async def watch(self) -> ExitStatus:
         """Wait for the end, and let others know of it."""
@@ -36,6 +48,9 @@ class GuestRun:
         """Suspend it."""
         await self.machine.suspend()
         self.frozen = True
+        for connection in self._connections:
+            with contextlib.suppress(OSError):  # It was closed meanwhile.
+                connection.shutdown(socket.SHUT_RDWR)
 
     async def thaw(self) -> None:
         """Resume it."""

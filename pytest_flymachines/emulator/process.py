@@ -29,6 +29,7 @@ from pytest_flymachines.emulator.engines.base import Engine, EngineError, Probe
 from pytest_flymachines.emulator.engines.egress import Policy
 from pytest_flymachines.emulator.faults import Faults
 from pytest_flymachines.emulator.flyd import Flyd, Timings
+from pytest_flymachines.emulator.greeting import greeting
 from pytest_flymachines.emulator.nameserver import NameServer
 from pytest_flymachines.emulator.options import Options
 from pytest_flymachines.emulator.owner import OwnerGone, watch
@@ -241,7 +242,8 @@ def _url(listener: socket.socket) -> str:
 def _say_ready(options: Options, about: dict[str, Any]) -> None:
     line = encode(about) + b"\n"
     if options.ready_fd is None:
-        sys.stdout.buffer.write(line)
+        person = sys.stdout.isatty()
+        sys.stdout.buffer.write(greeting(about).encode() if person else line)
         sys.stdout.buffer.flush()
     else:
         os.write(options.ready_fd, line)

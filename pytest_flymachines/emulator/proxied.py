@@ -62,9 +62,9 @@ class ProxyDirectory:
             OSError: Nothing listens there, or the machine does not run.
         """
         life = self._emulator.flyd.life(machine_id)
-        if life is None or life.running is None or life.machine.state != "started":
-            raise ConnectionRefusedError(f"machine {machine_id} is not running")
-        return await life.running.connect(port)
+        if life is None:
+            raise ConnectionRefusedError(f"there is no machine {machine_id}")
+        return await life.connect(port)
 
     async def start(self, machine_id: str) -> None:
         """Start or resume a machine and wait until it is started.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal
 
@@ -47,6 +48,16 @@ class Work:
     def running(self) -> RunningMachine | None:
         """What runs, if anything does."""
         return self._run.machine if self._run else None
+
+    async def connect(self, port: int) -> socket.socket:
+        """A connection of a visitor into what runs.
+
+        Raises:
+            OSError: Nothing listens there, or the machine is not started.
+        """
+        if self._run is None or self.machine.state != "started":
+            raise ConnectionRefusedError(f"machine {self.machine.id} is not running")
+        return await self._run.connect(port)
 
     def _begin(self, job: Callable[[asyncio.Event], Awaitable[None]]) -> None:
         mine = self._supersede()

@@ -23,6 +23,14 @@ ARGV: JSON = {"enum": [["sleep", "inf"], ["true"], ["false"], ["sh", "-c", "exit
 REGION: JSON = {"enum": ["", "ord", "fra", "eu", "any", "ord,fra", "nowhere"]}
 ENV: JSON = {"type": "object", "propertyNames": {"pattern": "^[A-Z_]{1,9}$"}, "maxProperties": 3,
              "additionalProperties": {"type": "string"}}  # fmt: skip
+CHECK: JSON = {
+    "type": {"enum": ["tcp", "http"]},
+    "port": PORT,
+    "path": {"enum": ["/", "/x?y=1"]},
+    "interval": DURATION,
+    "timeout": DURATION,
+    "grace_period": DURATION,
+}
 
 PATH: dict[str, JSON] = {
     "app_name": {"enum": APPS},
@@ -132,22 +140,8 @@ FIELDS: dict[str, JSON] = {
         "kind": {"enum": ["readiness", "liveness"]},
         "unhealthy": {"enum": ["", "stop"]},
     },
-    "fly.MachineCheck": {
-        "type": {"enum": ["tcp", "http"]},
-        "port": PORT,
-        "path": {"enum": ["/", "/x?y=1"]},
-        "interval": DURATION,
-        "timeout": DURATION,
-        "grace_period": DURATION,
-    },
-    "fly.MachineServiceCheck": {
-        "type": {"enum": ["tcp", "http"]},
-        "port": PORT,
-        "path": {"enum": ["/", "/x?y=1"]},
-        "interval": DURATION,
-        "timeout": DURATION,
-        "grace_period": DURATION,
-    },
+    "fly.MachineCheck": CHECK,
+    "fly.MachineServiceCheck": CHECK,
     "fly.MachineService": {
         "protocol": {"enum": ["tcp", "udp"]},
         "internal_port": PORT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -47,6 +48,33 @@ def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def directories(temporary: Path) -> set[Path]:
     return set(temporary.glob(f"{PREFIX}{os.getuid()}-*"))
+
+
+def test_on_a_terminal_it_says_what_to_export() -> None:
+    ours, its = pty.openpty()
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("FLY_")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.emulator.serve", "--app", "typed"],
+        stdin=subprocess.DEVNULL,
+        stdout=its,
+        env=environ,
+        cwd=REPOSITORY,
+    ) as process:
+        os.close(its)
+        said = ""
+        while "Ctrl-C" not in said:
+            said += os.read(ours, 4096).decode()
+        lines = said.splitlines()
+        exports = "\n".join(line for line in lines if line.startswith("export "))
+        ask = 'curl -fsS -H "Authorization: Bearer $FLY_API_TOKEN" $FLY_API_HOSTNAME/v1/apps/typed'
+        shell = ["sh", "-c", f"{exports}\n{ask}"]
+        answer = subprocess.run(shell, env=environ, capture_output=True, text=True, check=True)
+        assert json.loads(answer.stdout)["name"] == "typed"
+        page = next(line.split()[1] for line in lines if line.startswith("page "))
+        assert httpx.get(page.partition("#")[0], trust_env=False).status_code == 401
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    os.close(ours)
 
 
 def test_launch_gives_a_ready_emulator(serve: Serve) -> None:

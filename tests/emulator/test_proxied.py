@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import socket
 import sys
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.emulator.conftest import App, Fly, Machine, Serve
+from tests.emulator.conftest import App, Fly, Machine, Serve, eventually
 from tests.emulator.fidelity import shows
 from tests.emulator.surprises import surprise
 
@@ -124,6 +126,49 @@ def test_failing_check_keeps_traffic_away(app: App, port: int) -> None:
         checked.listen()
         machine.passing()
         assert visit(app).text == machine.id
+
+
+ECHO = """
+import socket, sys, threading
+def serve(c):
+    while piece := c.recv(999): c.sendall(piece)
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True: threading.Thread(target=serve, args=server.accept()[:1]).start()
+"""
+
+
+@shows("POST M/suspend", "connections through the proxy end, and new ones are refused", "docs")
+def test_suspend_ends_connections(app: App, port: int) -> None:
+    services = [{"internal_port": port, "autostart": False, "ports": [{"port": 7000}]}]
+    machine = app.create(sys.executable, "-c", ECHO, str(port), services=services)
+    control = app.fly.control
+    wanted = {"app": app.name, "machine": machine.id, "port": port}
+    forward = control.post("/forwards", json=wanted).json()
+    service, _, number = control.get("/services").json()[app.name]["7000"].partition(":")
+    ways = [(forward["host"], forward["port"]), (service, int(number))]
+
+    def talks(way: tuple[str, int]) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(way, 60) as visitor:
+            visitor.sendall(b"x")
+            return visitor.recv(1) == b"x"
+        return False
+
+    for way in ways:
+        eventually(functools.partial(talks, way))
+    visitors = [socket.create_connection(way, 60) for way in ways]
+    for visitor in visitors:
+        visitor.sendall(b"x")
+        assert visitor.recv(1) == b"x"
+    machine.post("suspend")
+    for visitor in visitors:
+        assert visitor.recv(1) == b""
+        visitor.close()
+    assert machine.wait("suspended")["state"] == "suspended"
+    assert not any(map(talks, ways))
+    machine.post("start")
+    machine.wait("started")
+    assert all(map(talks, ways))
+    assert control.request("DELETE", "/forwards", json=wanted).status_code == 204
 
 
 def test_forwards(app: App, port: int) -> None:

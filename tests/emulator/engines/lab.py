@@ -105,6 +105,17 @@ async def eventually(look: Callable[[], Awaitable[T]], wanted: Callable[[T], boo
     return seen
 
 
+async def settled(look: Callable[[], Awaitable[T]]) -> T:
+    """What is seen once it is the same for a while: something may have been on its way."""
+
+    async def twice() -> tuple[T, T]:
+        first = await look()
+        await asyncio.sleep(0.3)
+        return first, await look()
+
+    return (await eventually(twice, lambda seen: seen[0] == seen[1]))[0]
+
+
 async def fetch(machine: RunningMachine, port: int) -> bytes:
     """What a server in the machine answers to `GET /`, once it listens."""
     loop = asyncio.get_running_loop()

@@ -1,7 +1,7 @@
 """A podman service of our own for tests, with the image of `dockerd` in it.
 
 Podman changes the packet filter and settings of the network that it runs in, and leaves them so:
-only for tests in a network namespace of their own, which `SWITCH` says.
+only for tests in a network namespace of their own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 
 from tests.emulator.engines.dockerd import client_of, root_file_system
 
-SWITCH = "TEST_PODMAN"
 IMAGE = "docker.io/test/busybox:latest"
 
 _RLIMITS = {"nofile": 10240, "nproc": 4096}  # Podman asks for more than some roots may have.

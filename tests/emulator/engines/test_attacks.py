@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
 import subprocess
-import sys
-import sysconfig
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.emulator.engines.somebody import NOBODY, REPOSITORY, as_user, python_for, reachable
+
 pytestmark = pytest.mark.timeout(180)
 
-REPOSITORY = Path(__file__).parents[3]
-NOBODY = 65534
 DOCKERS_CAPABILITIES_AND_PTRACE = 0xA80C25FB
 
 
@@ -38,14 +33,6 @@ def home() -> Iterator[Path]:
         yield path
 
 
-@contextlib.contextmanager
-def reachable(parent: str | None = None) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="walls-", dir=parent))
-    path.chmod(0o777)
-    yield path
-    shutil.rmtree(path)
-
-
 def run(directory: Path, home: Path, mode: str, uid: int) -> dict[str, Any]:
     python, environment = python_for(uid, home)
     done = subprocess.run(
@@ -60,34 +47,6 @@ def run(directory: Path, home: Path, mode: str, uid: int) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     said: dict[str, Any] = json.loads(done.stdout)
     return said
-
-
-def as_user(uid: int) -> dict[str, Any]:
-    return {} if uid == os.geteuid() else {"user": uid, "group": uid, "extra_groups": []}
-
-
-def python_for(uid: int, home: Path) -> tuple[str, dict[str, str]]:
-    """A Python that this user may run, with what the engine needs."""
-    packages = sysconfig.get_path("purelib")
-    environment = {
-        **os.environ,
-        "HOME": str(home),
-        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{packages}",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    for python in (sys.executable, "/usr/bin/python3"):
-        try:
-            subprocess.run(
-                [python, "-c", "import msgspec, tests, pytest_flymachines"],
-                **as_user(uid),
-                env=environment,
-                check=True,
-                capture_output=True,
-            )
-        except (OSError, subprocess.CalledProcessError):
-            continue
-        return python, environment
-    pytest.skip(f"user {uid} can run no Python that has our packages")
 
 
 @pytest.fixture(params=["root", "nobody"])

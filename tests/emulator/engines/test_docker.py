@@ -206,15 +206,17 @@ class TestWalls:
                 port = listener.getsockname()[1]
                 listener.setblocking(False)
                 wanted = (*own, "host.docker.internal", "_api.internal")
-                tries = (f"timeout 3 nc {address} {port} < /dev/null" for address in wanted)
+                tries = (f"timeout 2 nc {address} {port} < /dev/null" for address in wanted)
                 asked = await asyncio.gather(*(sh(machine, attempt) for attempt in tries))
                 assert 0 not in [outcome.exit_code for outcome in asked]
                 with pytest.raises(BlockingIOError):
                     listener.accept()
-            port = all_.getsockname()[1]
-            await sh(machine, f"timeout 5 nc {gateways[0]} {port} < /dev/null")
             all_.setblocking(False)
-            all_.accept()[0].close()
+            visit = f"nc {gateways[0]} {all_.getsockname()[1]} < /dev/null"
+            visiting = asyncio.ensure_future(sh(machine, visit))
+            visitor, _ = await asyncio.get_running_loop().sock_accept(all_)
+            visitor.close()
+            assert (await visiting).exit_code == 0
 
     async def test_processes_and_files_of_this_computer_are_out_of_sight(
         self, lab: Lab, tmp_path: Path

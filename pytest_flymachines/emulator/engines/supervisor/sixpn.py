@@ -30,15 +30,20 @@ def connect(address: str, devices: int | None) -> int | None:
         devices: From `open_devices`; closed here.
 
     Returns:
-        The descriptor of that interface; None if there is none, and the address leads nowhere.
+        The descriptor of that interface; None if there is none: then the address is only good
+        to listen on, and for the machine itself.
     """
     try:
-        return attach(address, devices) if devices is not None else None
+        if devices is not None:
+            return attach(address, devices)
     except OSError:
-        return None
+        pass
     finally:
         if devices is not None:
             os.close(devices)
+    with contextlib.suppress(OSError):  # No IPv6 in this kernel.
+        linux.add_address(address)
+    return None
 
 
 def attach(address: str, devices: int) -> int:
