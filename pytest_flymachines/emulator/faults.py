@@ -27,10 +27,8 @@ Kind = Literal[
     "status", "delay", "reset", "lost", "slow-boot", "stuck", "capacity", "image-pull", "death"
 ]
 KINDS: tuple[str, ...] = Kind.__args__  # type: ignore[attr-defined]  # of typing.Literal
-State = Literal[
-    "created", "starting", "stopping", "suspending", "restarting", "replacing", "destroying"
-]
-Method = Literal["*", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+STATES = ("created", "starting", "stopping", "suspending", "restarting", "replacing", "destroying")
+METHODS = ("*", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 #: What the value in `kind=value` is.
 SHORTHAND = {
@@ -86,7 +84,7 @@ class Fault(Struct, kw_only=True, forbid_unknown_fields=True):
     """
 
     kind: Kind
-    method: Method = "*"
+    method: str = "*"
     path: str = "*"
     app: str = "*"
     machine: str = "*"
@@ -94,7 +92,7 @@ class Fault(Struct, kw_only=True, forbid_unknown_fields=True):
     body: str = "injected fault"
     when: Literal["before", "after"] = "before"
     delay_s: float = 0.0
-    state: State = "created"
+    state: str = "created"
     skip: int = 0
     count: int | None = None
     probability: float = 1.0
@@ -103,6 +101,9 @@ class Fault(Struct, kw_only=True, forbid_unknown_fields=True):
     hits: int = 0
 
     def __post_init__(self) -> None:
+        for name, accepted in (("state", STATES), ("method", METHODS)):
+            if (value := getattr(self, name)) not in accepted:
+                raise ValueError(f"{name} {value!r} is none of {', '.join(accepted)}")
         if not 400 <= self.status <= 599:
             raise ValueError(f"status {self.status} is not between 400 and 599")
         if not 0.0 <= self.probability <= 1.0:
@@ -125,7 +126,11 @@ class Fault(Struct, kw_only=True, forbid_unknown_fields=True):
         return self.kind in ("status", "delay", "reset", "lost")
 
 
-DEFAULTS = {one.name: one.default for one in msgspec.structs.fields(Fault)}
+DEFAULTS = {
+    one.name: one.default
+    for one in msgspec.structs.fields(Fault)
+    if one.name not in ("kind", "id", "hits")
+}
 
 
 @dataclass
@@ -282,6 +287,8 @@ def parse_fault(text: str) -> Fault:
         key, equals, value = pair.strip().partition("=")
         if not equals:
             raise FaultError(f"fault {text!r}: {pair!r} is not key=value")
+        if key not in DEFAULTS:
+            raise FaultError(f"fault {text!r}: {key!r} is none of {', '.join(DEFAULTS)}")
         given[key] = value
     if "method" in given:
         given["method"] = given["method"].upper()
