@@ -35,6 +35,9 @@ class GuestRun:
         Source: https://fly.io/docs/reference/suspend-resume/.
         """
         connection = await self.machine.connect(port)
+        if self.frozen:
+            connection.close()
+            raise ConnectionRefusedError("the machine was suspended meanwhile")
         self._connections.add(connection)
         return connection
 
