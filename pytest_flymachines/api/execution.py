@@ -55,13 +55,15 @@ class ExecCalls(Caller):
         stdin: str | None = None,
         timeout_s: float | None = None,
         container: str | None = None,
+        repeat_safe: bool = False,
     ) -> ExecResponse:
         """Run one command in a machine and wait for its end.
 
         Fly runs it as root in `/`, without a shell, and gives its output whole at the end. A
         command that takes longer than `timeout_s`, often already one that takes longer than
         30 s, is answered with 408 while it goes on in the machine: start long ones detached
-        (`setsid ... >log 2>&1 </dev/null &` in `sh -c`). It is sent once, except after 429.
+        (`setsid ... >log 2>&1 </dev/null &` in `sh -c`). It is sent once, except after 429, or if
+        running it twice does no harm.
 
         Args:
             app: App of the machine.
@@ -70,6 +72,8 @@ class ExecCalls(Caller):
             stdin: Text for its standard input; some servers of Fly's drop it.
             timeout_s: Seconds, more than 0 to 60; None leaves it to Fly.
             container: For machines with several containers, the one to run it in.
+            repeat_safe: Running it twice has the effect of running it once, so it is sent again
+                when the connection breaks.
 
         Raises:
             SettingsError: The request is larger, or its time longer, than Fly accepts.
@@ -95,7 +99,7 @@ class ExecCalls(Caller):
         answer = self._call(
             "POST",
             path,
-            Call("exec", machine_id),
+            Call("exec", machine_id, repeat_safe=repeat_safe),
             content=body,
             timeout_s=(timeout or EXEC_TIMEOUT_S) + _MARGIN_S,
         )

@@ -85,8 +85,17 @@ class ApiProcesses:
         self, process: str, *, stdout: int, stderr: int, wait_s: float, forget: bool = False
     ) -> ProcessUpdate:
         """Output from the given offsets; waits up to `wait_s`, at most 5, seconds for news."""
-        flag = "1" if forget else ""
-        return _update(self._of(process, "poll", stdout, stderr, _wait(wait_s), flag))
+        update = _update(self._of(process, "poll", stdout, stderr, _wait(wait_s), ""))
+        # by a request of its own, so that an answer that was lost can be asked for again
+        out, err = stdout + len(update.stdout), stderr + len(update.stderr)
+        if (
+            forget
+            and not update.running
+            and out >= update.stdout_size
+            and err >= update.stderr_size
+        ):
+            self._runner.try_call("forget", process)
+        return update
 
     def write_stdin(self, process: str, data: bytes, *, eof: bool) -> None:
         """Write to the process's stdin or terminal; the machine's side waits for it to read."""

@@ -42,7 +42,13 @@ class StandIn:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def exec(
-        self, app: str, machine_id: str, command: Sequence[str], *, timeout_s: float | None = None
+        self,
+        app: str,
+        machine_id: str,
+        command: Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        repeat_safe: bool = False,
     ) -> Answer:
         body = json.dumps({"command": list(command), "timeout": timeout_s}, ensure_ascii=False)
         assert len(body.encode()) < 16 * 1024

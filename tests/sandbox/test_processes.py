@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import signal
+import threading
+from dataclasses import replace
 
 import pytest
 
 from pytest_flymachines.errors import CommandTimeout, ExpectTimeout, MachineGone
 from pytest_flymachines.sandbox import Sandbox
 
+from .relay import Relay
 from .support import gone, wait_until
+from .world import SPEC, World, reach
 
 LOOP = "echo ready; while :; do sleep 0.05; done"
 
@@ -239,3 +243,34 @@ class TestArguments:
     def test_pid_is_that_of_the_command(self, sandbox: Sandbox) -> None:
         process = sandbox.popen("echo $$; exec sleep 67")
         assert process.stdout.readline() == f"{process.pid}\n"
+
+
+def test_output_survives_connections_that_are_cut(
+    sandbox: Sandbox, world: World, machine: str
+) -> None:
+    """It is kept in the machine and asked for by offset, whatever becomes of an answer."""
+    with Relay(world.emulator.api_url) as api, Relay(world.emulator.proxy_url) as proxy:
+
+        def cut() -> None:
+            while not over.wait(0.15):
+                api.cut()
+                proxy.cut()
+
+        emulator = replace(world.emulator, api_url=api.url, proxy_url=proxy.url)
+        with reach(emulator, world.image) as cut_world:
+            handle = cut_world.sandbox(sandbox.attachment.channel.name, machine, SPEC)
+            script = (
+                "i=0; while [ $i -lt 150 ]; do echo line $i; sleep 0.01; i=$((i+1)); done; exit 3"
+            )
+            process = handle.popen(script)
+            over = threading.Event()
+            cutter = threading.Thread(target=cut)
+            cutter.start()
+            try:
+                assert list(process.stdout) == [f"line {n}\n" for n in range(150)]
+                assert process.wait(30) == 3
+            finally:
+                over.set()
+                cutter.join()
+            process.end()
+        assert api.cuts + proxy.cuts > 0
