@@ -31,11 +31,26 @@ class FileVerbs(Attached):
         return self._path_class(decode_name(encode_path(path)))
 
     def read_file(self, path: PathArg, *, offset: int = 0, size: int | None = None) -> bytes:
-        """Content of a file: all of it, or `size` bytes from `offset`."""
+        """Content of a file: all of it, or a part.
+
+        Args:
+            path: A symlink is followed.
+            offset: Bytes to leave out from the start.
+            size: Bytes to read at most; default to the end.
+
+        Raises:
+            SandboxFileNotFound: There is no such file.
+            SandboxIsADirectory: It is a directory.
+        """
         return b"".join(self._channel.read(encode_path(path), offset=offset, size=size))
 
     def read_text(self, path: PathArg, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Content of a file as text; line ends stay as they are."""
+        """Content of a file as text; line ends stay as they are.
+
+        Raises:
+            UnicodeDecodeError: It is not in `encoding`, and `errors` is `strict`.
+            SandboxFileError: As `read_file`.
+        """
         return self.read_file(path).decode(encoding, errors)
 
     def write_file(
@@ -57,21 +72,42 @@ class FileVerbs(Attached):
 
         Returns:
             Number of bytes written.
+
+        Raises:
+            SandboxIsADirectory: There is a directory of this path.
+            SandboxFileNotFound: A directory is missing, and `parents` is false.
+            SandboxFileError: Any other reason; the disk may be full, for instance.
         """
         if isinstance(data, bytes | bytearray | memoryview | str):
             data = [encode_data(data)]
         return self._channel.write(encode_path(path), data, mode=mode, parents=parents)
 
     def append_file(self, path: PathArg, data: bytes | str) -> None:
-        """Add to the end of a file, which is made if missing."""
+        """Add bytes, or text as UTF-8, to the end of a file, which is made if missing.
+
+        Raises:
+            SandboxFileNotFound: Its directory is missing.
+        """
         self._channel.append(encode_path(path), encode_data(data))
 
     def list_files(self, path: PathArg = ".") -> list[FileInfo]:
-        """Entries of a directory, sorted by name."""
+        """Entries of a directory, sorted by name, in one request; default the workspace.
+
+        Raises:
+            SandboxNotADirectory: It is none.
+        """
         return self._channel.listdir(encode_path(path))
 
     def stat(self, path: PathArg, *, follow_symlinks: bool = True) -> FileInfo:
-        """What is known of one file."""
+        """What is known of one file.
+
+        Args:
+            path: The file.
+            follow_symlinks: Tell of what a symlink points to, not of itself.
+
+        Raises:
+            SandboxFileNotFound: There is no such file.
+        """
         return self._channel.stat(encode_path(path), follow=follow_symlinks)
 
     def exists(self, path: PathArg, *, follow_symlinks: bool = True) -> bool:
@@ -85,15 +121,36 @@ class FileVerbs(Attached):
     def mkdir(
         self, path: PathArg, *, mode: int = 0o777, parents: bool = False, exist_ok: bool = False
     ) -> None:
-        """Make a directory; arguments as those of `pathlib.Path.mkdir`."""
+        """Make a directory.
+
+        Args:
+            path: The directory.
+            mode: Permission bits, less the umask 022.
+            parents: Make missing directories above it, too.
+            exist_ok: A directory that is there already is no error.
+
+        Raises:
+            SandboxFileExists: There is something of this path.
+            SandboxFileNotFound: A directory above is missing, and `parents` is false.
+        """
         self._channel.mkdir(encode_path(path), mode=mode, parents=parents, exist_ok=exist_ok)
 
     def remove(self, path: PathArg, *, recursive: bool = False, missing_ok: bool = False) -> None:
-        """Remove a file, a symlink, an empty directory or, if `recursive`, a tree."""
+        """Remove a file, a symlink, an empty directory or, if `recursive`, a tree.
+
+        Raises:
+            SandboxFileNotFound: There is nothing of this path, and `missing_ok` is false.
+            SandboxFileError: The directory is not empty, and `recursive` is false.
+        """
         self._channel.remove(encode_path(path), recursive=recursive, missing_ok=missing_ok)
 
     def rename(self, source: PathArg, target: PathArg) -> None:
-        """Rename; a file at `target` is replaced."""
+        """Rename; a file at `target` is replaced, a directory never moved into.
+
+        Raises:
+            SandboxFileNotFound: There is no `source`.
+            SandboxFileError: `target` is a directory that is not empty, or `source` none.
+        """
         self._channel.rename(encode_path(source), encode_path(target))
 
     def glob(self, pattern: PathArg) -> list[SandboxPath]:

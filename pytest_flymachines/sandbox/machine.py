@@ -102,7 +102,11 @@ class MachineVerbs(ExecVerbs):
         return Status(_STATES.get(word, "error"), self.machine_id, word)
 
     def events(self) -> list[MachineEvent]:
-        """What happened to the machine, newest first."""
+        """What happened to the machine, newest first.
+
+        Raises:
+            NotFound: It was destroyed, so long ago that Fly does not know it any more.
+        """
         return list(self.attachment.client.list_events(self.app, self.machine_id))
 
     def logs(self) -> str:
@@ -119,6 +123,7 @@ class MachineVerbs(ExecVerbs):
 
         Raises:
             SettingsError: The machine would be destroyed by it (`auto_destroy`).
+            WaitTimeout: It was not stopped after 60 s.
         """
         if self.attachment.spec.auto_destroy and not self.attachment.borrowed:
             raise SettingsError(
@@ -136,13 +141,23 @@ class MachineVerbs(ExecVerbs):
             What was lost, in words; empty if nothing was. The root file system is always that
             of the image again (https://fly.io/docs/machines/overview/), so files outside of
             volumes are.
+
+        Raises:
+            MachineGone: Its workspace cannot be used again.
+            WaitTimeout: It was not started after 120 s.
+            NotFound: It was destroyed.
         """
         fresh = self.attachment.borrowed and self._state() == "stopped"
         self.attachment.client.start_machine(self.app, self.machine_id)
         return self._returned() or ("everything written outside a volume" if fresh else "")
 
     def suspend(self) -> None:
-        """Freeze the machine with its memory; `resume` goes on where it was."""
+        """Freeze the machine with its memory; `resume` goes on where it was.
+
+        Raises:
+            Conflict: It does not run, or Fly refuses to suspend it.
+            WaitTimeout: It was not suspended after 60 s.
+        """
         self.attachment.client.suspend_machine(self.app, self.machine_id)
         self._wait("suspended", _STOP_TIMEOUT_S)
 
@@ -152,12 +167,22 @@ class MachineVerbs(ExecVerbs):
         Returns:
             What was lost, in words; empty if nothing was. Fly may drop a snapshot and boot
             instead, with the files kept (https://fly.io/docs/reference/suspend-resume/).
+
+        Raises:
+            MachineGone, WaitTimeout, NotFound: As `start`.
         """
         self.attachment.client.start_machine(self.app, self.machine_id)
         return self._returned()
 
     def extend(self, seconds: float) -> None:
-        """Let the machine live at least `seconds` from now, whatever the run does meanwhile."""
+        """Let the machine live at least so long from now, whatever the run does meanwhile.
+
+        Args:
+            seconds: Above 0; a later deadline that it has already stands.
+
+        Raises:
+            ValueError: `seconds` is not above 0.
+        """
         if not seconds > 0:
             raise ValueError(f"extend({seconds!r}): expected seconds above 0")
         if self.attachment.extend:

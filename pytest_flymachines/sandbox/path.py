@@ -22,7 +22,8 @@ class SandboxPath(PurePosixPath):
 
     It joins, splits and compares as any `PurePosixPath`, and has the verbs of `pathlib.Path`,
     which act in the machine. It is no `os.PathLike` for this computer: `open(path)` raises
-    instead of opening a local file that happens to have the same name.
+    instead of opening a local file that happens to have the same name. Its verbs raise what those
+    of `Sandbox` raise: a `SandboxFileError` that is also the builtin error for the case.
     """
 
     # Python 3.11 makes derived paths (`path / "x"`, `path.parent`) from the class alone, so the

@@ -105,7 +105,11 @@ class RemoteProcess:
         return self._last.exit_code
 
     def poll(self) -> int | None:
-        """Ask whether the process has ended; its exit code, or None while it runs."""
+        """Ask whether the process has ended; its exit code, or None while it runs.
+
+        Raises:
+            MachineGone: The machine, or its agent, was started anew and does not know it.
+        """
         if self.returncode is None:
             self._advance(0.0)
         return self.returncode
@@ -128,7 +132,10 @@ class RemoteProcess:
         return self._last.exit_code or 0
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the process's group; no effect once it has ended."""
+        """Send a signal (`signal.SIGHUP`, or its number) to the process's group.
+
+        It has no effect once the process has ended.
+        """
         if self.returncode is None:
             self._channel.signal(self._last.id, int(number))
 
@@ -165,6 +172,10 @@ class RemoteProcess:
 
     def wait_for_port(self, port: int, timeout: float = 30.0) -> None:
         """Wait until something in the machine listens on a TCP port.
+
+        Args:
+            port: On any address of the machine.
+            timeout: Seconds.
 
         Raises:
             ExpectTimeout: Time has passed, or the process has ended, without a listener; the
@@ -280,9 +291,10 @@ class ProcessInput:
         self.closed = False
 
     def write(self, data: bytes | str) -> int:
-        """Write all of it; text as UTF-8.
+        """Write bytes, or text as UTF-8, all of it; how much, in bytes or characters.
 
         Raises:
+            ValueError: `close` was called.
             BrokenPipeError: The process has ended or does not read any more.
         """
         if self.closed:

@@ -49,7 +49,11 @@ class TerminalChannel(Protocol):
 
 
 class Terminal:
-    """A program on a terminal in the machine; `with` ends it."""
+    """A program on a terminal in the machine; `with` ends it.
+
+    Attributes:
+        machine_id: The machine that runs it.
+    """
 
     def __init__(
         self,
@@ -104,7 +108,11 @@ class Terminal:
         self._channel.write_stdin(self._last.id, encode_data(data), eof=False)
 
     def send_line(self, text: str = "") -> None:
-        """Type text and press Enter."""
+        """Type text and press Enter.
+
+        Raises:
+            BrokenPipeError: The program has ended.
+        """
         self.send(encode_data(text) + b"\r")
 
     def send_key(self, *keys: str) -> None:
@@ -155,7 +163,11 @@ class Terminal:
         )
 
     def resize(self, rows: int, cols: int) -> None:
-        """Give the terminal another size; the program gets SIGWINCH."""
+        """Give the terminal another size; the program gets SIGWINCH.
+
+        Raises:
+            ValueError: `rows` or `cols` is not from 1 to 1000.
+        """
         check_size(rows, cols)
         self._channel.resize(self._last.id, rows, cols)
         self._emulation.resize(rows, cols)

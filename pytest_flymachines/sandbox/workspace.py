@@ -27,6 +27,9 @@ class WorkspaceVerbs(Attached):
 
         Args:
             name: At most 100 of letters, digits, `.`, `_` and `-`, no sign first.
+
+        Raises:
+            ValueError: It is no such name, or the plugin's own.
         """
         self._channel.save_checkpoint(_checked(name))
 
