@@ -40,6 +40,16 @@ __all__ = ["attach", "existing", "launch"]
 
 PREPARE_TIMEOUT_S = 1800.0
 _PACK = b".pytest-flymachines.pack"
+_ON_VOLUME = 3
+# After a start. A machine counts as started before its init has made the workspace.
+_LOOK = f"""
+mkdir -p "$1" && cd "$1" || exit 1
+dir="${{PYTEST_FLYMACHINES_ROOT:-}}{GUEST_DIR}"
+[ ! -e "$dir/prepared" ] || exit 0
+[ -e .git/pytest-flymachines-ready ] || exit 1
+: >"$dir/prepared"
+exit {_ON_VOLUME}
+"""
 
 
 def launch(
@@ -182,14 +192,16 @@ def _revive(backend: Backend, spec: SandboxSpec, launched: Launched, rootdir: Pa
     start (https://fly.io/docs/machines/overview/).
     """
     backend.patience.forget(launched.machine_id)
-    marker = ".git/pytest-flymachines-ready"
-    if spec.repo is None:
-        marker = f"${{PYTEST_FLYMACHINES_ROOT:-}}{GUEST_DIR}/ready"
-    # the machine counts as started before its init has made the workspace
-    look = f'mkdir -p "$1" && cd "$1" && test -e "{marker}"'
-    argv = ["/bin/sh", "-c", look, "sh", launched.workdir]
-    if backend.client.exec(launched.app, launched.machine_id, argv).exit_code == 0:
+    argv = ["/bin/sh", "-c", _LOOK, "sh", launched.workdir]
+    found = backend.client.exec(launched.app, launched.machine_id, argv).exit_code
+    if found == 0:
         return ""
+    if found == _ON_VOLUME:
+        _complete(backend, spec, attach(backend, spec, launched, rootdir=rootdir))
+        return (
+            "everything written outside a volume, checkpoints too; the workspace, on a volume, is "
+            "as it was, and fly_workspace copies what is there now"
+        )
     _fill(backend, spec, launched, rootdir, wait=False)
     return "everything written outside a volume; the workspace was filled anew"
 
@@ -302,10 +314,15 @@ def _fill(
     with _told(spec, launched):
         printed = sandbox.exec(argv, env=env, timeout=PREPARE_TIMEOUT_S).stdout
         if not wait:
-            sandbox.attachment.channel.save_checkpoint(PRISTINE)
-            foreign_agent.deliver(sandbox, spec, replayed=backend.mode == "replay")
+            _complete(backend, spec, sandbox)
     tools = _tools(sandbox.attachment.channel)
     return structs.replace(launched, workdir=printed.rstrip("\n"), tools=tools)
+
+
+def _complete(backend: Backend, spec: SandboxSpec, sandbox: Sandbox) -> None:
+    """What is beside the workspace: a copy of it, and the user's own agent."""
+    sandbox.attachment.channel.save_checkpoint(PRISTINE)
+    foreign_agent.deliver(sandbox, spec, replayed=backend.mode == "replay")
 
 
 def _tools(channel: Channel) -> str:

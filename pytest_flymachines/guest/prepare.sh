@@ -32,4 +32,5 @@ elif [ ! -e "$ready" ]; then
     run_setup "$@" >&2
     : >"$ready"
 fi
+: >"$dir/prepared" # a start that does not find it has lost the root file system
 pwd

@@ -44,6 +44,41 @@ def test_what_a_stop_loses_is_told_and_the_rest_is_there_again(
     run(f"--fly-engine={engine}", f"--fly-agent={agent}").assert_outcomes(passed=2)
 
 
+def test_a_workspace_on_a_volume_stays_and_gets_what_is_beside_it_again(
+    pytester: pytest.Pytester, run: Run, repository: Path
+) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.fly_sandbox(
+            repo="project", volume_gb=1, volume_path="/workspace", auto_destroy=False
+        )
+        def test_it(fly_workspace, fly_sandbox_factory):
+            machine = fly_sandbox_factory(
+                repo="project", volume_gb=1, volume_path="/workspace", auto_destroy=False
+            )
+            machine.write_file("kept.txt", "x")
+            machine.checkpoint("mine")
+            machine.stop()
+            lost = machine.start()
+            assert "outside a volume" in lost and "checkpoints" in lost
+            assert machine.read_text("kept.txt") == "x"
+            assert machine.read_text("hello.txt") == "hello\\n"
+            assert machine.checkpoints() == []
+            machine.suspend()
+            assert machine.resume() == ""
+
+        @pytest.mark.fly_sandbox(
+            repo="project", volume_gb=1, volume_path="/workspace", auto_destroy=False
+        )
+        def test_next(fly_workspace):
+            assert fly_workspace.read_text("hello.txt") == "hello\\n"
+        """
+    )
+    run().assert_outcomes(passed=2)
+
+
 def test_a_machine_that_was_there_before_is_never_filled_anew(
     pytester: pytest.Pytester, run: Run, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
