@@ -158,6 +158,12 @@ class Run:
             with suppress(AgentUnavailable, ApiError, MachineGone):
                 at.channel.drop_workspace(path)
 
+    def kept_workspaces(self) -> list[str]:
+        """Where the private workspaces of a test that has failed just now will stay, if asked."""
+        if self.settings.keep == "never":
+            return []
+        return [f"kept on machine {p.machine_id}: {p.workdir}" for p in self._private]
+
     def take_started(self) -> list[Started]:
         """Processes and terminals that were started since this was last asked."""
         taken: list[Started] = []

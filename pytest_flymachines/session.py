@@ -306,6 +306,9 @@ class Session:
                 ("fly sandbox process", started.transcript())
                 for started in item.stash.get(STARTED, ())
             ]
+            report.sections += [
+                ("fly sandbox workspace", told) for told in self._run.kept_workspaces()
+            ]
 
     def end_started(self, item: pytest.Item) -> None:
         """End the processes and terminals that a test left running."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_flymachines.api import MachinesClient
+from pytest_flymachines.emulator.launch import launch
+
 from .conftest import Run
 
 
@@ -63,3 +66,50 @@ def test_every_test_has_its_own_workspace(pytester: pytest.Pytester, run: Run) -
         """
     )
     run().assert_outcomes(passed=4)
+
+
+@pytest.mark.parametrize("keep", ["never", "failed"])
+def test_the_workspace_of_a_test_that_failed_is_kept_when_asked(
+    pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch, keep: str
+) -> None:
+    pytester.makepyfile(
+        """
+        def test_passes(fly_workspace):
+            fly_workspace.write_file("of-the-good", "")
+
+        def test_fails(fly_workspace):
+            fly_workspace.write_file("of-the-bad", "")
+            assert 0
+
+        def test_afterwards(fly_workspace, fly_sandbox):
+            # what was dropped is removed in the background
+            find = "find /opt/pytest-flymachines -name spares -prune -o -name 'of-the-*' -print"
+            left = fly_sandbox.exec(find)
+            print("left:", left.stdout.split())
+            assert 0
+        """
+    )
+    with (
+        launch(apps=["mine"]) as emulator,
+        MachinesClient(emulator.token, base_url=emulator.api_url) as client,
+    ):
+        monkeypatch.setenv("FLY_API_TOKEN", emulator.token)
+        monkeypatch.setenv("FLY_FLAPS_BASE_URL", emulator.api_url)
+        monkeypatch.setenv("FLY_EMULATOR_PROXY_URL", emulator.proxy_url)
+        result = run("--fly-app=mine", f"--fly-keep={keep}", mode="live")
+        result.assert_outcomes(passed=1, failed=2)
+        machines = client.list_machines("mine")
+        if keep == "never":
+            result.stdout.fnmatch_lines(["left: []"])
+            assert machines == []
+            return
+        result.stdout.fnmatch_lines(
+            ["*fly sandbox workspace*", f"kept on machine {machines[0].id}: /*", "left: [[]'*"]
+        )
+        (path,) = {
+            line.partition(": ")[2]
+            for line in result.outlines
+            if line.startswith("kept on") and line.endswith("/w1")
+        }
+        ls = client.exec("mine", machines[0].id, ["ls", path])
+        assert ls.stdout == "of-the-bad\n"
