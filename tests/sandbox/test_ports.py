@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import websockets
+from websockets.sync.client import connect
 
 from pytest_flymachines._http import Http, PoolTransport
 from pytest_flymachines.errors import FlyMachinesError
@@ -38,6 +43,11 @@ def echo(sandbox: Sandbox) -> Iterator[int]:
     with sandbox.popen(["python3", "-c", ECHO, str(port)]) as process:
         process.wait_for_log("up")
         yield port
+
+
+def run(*command: str, given: str = "") -> str:
+    """What a program of this computer prints."""
+    return subprocess.run(command, input=given, capture_output=True, text=True, check=True).stdout
 
 
 def all_of(connection: socket.socket) -> bytes:
@@ -88,6 +98,40 @@ class TestForward:
         with pytest.raises(ValueError, match="1 to 65535"):
             sandbox.forward(port)
 
+    def test_a_database(self, sandbox: Sandbox) -> None:
+        if not shutil.which("redis-server"):
+            pytest.skip("needs redis (Debian: package redis-server)")
+        port = next(PORTS)
+        options = ["--port", str(port), "--save", "", "--protected-mode", "no"]
+        with sandbox.popen(["redis-server", *options]) as server, sandbox.forward(port) as there:
+            server.wait_for_port(port)
+            client = ["redis-cli", "-h", there.host, "-p", str(there.port)]
+            subscriber = subprocess.Popen(
+                [*client, "subscribe", "news"], stdout=subprocess.PIPE, text=True
+            )
+            assert subscriber.stdout is not None
+            with subscriber:
+                assert [subscriber.stdout.readline() for _ in range(3)][1:] == ["news\n", "1\n"]
+                sets = "".join(f"SET key{n} {'x' * 200}\r\n" for n in range(20_000))
+                assert "errors: 0, replies: 20000" in run(*client, "--pipe", given=sets)
+                assert run(*client, "dbsize") == "20000\n"
+                assert run(*client, "get", "key19999") == "x" * 200 + "\n"
+                run(*client, "publish", "news", "something")
+                assert subscriber.stdout.readline() == "message\n"
+                subscriber.terminate()
+
+
+WEBSOCKETS = """
+import sys
+from websockets.sync.server import serve
+def echo(connection):
+    for message in connection:
+        connection.send(message)
+with serve(echo, "", int(sys.argv[1])) as server:
+    print("up", flush=True)
+    server.serve_forever()
+"""
+
 
 class TestUrl:
     def test_http(self, sandbox: Sandbox) -> None:
@@ -101,6 +145,22 @@ class TestUrl:
             transport.close()
         assert answer.text == "the page"
         assert sandbox.url(port) == url
+
+    def test_websockets(self, sandbox: Sandbox) -> None:
+        port = next(PORTS)
+        here = Path(websockets.__file__).parent
+        sandbox.upload(here, "lib/websockets", exclude=["__pycache__", "*.so", "*.c", "legacy"])
+        server = ["python3", "-c", WEBSOCKETS, str(port)]
+        with sandbox.popen(server, env={"PYTHONPATH": f"{sandbox.workdir}/lib"}) as process:
+            process.wait_for_log("up")
+            url = sandbox.url(port).replace("http", "ws", 1)
+            with connect(f"{url}/any/path") as one, connect(url) as other:
+                for message in ("é" * 100_000, bytes(range(256)) * 100, ""):
+                    one.send(message)
+                    other.send("beside it")
+                    assert one.recv(30) == message
+                    assert other.recv(30) == "beside it"
+                one.ping().wait(30)
 
     def test_it_follows_the_handle_to_another_machine(self, sandbox: Sandbox, echo: int) -> None:
         handle = Sandbox(sandbox.attachment)

@@ -142,6 +142,19 @@ class TestScreen:
             terminal.send_key("q")
             assert terminal.wait() == 0
 
+    def test_a_program_that_draws_again_and_again(self, sandbox: Sandbox) -> None:
+        with sandbox.terminal(["top", "-d", "0.2"], rows=15, cols=80) as terminal:
+            terminal.expect_screen("load average")
+            terminal.expect_screen(r"^ +PID .*COMMAND$")
+            terminal.resize(25, 100)
+            terminal.send_key("h")
+            terminal.expect_screen("Help for Interactive Commands")
+            assert len(terminal.screen.lines) == 25
+            terminal.send_key("escape")
+            terminal.expect_screen(r"^ +PID .*COMMAND$")
+            terminal.send("q")
+            assert terminal.wait() == 0
+
     @pytest.mark.core
     def test_an_editor(self, sandbox: Sandbox) -> None:
         if not shutil.which("vi"):

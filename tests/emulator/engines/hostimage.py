@@ -17,13 +17,12 @@ __all__ = ["root_file_system"]
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 # Those that tests of machines run; what this computer lacks, the image lacks too.
 _PROGRAMS = """
-[ awk base64 basename bash cat chgrp chmod chown cmp cp cut date dash dd df diff dirname du
-echo env
-expr false find fold getent grep groups gzip head hostname id kill less ln ls mkdir mkfifo mknod
-mktemp more mount mv nl nohup nproc od paste pgrep pkill printenv printf ps pwd readlink realpath
-rev rm rmdir script sed seq setpriv setsid sh sha256sum sleep sort split stat stdbuf stty sync tac
-tail tar tee test timeout top touch tr true truncate tty umount uname uniq unlink vi wc which
-whoami xargs yes
+[ awk base64 basename bash cat chgrp chmod chown cmp cp cut date dash dd df diff dirname du echo
+env expr false find fold getent grep groups gzip head hostname id kill less ln ls mkdir mkfifo
+mknod mktemp more mount mv nl nohup nproc od paste pgrep pkill printenv printf ps pwd readlink
+realpath redis-server rev rm rmdir script sed seq setpriv setsid sh sha256sum sleep sort split
+stat stdbuf stty sync tac tail tar tee test timeout top touch tr true truncate tty umount uname
+uniq unlink vi wc which whoami xargs yes
 """
 _FILES = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
 _TERMINALS = ("/lib/terminfo", "/usr/share/terminfo", "/etc/terminfo")
