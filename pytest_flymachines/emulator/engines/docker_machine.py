@@ -153,7 +153,8 @@ class DockerMachine:
 
     async def connect(self, port: int) -> socket.socket:
         """As in `RunningMachine.connect`."""
-        failure: OSError = ConnectionRefusedError(f"machine {self._config.id} has ended")
+        ended = ConnectionRefusedError(f"machine {self._config.id} has ended")
+        failure: OSError = ended
         if not self._status.done():
             for address in self._addresses:
                 family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -163,7 +164,10 @@ class DockerMachine:
                     await asyncio.get_running_loop().sock_connect(sock, (address, port))
                 except OSError as error:
                     sock.close()
-                    failure = error
+                    # that one address refuses says more than that another leads nowhere, as an
+                    # IPv6 network does that another daemon of this computer has, too
+                    if isinstance(error, ConnectionRefusedError) or failure is ended:
+                        failure = error
                 except BaseException:
                     sock.close()
                     raise

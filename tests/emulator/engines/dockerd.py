@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import shutil
 import socket
@@ -17,6 +18,8 @@ from typing import Any
 import docker
 
 IMAGE = "test/busybox:1"
+
+_COUNT = itertools.count()
 
 _APPLETS = (
     "cat chmod cut dd echo false grep head httpd id ip kill ls mkdir mount nc nohup od printf ps "
@@ -46,13 +49,14 @@ def daemon(
     shall have a network of the ordinary kind gets one of `bridge`.
     """
     url = f"unix://{directory}/docker.sock"
-    groups = f"pytest-flymachines-docker-{os.getpid()}"
+    # one process may have several
+    number = os.getpid() * 4 + next(_COUNT) % 4
+    groups = f"pytest-flymachines-docker-{number}"
     command = ["dockerd", "--host", url, "--bridge=none", f"--cgroup-parent=/{groups}"]
     command += ["--data-root", f"{directory}/data", "--exec-root", f"{directory}/exec"]
     command += ["--pidfile", f"{directory}/pid"]
     # daemons that run at the same time do not know of each other's networks
-    number = os.getpid() % 600
-    pool = f"10.{100 + number % 150}.{number // 150 * 64}.0/18"
+    pool = f"10.{100 + number % 150}.{number // 150 % 4 * 64}.0/18"
     command += ["--default-address-pool", f"base={pool},size=24"]
     command += ["--iptables=false", "--ip6tables=false", "--ip-masq=false", "--ip-forward=false"]
     with (directory / "dockerd.log").open("wb") as log:

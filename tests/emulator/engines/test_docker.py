@@ -50,6 +50,15 @@ def image(daemon: Any, tag: str, *changes: str) -> str:
     return f"test/made:{tag}"
 
 
+async def test_an_address_that_leads_nowhere_does_not_hide_that_another_refuses(lab: Lab) -> None:
+    """Two daemons of one computer may both have a bridge with the same IPv6 prefix."""
+    machine: Any = await lab.start("sleep", "60")
+    for addresses in (["127.0.0.1", "fdaa:dead::1"], ["fdaa:dead::1", "127.0.0.1"]):
+        machine._addresses = addresses
+        with pytest.raises(ConnectionRefusedError):
+            await machine.connect(9)
+
+
 class TestImages:
     async def test_local_tag_works_without_a_registry(self, lab: Lab, daemon: Any) -> None:
         digest = await lab.engine.resolve_image(dockerd.IMAGE)
