@@ -1,4 +1,4 @@
-"""A gate before the Machines API, at which a run is stopped at an exact moment of its life."""
+"""A gate before the API or the agent's proxy: a run is stopped at an exact moment of its life."""
 
 from __future__ import annotations
 
@@ -45,12 +45,14 @@ class Gate:
         stops: What to wait for.
         act: Called at each; true lets the request go on, false drops it.
         passed: How many stops were reached.
+        kind_of: Names what a request of this method and path does.
     """
 
     upstream: tuple[str, int]
     stops: Sequence[Stop]
     act: Callable[[Stop], bool]
     passed: int = 0
+    kind_of: Callable[[str, str], str] = kind_of
     url: str = ""
     _answered: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -83,8 +85,8 @@ class _Handler(BaseHTTPRequestHandler):
     gate: Gate
 
     def _pass(self) -> None:
-        kind = kind_of(self.command, self.path)
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        kind = self.gate.kind_of(self.command, self.path)
+        body = self._body()
         self.close_connection = True
         if not self.gate.at(kind, "before", body):
             return
@@ -109,6 +111,17 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.gate.at(kind, "answered", body)
 
+    def _body(self) -> bytes:
+        if self.headers.get("transfer-encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("content-length", 0)))
+        del self.headers["transfer-encoding"]
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
     do_GET = do_POST = do_PUT = do_DELETE = _pass  # noqa: N815  # names of http.server's
 
     def log_message(self, *_: object) -> None:
@@ -124,10 +137,15 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def gate(api_url: str, stops: Sequence[Stop], act: Callable[[Stop], bool]) -> Iterator[Gate]:
-    """A gate that stands open until the end of the block."""
-    address = urlsplit(api_url)
-    made = Gate((str(address.hostname), int(address.port or 80)), stops, act)
+def gate(
+    url: str,
+    stops: Sequence[Stop],
+    act: Callable[[Stop], bool],
+    kind: Callable[[str, str], str] = kind_of,
+) -> Iterator[Gate]:
+    """A gate before a URL that stands open until the end of the block."""
+    address = urlsplit(url)
+    made = Gate((str(address.hostname), int(address.port or 80)), stops, act, kind_of=kind)
     handler = type("Handler", (_Handler,), {"gate": made})
     with _Server(("127.0.0.1", 0), handler) as server:
         made.url = f"http://127.0.0.1:{server.server_port}"
