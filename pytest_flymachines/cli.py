@@ -93,14 +93,17 @@ def emulator(context: click.Context) -> None:
 def list_machines(apps: tuple[str, ...], api_url: str) -> None:
     """Show the machines and volumes that runs of this plugin made."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from pytest_flymachines.errors import FlyMachinesError
     from pytest_flymachines.marks import volume_ttl_s
     from pytest_flymachines.prices import describe_cost
     from pytest_flymachines.sweep import ours
 
-    table = Table("app", "machine", "state", "age", "owner", "run", "ends", "cost so far")
+    whole = ("machine", "state", "age", "run")  # some are to be copied
+    names = ("app", "machine", "state", "age", "owner", "run", "ends", "cost so far")
+    columns = [Column(name, overflow="fold", no_wrap=name in whole) for name in names]
+    table = Table(*columns, box=None, pad_edge=False)
     now = time.time()
     volumes: list[str] = []
     with _client(api_url) as client:
@@ -143,9 +146,16 @@ def list_machines(apps: tuple[str, ...], api_url: str) -> None:
 @_api_options
 @click.option("--run", help="Every machine of this run, even if it is alive.")
 @click.option(
-    "--older-than", type=float, metavar="SECONDS", help="Of this age, unless its run is alive."
+    "--older-than",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Only what is older, and then also before its deadline, unless its run is alive.",
 )
-@click.option("--all-mine", is_flag=True, help="Every one of yours, unless its run is alive.")
+@click.option(
+    "--all-mine",
+    is_flag=True,
+    help="Those of yours before their deadline, too, unless their run is alive.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be destroyed.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def reap(
@@ -165,6 +175,10 @@ def reap(
     from pytest_flymachines import reaper
     from pytest_flymachines.errors import FlyMachinesError
 
+    if run is not None and (all_mine or older_than is not None):
+        raise click.UsageError(
+            f"--run={run} means all of that run: leave out --older-than and --all-mine"
+        )
     with _client(api_url) as client:
         try:
             plan = reaper.plan(client, apps, run=run, older_than_s=older_than, all_mine=all_mine)

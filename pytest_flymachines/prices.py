@@ -75,4 +75,6 @@ def describe_cost(machine: Machine, seconds: float) -> str:
     hourly = hourly_usd(kind, cpus, guest.get("memory_mb", 0), region=machine.region)
     if hourly is None:
         return f"unknown ({kind}-{cpus}x in {machine.region})"
-    return f"about ${hourly * seconds / 3600:.4f}"
+    # one that does not run costs its disk alone, and when it stopped is not known
+    estimate = "about" if machine.state == "started" else "at most"
+    return f"{estimate} ${hourly * seconds / 3600:.4f}"

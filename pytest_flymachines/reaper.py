@@ -86,13 +86,13 @@ def _picked(
 ) -> bool:
     if run is not None:
         return one.run == run
-    if one.overdue(now):
-        return older_than_s is None or one.age_s > older_than_s
-    if one.run_alive(now):
+    if older_than_s is not None and one.age_s <= older_than_s:
         return False
-    return (older_than_s is not None and one.age_s > older_than_s) or (
-        all_mine and one.owner == owner()
-    )
+    if one.overdue(now):
+        return True
+    if one.run_alive(now) or (older_than_s is None and not all_mine):
+        return False
+    return not all_mine or one.owner == owner()
 
 
 def carry_out(client: MachinesClient, plan: Plan) -> list[str]:

@@ -109,6 +109,10 @@ def test_reap_leaves_what_is_alive_unless_named(fly: Cloud) -> None:
     others = make(fly, "others", 600, 1800)
     for arguments in (["--all-mine"], ["--older-than", "0"], []):
         assert run.id not in reap("--dry-run", *arguments).output
+    # both choices together leave more
+    assert "nothing to destroy" in reap("--dry-run", "--all-mine", "--older-than=60").output
+    assert others.id not in reap("--dry-run", "--all-mine", "--older-than=0").output
+    assert others.id in reap("--dry-run", "--older-than=0").output
     assert reap("--all-mine", "--yes").exit_code == 0
     assert alive(fly) == {run.id, others.id}
     assert dead.id not in alive(fly)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from .cloud import Cloud, Project
+
 SCRIPT = [sys.executable, "-c", "from pytest_flymachines.cli import main; main()"]
 
 
@@ -94,6 +96,49 @@ def test_list_without_a_token_says_where_it_comes_from() -> None:
     done = call("list")
     assert done.returncode == 2
     assert "set FLY_API_TOKEN" in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_what_a_run_left_is_listed_and_destroyed_when_agreed(
+    fly: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal of 80 columns, after a run that kept its machine and volume."""
+    tests = "def test_it(fly_sandbox): fly_sandbox.exec('true')"
+    args = ["--fly-keep=always", "--fly-volume-gb=1", "--fly-run-id=0123456789abcdef"]
+    Project(tmp_path / "project", tests).run(*args, env=fly.environment).has("1 passed")
+    (machine,), (volume,) = fly.machines(), fly.volumes()
+    for name, value in fly.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    listed = Typed("list", cwd=tmp_path)
+    listed.expect(rf"{machine.id}.*0123456789abcdef")
+    listed.expect(rf"volume {volume.id} in cook-sandbox: 1 GB, held by {machine.id}")
+    assert listed.wait() == 0
+
+    def reap(answer: str) -> Typed:
+        typed = Typed("reap", "--run=0123456789abcdef", cwd=tmp_path)
+        typed.expect(rf"machine {machine.id} \(started\) in cook-sandbox, run 0123456789abcdef of ")
+        typed.expect(rf"volume {volume.id} \(1 GB\)")
+        typed.expect(r"destroy 2 of them\? \[y/N\]: ")
+        typed.type(answer)
+        return typed
+
+    refused = reap("\r")
+    refused.expect("Aborted!")
+    assert refused.wait() == 1
+    assert [one.id for one in fly.machines()] == [machine.id]
+    agreed = reap("y\r")
+    agreed.expect("destroyed 2, left 0")
+    assert agreed.wait() == 0
+    assert (fly.machines(), fly.volumes()) == ([], [])
+
+
+def test_reap_refuses_choices_that_contradict_each_other() -> None:
+    done = call("reap", "--run=one", "--all-mine", FLY_API_TOKEN="emu-none")
+    assert done.returncode == 2
+    assert "leave out --older-than and --all-mine" in done.stderr
+    assert call("reap", "--older-than=-1", FLY_API_TOKEN="emu-none").returncode == 2
 
 
 def test_help_names_every_command() -> None:
