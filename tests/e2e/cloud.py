@@ -22,6 +22,8 @@ from pytest_flymachines.emulator.launch import EmulatorProcess, launch
 from pytest_flymachines.marks import volume_ttl_s
 
 APP = "cook-sandbox"
+#: Before a command: its process does not outlive a test run that is killed.
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ class Project:
         self, command: Sequence[str], env: Mapping[str, str] | None = None
     ) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            command,
+            [*DIES_WITH_US, *command],
             cwd=self.path,
             env=self.environment(env),
             stdout=subprocess.PIPE,

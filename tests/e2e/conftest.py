@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from .cloud import DIES_WITH_US, Cloud, cloud
+
 Run = Callable[..., pytest.RunResult]
 
 
@@ -19,6 +21,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("FLY_", "PYTEST_", "COOK_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def fly() -> Iterator[Cloud]:
+    """A stand-alone emulator for one test, which leaves nothing of ours in it."""
+    with cloud() as found:
+        yield found
+        assert found.machines() == []
 
 
 @pytest.fixture
@@ -63,8 +73,9 @@ def background(pytester: pytest.Pytester) -> Iterator[Callable[..., subprocess.P
     started: list[subprocess.Popen[str]] = []
 
     def start(*args: str) -> subprocess.Popen[str]:
+        plain = [sys.executable, "-m", "pytest", "-p", "no:randomly", "-p", "no:cacheprovider"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-p", "no:randomly", "-p", "no:cacheprovider", *args],
+            [*DIES_WITH_US, *plain, *args],
             cwd=pytester.path,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

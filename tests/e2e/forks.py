@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
+from .cloud import Ended, Project, until
+
 _MAIN = """
-import json, os, signal, sys
+import ctypes, json, os, signal, sys
 import pytest, xdist.dsession, xdist.workermanage
 import pytest_flymachines.controller, pytest_flymachines.run, pytest_flymachines.session
 
@@ -23,6 +26,7 @@ for line in sys.stdin:
         continue
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: when this process ends
     print(os.getpid(), flush=True)
     os.chdir(directory)
     os.environ.clear()
@@ -31,7 +35,8 @@ for line in sys.stdin:
     for number, to in enumerate((os.open(os.devnull, os.O_RDONLY), output, output)):
         os.dup2(to, number)
     try:
-        pytest.main(args)
+        code = int(pytest.main(args))
+        open(into + ".code", "w").write(str(code))
     finally:
         sys.stdout.flush()
         os._exit(0)
@@ -55,6 +60,15 @@ class Forks:
             told = json.dumps([args, str(directory), dict(env), output])
             print(told, file=self._process.stdin, flush=True)
             return int(self._process.stdout.readline())
+
+    def run(self, project: Project, *args: str, env: Mapping[str, str]) -> Ended:
+        """Start one and wait for its end; nobody may kill it."""
+        group = self.start(project.arguments(*args), project.path, project.environment(env))
+        if not until(lambda: not alive(group), 120, every_s=0.03):
+            os.killpg(group, signal.SIGKILL)
+            raise AssertionError(f"still running:\n{(project.path / 'output').read_text()}")
+        code = int((project.path / "output.code").read_text())
+        return Ended(code, (project.path / "output").read_text())
 
 
 @contextmanager

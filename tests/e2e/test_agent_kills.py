@@ -9,18 +9,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
-import pytest
-
 from pytest_flymachines.agent.server.app import App
 
-from .cloud import Cloud, Project, cloud, until
+from .cloud import Cloud, Project, until
 from .forks import Forks, alive, forks
 from .gate import MOMENTS, Stop, gate
 
@@ -76,15 +73,6 @@ def kind_of(method: str, path: str) -> str:
         if len(route) == len(wanted) and all(a in ("*", b) for a, b in pairs):
             return kind
     return f"{method} {'/'.join(called)}"
-
-
-@pytest.fixture
-def fly(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    for name in list(os.environ):
-        if name.startswith(("FLY_", "PYTEST_")):
-            monkeypatch.delenv(name)
-    with cloud() as found:
-        yield found
 
 
 def stops() -> list[Stop]:

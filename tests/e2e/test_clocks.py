@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from .cloud import Cloud, Project, cloud, end, until
+from .cloud import Cloud, Project, end, until
 
 #: A run until a file is there, on a computer whose clock is wrong.
 TESTS = """
@@ -29,15 +26,6 @@ time.time = lambda: right() + {seconds}
 """
 DAY_S = 24 * 3600
 RENEWAL = "POST machines/ID/metadata"
-
-
-@pytest.fixture
-def fly(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    for name in list(os.environ):
-        if name.startswith(("FLY_", "PYTEST_")):
-            monkeypatch.delenv(name)
-    with cloud() as found:
-        yield found
 
 
 def test_computers_with_wrong_clocks_leave_each_other_alone(fly: Cloud, tmp_path: Path) -> None:

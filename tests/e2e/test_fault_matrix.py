@@ -5,7 +5,6 @@ One run for each way, all at once, each in an app of its own on an emulator whos
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -58,10 +57,7 @@ REQUESTS = [
 
 
 @pytest.fixture
-def fly(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    for name in list(os.environ):
-        if name.startswith(("FLY_", "PYTEST_")):
-            monkeypatch.delenv(name)
+def fly() -> Iterator[Cloud]:
     apps = [f"--app=app-{number}" for number in range(len(WAYS))]
     with cloud("--list-delay=1000", *apps) as found:
         yield found

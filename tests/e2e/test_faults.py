@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,11 +40,8 @@ def fly() -> Iterator[Cloud]:
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, fly: Cloud) -> Iterator[None]:
+def clean(fly: Cloud) -> Iterator[None]:
     """Each test begins without requests and faults, and leaves nothing of ours behind."""
-    for name in list(os.environ):
-        if name.startswith(("FLY_", "PYTEST_")):
-            monkeypatch.delenv(name)
     fly.forget_requests()
     fly.clear_faults()
     yield

@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from pytest_flymachines.marks import DEADLINE_KEY, RUN_KEY, TTL_KEY, volume_name
 from pytest_flymachines.sweep import sweep
 
@@ -186,13 +184,6 @@ class Play:
         assert self.fly.client.get_machine(self.app, self.foreign).state == "started", self.case
         names = [volume.name for volume in self.fly.client.list_volumes(self.app)]
         assert names == ["data"], self.case
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("FLY_", "PYTEST_")):
-            monkeypatch.delenv(name)
 
 
 def test_nothing_outlives_its_time_to_live(tmp_path: Path) -> None:

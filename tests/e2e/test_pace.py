@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,10 +26,7 @@ HELD_UP_S = 0.5
 
 
 @pytest.fixture
-def fly(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    for name in list(os.environ):
-        if name.startswith(("FLY_", "PYTEST_")):
-            monkeypatch.delenv(name)
+def fly() -> Iterator[Cloud]:
     with cloud("--rate-limits", "on") as found:
         yield found
 

@@ -56,11 +56,8 @@ def running() -> Iterator[Cloud]:
 
 
 @pytest.fixture
-def fly(running: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+def fly(running: Cloud) -> Iterator[Cloud]:
     """Without requests so far; afterwards there is nothing of ours."""
-    for name in list(os.environ):
-        if name.startswith(("FLY_", "PYTEST_")):
-            monkeypatch.delenv(name)
     running.forget_requests()
     yield running
     assert running.machines() == []

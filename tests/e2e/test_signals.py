@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from .cloud import Cloud, Project, cloud, end, until
+from .cloud import DIES_WITH_US, Cloud, Project, cloud, end, until
 
 LONG = """
 import pathlib
@@ -38,11 +38,8 @@ def running() -> Iterator[Cloud]:
 
 
 @pytest.fixture
-def fly(running: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+def fly(running: Cloud) -> Iterator[Cloud]:
     """Without faults; afterwards there is nothing of ours."""
-    for name in list(os.environ):
-        if name.startswith(("FLY_", "PYTEST_")):
-            monkeypatch.delenv(name)
     yield running
     running.clear_faults()
     assert running.machines() == []
@@ -55,7 +52,7 @@ class Terminal:
         self.output = ""
         self._ours, theirs = pty.openpty()
         self.process = subprocess.Popen(
-            project.command(*args),
+            [*DIES_WITH_US, *project.command(*args)],
             cwd=project.path,
             env=project.environment(fly.environment),
             stdin=theirs,

@@ -4,22 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from .cloud import Cloud, Project, cloud, end, until
+from .cloud import Cloud, Project, end, until
 from .test_sharing import MANY
-
-
-@pytest.fixture
-def fly(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    for name in list(os.environ):
-        if name.startswith(("FLY_", "PYTEST_")):
-            monkeypatch.delenv(name)
-    with cloud() as found:
-        yield found
 
 
 def test_each_has_its_own_machine(fly: Cloud, tmp_path: Path) -> None:

@@ -52,7 +52,9 @@ def daemon(
     # one process may have several
     number = os.getpid() * 4 + next(_COUNT) % 4
     groups = f"pytest-flymachines-docker-{number}"
-    command = ["dockerd", "--host", url, "--bridge=none", f"--cgroup-parent=/{groups}"]
+    # ends with us, also when we are killed
+    command = ["setpriv", "--pdeathsig", "TERM", "--"]
+    command += ["dockerd", "--host", url, "--bridge=none", f"--cgroup-parent=/{groups}"]
     command += ["--data-root", f"{directory}/data", "--exec-root", f"{directory}/exec"]
     command += ["--pidfile", f"{directory}/pid"]
     # daemons that run at the same time do not know of each other's networks

@@ -48,7 +48,9 @@ def service() -> Iterator[str]:
     url = f"unix://{directory}/podman.sock"
     limits = ", ".join(f'"{name}={count}:{count}"' for name, count in _RLIMITS.items())
     (directory / "containers.conf").write_text(_CONFIG.format(limits=limits))
-    podman = ["podman", "--root", f"{directory}/root", "--runroot", f"{directory}/run"]
+    # ends with us, also when we are killed
+    podman = ["setpriv", "--pdeathsig", "TERM", "--"]
+    podman += ["podman", "--root", f"{directory}/root", "--runroot", f"{directory}/run"]
     podman += ["--network-config-dir", f"{directory}/networks", "--tmpdir", f"{directory}/tmp"]
     environment = {**os.environ, "CONTAINERS_CONF": str(directory / "containers.conf")}
     with (directory / "log").open("wb") as log:

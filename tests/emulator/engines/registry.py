@@ -43,7 +43,9 @@ def serve(directory: Path) -> Iterator[Registry]:
         port = free.getsockname()[1]
     (directory / "htpasswd").write_text(_HTPASSWD)
     (directory / "config.yml").write_text(_CONFIG.format(directory=directory, port=port))
-    command = ["docker-registry", "serve", str(directory / "config.yml")]
+    # ends with us, also when we are killed
+    command = ["setpriv", "--pdeathsig", "TERM", "--"]
+    command += ["docker-registry", "serve", str(directory / "config.yml")]
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
