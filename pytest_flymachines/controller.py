@@ -13,8 +13,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# A test may fork while the thread that keeps machines alive is at work. For what that thread
+# imports then, the child would wait forever; so these, which others load late, come first.
+import filelock  # noqa: F401
 import pytest
 
+import pytest_flymachines._http.pool  # noqa: F401
 from pytest_flymachines.api import Machine
 from pytest_flymachines.backend import direct_client
 from pytest_flymachines.keepalive import KeepAlive

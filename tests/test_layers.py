@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,3 +113,10 @@ def test_httpx_and_httpcore_are_imported_in_one_package_only() -> None:
         if {"httpx", "httpcore"} & {t.split(".")[0] for t in imported(p)}
     }
     assert users == {"_http"}
+
+
+def test_the_controller_has_imported_what_its_thread_uses() -> None:
+    """Else a test that forks meanwhile has a child that waits for the import forever."""
+    program = "import sys, pytest_flymachines.controller; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert {b"filelock", b"httpcore", b"h11"} <= set(done.stdout.split())
