@@ -143,14 +143,26 @@ def measure(
         turns = list(ways.items())[:: -1 if number % 2 else 1]
         for name, (upload, download) in turns:
             back = source.with_name(f"{source.name}-{name}-{number}")
-            os.sync()  # what the last copy left to be written is not this one's to wait for
+            settle(source)
             times[name][0].append(timed(upload, source, f"{source.name}-{number}"))
-            os.sync()
+            settle(source)
             times[name][1].append(timed(download, back, f"{source.name}-{number}"))
             check(source, back)
     return {
         name: (statistics.median(up), statistics.median(down)) for name, (up, down) in times.items()
     }
+
+
+def settle(source: Path) -> None:
+    """Let no copy wait for what the last one left to be written, nor for memory.
+
+    A virtual machine's host gives it memory when it is first used, which takes longer than to
+    write a file. What a process has just used and given back is there already.
+    """
+    os.sync()
+    files = [source] if source.is_file() else source.rglob("*")
+    megabytes = 64 + 2 * sum(file.stat().st_size for file in files) // MIB
+    subprocess.run([sys.executable, "-c", f"b'x' * ({megabytes} << 20)"], check=True)
 
 
 def timed(copy: Copy, local: Path, remote: str) -> float:
