@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pytest_flymachines.emulator.answers import Problem
 from pytest_flymachines.emulator.config import MachineConfig
-from pytest_flymachines.emulator.engines.base import Engine, EngineError, ImageNotFound
+from pytest_flymachines.emulator.engines.base import (
+    Engine,
+    EngineError,
+    ImageNotFound,
+    ImageNotPulled,
+)
 
 __all__ = ["image_ref", "resolve", "resolve_all"]
 
@@ -47,8 +52,8 @@ async def resolve(engine: Engine, image: str) -> str:
     """Digest of an image.
 
     Raises:
-        Problem: 400, as a registry's "manifest unknown" arrives from Fly; 500 when the engine
-            could not find out.
+        Problem: 400, as a registry's "manifest unknown" arrives from Fly, also for other things
+            that a registry says, and for its silence; 500 when the engine could not find out.
     """
     try:
         return await engine.resolve_image(image)
@@ -61,5 +66,7 @@ async def resolve(engine: Engine, image: str) -> str:
             400,
             f"failed to get manifest {image}: request failed: not found [http 404]: {detail}\n",
         ) from None
+    except ImageNotPulled as error:
+        raise Problem(400, f"failed to get manifest {image}: request failed: {error}") from None
     except EngineError as error:
         raise Problem(500, f"unknown: failed to resolve {image}: {error}") from None

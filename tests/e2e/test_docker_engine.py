@@ -49,7 +49,8 @@ def left(daemon: str, scratch: Path) -> Iterator[Callable[[], list[str]]]:
 
         def look() -> list[str]:
             containers = [str(c.name) for c in client.containers.list(all=True)]
-            return containers + alive(MARK) + alive(str(scratch)) + emulators(scratch)
+            networks = [str(n.name) for n in client.networks.list(filters={"driver": "bridge"})]
+            return containers + networks + alive(MARK) + alive(str(scratch)) + emulators(scratch)
 
         yield look
 
@@ -81,7 +82,10 @@ def test_the_image_is_the_machine(
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--fly-image=127.0.0.1:9/no/such:1"], "*failed to resolve 127.0.0.1:9/no/such:1*"),
+        (
+            ["--fly-image=127.0.0.1:9/no/such:1"],
+            "*failed to get manifest 127.0.0.1:9/no/such:1*refused*",
+        ),
         (["--fly-repo=project", "--fly-agent=off"], "*git is not in the image*"),
     ],
     ids=["no such image", "no git in the image"],

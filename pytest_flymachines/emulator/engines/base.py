@@ -19,6 +19,7 @@ __all__ = [
     "GuestMount",
     "GuestProcess",
     "ImageNotFound",
+    "ImageNotPulled",
     "MachineConfigForEngine",
     "Probe",
     "Program",
@@ -36,6 +37,10 @@ class EngineError(Exception):
 
 class ImageNotFound(EngineError):
     """The image has no such tag or digest."""
+
+
+class ImageNotPulled(EngineError):
+    """The registry cannot be reached, or does not give the image to us."""
 
 
 @dataclass(frozen=True)
@@ -266,6 +271,7 @@ class Engine(Protocol):
 
         Raises:
             ImageNotFound: It does not exist.
+            ImageNotPulled: The registry says no, or nothing.
         """
         ...
 

@@ -24,6 +24,7 @@ from pytest_flymachines.emulator.engines.base import (
     Door,
     EngineError,
     ImageNotFound,
+    ImageNotPulled,
     MachineConfigForEngine,
     Probe,
 )
@@ -314,14 +315,17 @@ class DockerEngine:
             repository, tag = split_image(image)
         try:
             await self._call(api.pull, repository, tag=tag)
+        except NotFound:
+            raise
         except APIError as error:
-            if not _REFUSAL.search(error.explanation or ""):
-                raise
-            host = repository.partition("/")[0]
-            raise EngineError(
-                f"image {image}: {error.explanation}; `docker login {host}` as the user that runs "
-                "the emulator, or a credential helper in its config.json, lets it pull"
-            ) from error
+            why = f"image {image}: {error.explanation}"
+            if _REFUSAL.search(error.explanation or ""):
+                host = repository.partition("/")[0]
+                why += (
+                    f"; `docker login {host}` as the user that runs the emulator, or a credential "
+                    "helper in its config.json, lets it pull"
+                )
+            raise ImageNotPulled(why) from error
         return await self._call(api.inspect_image, image)
 
     async def _kept(self, directory: Path) -> str | None:
