@@ -21,6 +21,7 @@ from pytest_flymachines.sharing import RunInfo
 __all__ = ["AgentAddress", "Backend", "PatientTransport", "build", "direct_client"]
 
 _STARTING = frozenset({404, 502, 503})
+_ASK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class PatientTransport(Transport):
     """Waits for an agent that has not answered yet: it starts together with its machine.
 
     Until the first answer of a machine's agent, a refused connection and the proxy's 502,
-    503 and 404 are tried again for `patience_s` seconds. After that they are what they are.
+    503 and 404 are tried again for `patience_s` seconds, or until it is known that no agent
+    will come. After that they are what they are.
     """
 
     def __init__(self, inner: Transport, clock: Clock, patience_s: float = 15.0) -> None:
@@ -97,7 +99,17 @@ class PatientTransport(Transport):
         self._clock = clock
         self._patience_s = patience_s
         self._until: dict[str, float] = {}
+        self._hopeless: dict[str, Callable[[], bool]] = {}
         self._lock = threading.Lock()
+
+    @contextmanager
+    def unless(self, machine_id: str, hopeless: Callable[[], bool]) -> Iterator[None]:
+        """Meanwhile, ask once a second or less whether this machine's agent will never come."""
+        self._hopeless[machine_id] = hopeless
+        try:
+            yield
+        finally:
+            del self._hopeless[machine_id]
 
     def forget(self, machine_id: str) -> None:
         """Be patient with this machine again, because it starts anew."""
@@ -111,18 +123,25 @@ class PatientTransport(Transport):
             patient_until = self._clock.monotonic() + self._patience_s
             deadline = self._until.setdefault(machine, patient_until)
         pause_s = 0.01
+        ask_at = self._clock.monotonic() + _ASK_EVERY_S
         while True:
-            late = self._clock.monotonic() >= deadline
+            failure: ConnectError | None = None
             try:
                 response = self._inner.handle_request(request)
-            except ConnectError:
-                if late:
-                    raise
-            else:
-                if late or not self._still_starting(response):
-                    with self._lock:
-                        self._until[machine] = 0.0
-                    return response
+            except ConnectError as error:
+                failure = error
+            now = self._clock.monotonic()
+            over = now >= deadline or (failure is None and not self._still_starting(response))
+            if not over and now >= ask_at and machine in self._hopeless:
+                over = self._hopeless[machine]()
+                ask_at = now + _ASK_EVERY_S
+            if over:
+                with self._lock:
+                    self._until[machine] = 0.0
+                if failure is not None:
+                    raise failure
+                return response
+            if failure is None:
                 response.close()
             self._clock.sleep(pause_s)
             pause_s = min(pause_s * 1.5, 0.5)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from pytest_flymachines.errors import (
     AgentUnavailable,
     CommandFailed,
     CommandTimeout,
+    FlyMachinesError,
     MachineStartFailed,
 )
 from pytest_flymachines.machine_config import GUEST_DIR, Identity
@@ -39,6 +40,8 @@ from pytest_flymachines.spec import SandboxSpec
 __all__ = ["attach", "existing", "launch"]
 
 PREPARE_TIMEOUT_S = 1800.0
+#: What `guest/init.sh` writes into the agent's log.
+_NO_PYTHON = "python3 is not on PATH"
 _PACK = b".pytest-flymachines.pack"
 _ON_VOLUME = 3
 # After a start. A machine counts as started before its init has made the workspace.
@@ -263,20 +266,33 @@ def _prepared(
     backend: Backend, spec: SandboxSpec, launched: Launched, created: Created, rootdir: Path
 ) -> Launched:
     """Fill the workspace, over the agent when it can be reached, else over the API."""
+    hopeless = partial(_without_python, backend, launched)
     try:
-        return _fill(backend, spec, launched, rootdir, wait=created.adopted)
+        with backend.patience.unless(launched.machine_id, hopeless):
+            return _fill(backend, spec, launched, rootdir, wait=created.adopted)
     except AgentUnavailable as error:
         fallback = structs.replace(launched, channel="api")
         _explain_missing_agent(backend, fallback, error)
         return _fill(backend, spec, fallback, rootdir, wait=created.adopted)
 
 
-def _explain_missing_agent(backend: Backend, launched: Launched, error: AgentUnavailable) -> None:
-    """Warn where the sandbox is good without agent, raise with the agent's log where not."""
+def _without_python(backend: Backend, launched: Launched) -> bool:
+    """Whether the machine has said so already; no cassette knows that it was asked."""
+    with backend.aside(), suppress(FlyMachinesError):
+        return _NO_PYTHON in _agent_log(backend, launched)
+    return False
+
+
+def _agent_log(backend: Backend, launched: Launched) -> str:
     show = f'cat "${{PYTEST_FLYMACHINES_ROOT:-}}{GUEST_DIR}/agent.log"'
     outcome = backend.client.exec(launched.app, launched.machine_id, ["/bin/sh", "-c", show])
-    log = (outcome.stdout or "").strip()
-    if "python3 is not on PATH" in log:
+    return (outcome.stdout or "").strip()
+
+
+def _explain_missing_agent(backend: Backend, launched: Launched, error: AgentUnavailable) -> None:
+    """Warn where the sandbox is good without agent, raise with the agent's log where not."""
+    log = _agent_log(backend, launched)
+    if _NO_PYTHON in log:
         reason = "the image has no python3, which the bundled cook-agent needs"
     elif "listening on" in log:
         reason = f"cook-agent runs, but cannot be reached from here ({error})"

@@ -376,3 +376,28 @@ def test_an_upload_while_the_agent_starts_is_sent_again_whole(agent: RunningAgen
         pieces = iter([b"x" * 70_000, b"y"])
         assert channel.write(b"early", pieces, mode=None, parents=False) == 70_001
         assert (agent.base / "early").read_bytes() == b"x" * 70_000 + b"y"
+
+
+@pytest.mark.parametrize("status", [503, 0], ids=["the proxy says so", "refused"])
+def test_an_agent_that_will_never_come_is_not_waited_for(status: int) -> None:
+    class Nobody(Transport):
+        def handle_request(self, request: Request) -> Response:
+            if not status:
+                raise ConnectError("refused")
+            return Response(status, content=b"nobody listens")
+
+    clock = ReplayClock()
+    asked: list[float] = []
+
+    def hopeless() -> bool:
+        asked.append(clock.monotonic())
+        return len(asked) == 3
+
+    transport = PatientTransport(Nobody(), clock)
+    channel = AgentChannel(
+        transport, base_url="http://x", app="app", machine_id="m1", token=TOKEN, clock=clock
+    )
+    with transport.unless("m1", hopeless), pytest.raises(AgentUnavailable):
+        channel.mkdir(b"x", mode=0o755, parents=False, exist_ok=False)
+    assert [round(at) for at in asked] == [1, 2, 3]
+    assert clock.monotonic() < 6
