@@ -260,10 +260,7 @@ class BubblewrapEngine:
         assert self._computer is not None
         notes = ["this computer's tools are the image of every machine"]
         if not self._computer.groups.limits:
-            notes.append(
-                "no control group of this user: memory is limited for each process, not for "
-                "the machine, and running out of it is not reported as oom_killed"
-            )
+            notes.append(cgroups.NO_LIMITS)
         if self._computer.proxied:
             notes.append("machines reach the outside through an HTTP proxy only (no pasta)")
         if self._private_network is not None and self._private_network.why_not:

@@ -18,11 +18,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Groups", "find", "pids_limit", "sweep"]
+__all__ = ["NO_LIMITS", "Groups", "find", "pids_limit", "sweep"]
 
 _CONTROLLERS = ("memory", "pids")
 _PREFIX = "pytest-flymachines-"
 _FREEZE_TIMEOUT_S = 10.0
+
+
+NO_LIMITS = (
+    "no control group of this user: memory is limited for each process, not for the machine, and "
+    "running out of it is not reported as oom_killed"
+)
+"""What a user should know where `Groups.limits` is false."""
 
 
 def pids_limit(memory_mb: int) -> int:

@@ -80,7 +80,8 @@ class ProcessEngine:
                 return Probe(works=False, why=str(error))
         if outcome.exit_code != 0:
             return Probe(works=False, why=f"`true` in a machine ended as {outcome}")
-        return Probe(works=True, notes=_NOTES)
+        limited = self._groups is not None and self._groups.limits
+        return Probe(works=True, notes=_NOTES if limited else (*_NOTES, cgroups.NO_LIMITS))
 
     async def resolve_image(self, image: str) -> str:
         """A digest made of the name: this computer's files are the image."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_flymachines.emulator.engines import cgroups
+from pytest_flymachines.emulator.engines import ENGINES, cgroups
 from pytest_flymachines.emulator.engines.cgroups import Groups, MachineGroups, pids_limit
 from pytest_flymachines.emulator.engines.supervisor.spawner import remove_cgroup
 
@@ -91,3 +91,25 @@ class TestPlan:
 @pytest.mark.parametrize(("memory_mb", "expected"), [(256, 1024), (1024, 4096), (65536, 16384)])
 def test_more_memory_means_more_processes(memory_mb: int, expected: int) -> None:
     assert pids_limit(memory_mb) == expected
+
+
+@pytest.mark.parametrize("groups_are", ["as they are", "none"])
+@pytest.mark.parametrize("engine_name", ["bubblewrap", "process"])
+@pytest.mark.anyio
+async def test_an_engine_says_where_a_machines_memory_is_not_limited(
+    engine_name: str,
+    groups_are: str,
+    groups: Groups,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if groups_are == "none":
+        monkeypatch.setattr(cgroups, "find", Groups)
+    limited = groups_are == "as they are" and groups.limits
+    engine = ENGINES[engine_name](tmp_path)
+    try:
+        probe = await engine.probe()
+    finally:
+        await engine.close()
+    assert probe.works, probe.why
+    assert (cgroups.NO_LIMITS in probe.notes) is not limited
