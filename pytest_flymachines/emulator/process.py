@@ -100,8 +100,8 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
             except OwnerGone as error:
                 raise CannotServe(str(error)) from None
         sockets = {
-            name: stack.enter_context(_bind(port))
-            for name, port in (("api", options.port), ("control", options.control_port))
+            "api": stack.enter_context(_bind("--port", options.port)),
+            "control": stack.enter_context(_bind("--control-port", options.control_port)),
         }
         if options.state:
             try:
@@ -125,7 +125,7 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
         try:
             proxy = await serve_proxy(emulator, options.proxy_port)
         except OSError as error:
-            raise CannotServe(f"cannot listen on port {options.proxy_port}: {error}") from None
+            raise _taken("--proxy-port", options.proxy_port, error) from None
         stack.push_async_callback(proxy.close)
         doors = run.path / "fly"
         doors.mkdir(mode=0o700)
@@ -227,11 +227,19 @@ def _config(app: ASGIApp) -> uvicorn.Config:
     )
 
 
-def _bind(port: int) -> socket.socket:
+def _bind(option: str, port: int) -> socket.socket:
     try:
         return socket.create_server(("127.0.0.1", port), backlog=512)
     except OSError as error:
-        raise CannotServe(f"cannot listen on 127.0.0.1:{port}: {error.strerror}") from None
+        raise _taken(option, port, error) from None
+
+
+def _taken(option: str, port: int, error: OSError) -> CannotServe:
+    why = os.strerror(error.errno) if error.errno else str(error)
+    return CannotServe(
+        f"{option}={port}: cannot listen on 127.0.0.1:{port} ({why}); "
+        "name another port, or 0 for a free one"
+    )
 
 
 def _url(listener: socket.socket) -> str:

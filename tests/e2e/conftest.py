@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from .cloud import DIES_WITH_US, Cloud, cloud
+from .leftovers import descending, emulators, until
 
 Run = Callable[..., pytest.RunResult]
 
@@ -29,6 +31,24 @@ def fly() -> Iterator[Cloud]:
     with cloud() as found:
         yield found
         assert found.machines() == []
+
+
+@pytest.fixture
+def scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory for temporary files of its own, so that leftovers can be seen."""
+    path = tmp_path_factory.mktemp("scratch")
+    monkeypatch.setenv("TMPDIR", str(path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return path
+
+
+@pytest.fixture
+def nothing_is_left(scratch: Path) -> Iterator[None]:
+    """By a test: neither a process that it started nor a directory of theirs."""
+    with descending() as processes:
+        yield
+        gone = until(lambda: not processes() and not emulators(scratch), 5)
+        assert gone, (processes(), emulators(scratch))
 
 
 @pytest.fixture

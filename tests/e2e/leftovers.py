@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["alive", "emulators", "until"]
+from pytest_flymachines.emulator.engines.supervisor.tree import children, descendants
+
+__all__ = ["alive", "descending", "emulators", "until"]
+
+_SET_CHILD_SUBREAPER = 36
 
 
 def alive(mark: str) -> list[str]:
@@ -21,6 +27,37 @@ def alive(mark: str) -> list[str]:
         if mark in line and str(os.getpid()) != path.parent.name:
             found.append(line)
     return found
+
+
+@contextlib.contextmanager
+def descending() -> Iterator[Callable[[], list[str]]]:
+    """Gives what lists the processes that descend from this one and did not before.
+
+    Meanwhile this process adopts orphans in init's stead, so none gets out of sight.
+    """
+    libc = ctypes.CDLL(None)
+    me = os.getpid()
+    before = set(descendants(me))
+
+    def look() -> list[str]:
+        for pid in set(children(me)) - before:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        return [_shown(pid) for pid in descendants(me) if pid not in before]
+
+    libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield look
+    finally:
+        libc.prctl(_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def _shown(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        words = b""
+    return f"{pid}: {words.replace(bytes(1), b' ').decode(errors='replace')}"
 
 
 def emulators(scratch: Path) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,8 @@ import pytest
 
 from .conftest import Run
 from .leftovers import alive, emulators, until
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 Background = Callable[..., "subprocess.Popen[str]"]
 
@@ -27,15 +28,6 @@ LONG = f"""
         pathlib.Path("ready").touch()
         fly_sandbox.exec("sleep {MARK}3", timeout=600)
 """
-
-
-@pytest.fixture
-def scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory for temporary files of its own, so that leftovers can be seen."""
-    path = tmp_path_factory.mktemp("scratch")
-    monkeypatch.setenv("TMPDIR", str(path))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    return path
 
 
 def nothing_left(scratch: Path) -> bool:

@@ -12,10 +12,12 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import docker
+from docker.errors import DockerException
 
 IMAGE = "test/busybox:1"
 
@@ -73,6 +75,8 @@ def daemon(
         client.close()
         yield url
     finally:
+        with contextlib.suppress(DockerException), closing(docker.DockerClient(url)) as client:
+            client.networks.prune()  # the daemon would leave their bridges behind
         process.terminate()
         process.wait(60)
         for group in Path("/sys/fs/cgroup").glob(f"*/{groups}"):
@@ -82,7 +86,7 @@ def daemon(
 @contextlib.contextmanager
 def bridge(url: str) -> Iterator[str]:
     """A network of the kind that `docker run` gives by default; its name."""
-    with contextlib.closing(docker.DockerClient(url)) as client:
+    with closing(docker.DockerClient(url)) as client:
         network = client.networks.create(f"bridge-{os.getpid()}", driver="bridge")
         try:
             yield str(network.name)
