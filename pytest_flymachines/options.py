@@ -7,8 +7,7 @@ environment variable.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["OPTIONS", "TOKEN_VARIABLES", "Option", "Refused", "token_in"]
 
@@ -75,8 +74,7 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One option; `name` without `fly_` prefix is that of the field in `Settings`."""
 
     name: str

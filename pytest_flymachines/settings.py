@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,7 +34,8 @@ _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
 
 
-@dataclass(frozen=True, kw_only=True)
+# every pytest run pays for what a dataclass generates
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Settings:
     """What the user asked for. Fields are named after the options (see `OPTIONS`).
 
@@ -78,7 +79,7 @@ class Settings:
     api_url: str
     chosen: Literal["live", "local", "replay"]
     why: str
-    token: str = field(repr=False)
+    token: str
     proxy_url: str
     scrub: tuple[str, ...]
     rootdir: Path
