@@ -88,7 +88,8 @@ def _first(pieces: Iterator[bytes]) -> bytes:
 def _spooled(pieces: Iterable[bytes]) -> IO[bytes]:
     file = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115
     try:
-        file.writelines(pieces)
+        for piece in pieces:  # Python 3.11's writelines looks at the size only at the end
+            file.write(piece)
     except BaseException:
         file.close()
         raise

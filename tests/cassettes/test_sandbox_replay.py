@@ -290,6 +290,8 @@ def test_all_that_the_handle_does_replays_alone_and_in_any_order(
     shutil.copytree(project.path, elsewhere, ignore=shutil.ignore_patterns(".cache"))
     (elsewhere / "cook-agent").unlink()
     monkeypatch.chdir(elsewhere)
+    # an ordinary user is called root in a namespace, and may find root's own directory in /tmp
+    monkeypatch.setenv("PYTEST_DEBUG_TEMPROOT", str(tmp_path))
     collected = replay(project, ask, "--collect-only", "-q").outlines
     ids = [line for line in collected if "::" in line]
     assert len(ids) == COUNT

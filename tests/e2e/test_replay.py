@@ -24,6 +24,8 @@ def replay(copy: Path, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*namespace, sys.executable, "-m", "pytest", "--fly-missing-cassette=fail", *plugins],
         cwd=copy / "examples" / "tally",
+        # an ordinary user is called root in there, and may find root's own directory in /tmp
+        env={**os.environ, "PYTEST_DEBUG_TEMPROOT": str(copy)},
         capture_output=True,
         text=True,
         timeout=120,

@@ -19,7 +19,7 @@ EXECS, FEWER = 200, 40
 AGENT = """
 for d in /proc/[0-9]*; do
     case $(tr '\\0' ' ' <"$d/cmdline") in
-    *"python3 -I $PYTEST_FLYMACHINES_ROOT/opt/pytest-flymachines/agent.pyz"*)
+    *"python3 -IS $PYTEST_FLYMACHINES_ROOT/opt/pytest-flymachines/agent.pyz"*)
         echo $(ls "$d/fd" | wc -l) $(ls "$d/task" | wc -l) ;;
     esac
 done 2>/dev/null

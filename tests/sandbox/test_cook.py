@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -25,7 +26,8 @@ exec python3 -I "${PYTEST_FLYMACHINES_ROOT:-}/opt/pytest-flymachines/agent.pyz" 
 @pytest.fixture(scope="module")
 def machine_with_cook(world: World) -> str:
     """A machine that has a cook-agent on port 7422, and ours on another port."""
-    return world.machine(SPEC, "cook", {"cook-agent": FOREIGN, "expect-foreign": "1\n"})
+    name = f"cook-{secrets.token_hex(4)}"  # pytest may ask for one more after another engine
+    return world.machine(SPEC, name, {"cook-agent": FOREIGN, "expect-foreign": "1\n"})
 
 
 @pytest.fixture(scope="module", params=WAYS)
