@@ -114,6 +114,12 @@ def create(
             raise
         except (CapacityError, WaitTimeout, Conflict, ApiError, ApiUnreachable) as error:
             failure: FlyMachinesError = error
+            if isinstance(error, NotFound) and attempt.created is not None:
+                failure = MachineStartFailed(
+                    f"machine {attempt.created.machine.id} was gone before it was seen started: "
+                    f"its main process ended, or could not run in {spec.image}"
+                )
+                failure.__cause__ = error
         else:
             try:
                 return prepare(created)
@@ -180,13 +186,13 @@ class _Attempt:
         self._files = files
         self._note = note
         self._volume_id = ""
-        self._created: Created | None = None
+        self.created: Created | None = None
 
     def run(self) -> Created:
         """Make it."""
         if self._spec.volume_gb:
             self._volume_id = self._create_volume()
-        self._created = created = self._create()
+        self.created = created = self._create()
         machine = self._backend.client.wait(
             self._spec.app,
             created.machine.id,
@@ -204,13 +210,13 @@ class _Attempt:
     @property
     def adopted(self) -> bool:
         """Another part of the run made it."""
-        return self._created is not None and self._created.adopted
+        return self.created is not None and self.created.adopted
 
     def ended(self) -> str:
         """The state of this try's machine if it runs no more; empty where it may."""
-        assert self._created is not None
+        assert self.created is not None
         try:
-            state = self._backend.client.get_machine(self._spec.app, self._created.machine.id).state
+            state = self._backend.client.get_machine(self._spec.app, self.created.machine.id).state
         except NotFound:
             return "destroyed"
         except FlyMachinesError:
@@ -219,8 +225,8 @@ class _Attempt:
 
     def give_up(self) -> None:
         """Destroy what this try made."""
-        if self._created and not self._created.adopted:
-            _discard(self._backend, self._spec, self._created, self._note)
+        if self.created and not self.created.adopted:
+            _discard(self._backend, self._spec, self.created, self._note)
         elif self._volume_id:
             self._drop_volume()
 

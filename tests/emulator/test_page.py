@@ -82,7 +82,13 @@ def test_names_are_text_and_no_markup(page: Page, app: App) -> None:
     alarms: list[str] = []
     page.on("dialog", lambda dialog: alarms.append(dialog.message))
     markup = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-    app.create("sleep", "inf", name=markup, image=f"debian:{markup}", metadata={"a": markup})
+    app.create(
+        "sleep",
+        "inf",
+        name=markup,
+        image=f"debian:{markup.replace(' ', '/')}",
+        metadata={"a": markup},
+    )
     app.fly("GET", f"/v1/apps/{markup}")
     open_with_token(page, app.fly.emulator)
     expect(page.locator("#machines")).to_contain_text(markup)
