@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,7 @@ from pytest_flymachines.sandbox import Sandbox
 from pytest_flymachines.settings import Settings
 from pytest_flymachines.sharing import RunInfo
 from pytest_flymachines.spec import SandboxSpec
+from tests.emulator.engines import dockerd
 
 APP = "foreign"
 COUNTED = re.compile(r"/v1/apps/[^/]+/machines(/[^/]+(/(exec|wait|metadata.*))?)?")
@@ -38,8 +39,11 @@ LAUNCH = ["POST machines", "GET wait", "GET machine"]
 class World:
     """An emulator, and machines launched in it as a live run would."""
 
-    def __init__(self, emulator: EmulatorProcess, log: Path, scratch: Path) -> None:
+    def __init__(
+        self, emulator: EmulatorProcess, log: Path, scratch: Path, image: str = "debian:12"
+    ) -> None:
         self._log = log
+        self._image = image
         self._scratch = scratch
         values = {option.name: option.default for option in OPTIONS}
         values |= {"cassettes": Path(), "api_url": emulator.api_url, "mode": "live"}
@@ -61,7 +65,7 @@ class World:
         identity = Identity(
             name=f"m{self._count}", metadata={"pytest_flymachines_run": "foreign"}, ttl_s=600
         )
-        spec = SandboxSpec(app=APP, agent=str(agent), auto_destroy=False)
+        spec = SandboxSpec(app=APP, image=self._image, agent=str(agent), auto_destroy=False)
         launched = provision(self.backend, spec, identity, rootdir=self._scratch)
         return attach(self.backend, spec, launched, rootdir=self._scratch)
 
@@ -76,15 +80,35 @@ class World:
         return kinds
 
 
+@contextmanager
+def open_world(scratch: Path, engine: str = "auto", image: str = "debian:12") -> Iterator[World]:
+    log = scratch / "requests.log"
+    with launch(engine=engine, apps=[APP], log=log) as emulator:
+        world = World(emulator, log, scratch, image)
+        with closing(world.backend):
+            yield world
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    scratch = tmp_path_factory.mktemp("foreign")
-    log = scratch / "requests.log"
-    with ExitStack() as stack:
-        emulator = stack.enter_context(launch(apps=[APP], log=log))
-        world = World(emulator, log, scratch)
-        stack.callback(world.backend.close)
+    with open_world(tmp_path_factory.mktemp("foreign")) as world:
         yield world
+
+
+@pytest.fixture(scope="module")
+def poor_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Machines without python3: ours cannot run there, so all goes over the Machines API."""
+    if why := dockerd.missing():
+        pytest.skip(why)
+    with (
+        dockerd.daemon(tmp_path_factory.mktemp("dockerd")) as url,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("DOCKER_HOST", url)
+        with open_world(tmp_path_factory.mktemp("poor"), "docker", dockerd.IMAGE) as world:
+            # nothing will ever answer where our agent would
+            world.backend.patience._patience_s = 0.5
+            yield world
 
 
 def program(path: Path, padding: int = 0) -> Path:
@@ -158,6 +182,27 @@ def test_one_that_changes_under_our_hands_is_refused(
     monkeypatch.setattr(foreign_agent, "config_files", then_built_anew)
     with pytest.raises(MachineStartFailed, match="changed while it was brought"):
         world.launch(agent)
+
+
+@pytest.mark.parametrize("way", ["in the config", "in pieces"])
+def test_an_image_without_python_gets_it_too(
+    poor_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    agent = tmp_path / "agent"
+    script = b"#!/bin/sh\necho started with $*\nexec nc -ll -p 7422 -e cat\n"
+    agent.write_bytes(script + os.urandom(20_000))
+    if way == "in pieces":
+        monkeypatch.setattr(foreign_agent, "CONFIG_BYTES", 0)
+    before = len(poor_world.counted())
+    with pytest.warns(UserWarning, match="the image has no python3"):
+        sandbox = poor_world.launch(agent)
+    pieces = poor_world.counted()[before:].count("POST exec")
+    assert sandbox.read_file("/opt/pytest-flymachines/cook-agent") == agent.read_bytes()
+    assert sandbox.logs().endswith("\nstarted with -listen :7422\n")
+    # what carries the runner, prepares the workspace, and waits
+    most = 12
+    assert (pieces > most) == (way == "in pieces")
+    sandbox.destroy()
 
 
 class TestConfigFiles:
