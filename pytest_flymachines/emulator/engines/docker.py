@@ -49,7 +49,8 @@ _THREADS = 64
 _REFUSAL = re.compile("unauthorized|no basic auth credentials|denied|authentication required")
 _PODMAN_NOTES = (
     "podman does not keep networks apart: machines reach those of other 6PN networks",
-    "with podman an exec's output ends with its program, and a missing program exits with 1",
+    "with podman an exec needs /bin/sh, and its output ends with its program",
+    "with podman a main program that is missing exits with 1",
 )
 _WAIT = ["/bin/sh", "-c", "read never < /dev/ptmx"]
 _MARK = "container"

@@ -32,6 +32,8 @@ from pytest_flymachines.emulator.engines.supervisor.tail import Tail, open_log
 __all__ = ["DockerMachine", "unexecutable"]
 
 _KILLED = 137
+# Podman now and then loses what a program writes before somebody listens: so it waits for a line.
+_ONCE_ATTACHED = ("/bin/sh", "-c", 'read -r _; exec "$@"', "sh")
 _REFUSED_PROGRAM = b"OCI runtime exec failed"
 
 
@@ -56,6 +58,7 @@ class DockerMachine:
         podman: bool,
     ) -> None:
         self._api = api
+        self._podman = podman
         # With podman, ps would run in the container.
         self._ps = "hpid,comm,args" if podman else "-eo pid,comm,args"
         self._pool = pool
@@ -208,6 +211,8 @@ class DockerMachine:
             raise EngineError(f"container {self.container[:12]}: {error}") from error
 
     def _exec(self, argv: list[str], stdin: bytes, env: dict[str, str], output: _Output) -> int:
+        if self._podman:
+            argv, stdin = [*_ONCE_ATTACHED, *argv], b"\n" + stdin
         created = self._api.exec_create(
             self.container, argv, stdin=bool(stdin), environment=env, workdir="/", user="0:0"
         )
