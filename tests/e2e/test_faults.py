@@ -23,10 +23,11 @@ from pytest_flymachines import creation
 
 creation.START_TIMEOUT_S = 3
 """
-#: And nothing is tried again for a minute.
+#: And nothing is tried again for a minute, nor looked for that long.
 GIVES_UP = """
-from pytest_flymachines import backend
+from pytest_flymachines import backend, creation
 
+creation._LOOK_FOR_S = 1.0
 backend._api_transport.__defaults__ = (2.0,)
 """
 CREATE = "method=POST,path=*/machines"
