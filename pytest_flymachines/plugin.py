@@ -167,9 +167,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def fly_sandbox_spec(pytestconfig: pytest.Config) -> SandboxSpec:
+def fly_sandbox_spec(request: pytest.FixtureRequest) -> SandboxSpec:
     """The spec of `fly_sandbox`, from the settings. Override it in conftest.py."""
-    return pytestconfig.stash[SETTINGS].spec()
+    return request.config.stash[SETTINGS].spec()
 
 
 @pytest.fixture(scope="session")
@@ -178,45 +178,49 @@ def fly_scrub() -> list[str]:
     return []
 
 
-@pytest.fixture(scope="session")
-def _fly_run(pytestconfig: pytest.Config, fly_scrub: list[str]) -> Run:
-    session = _session(pytestconfig)
-    session.scrub(fly_scrub)
+def _run(request: pytest.FixtureRequest) -> Run:
+    """This process's run; no fixture, because pytest looks at each of those again in every test."""
+    session = _session(request.config)
+    session.scrub(request.getfixturevalue("fly_scrub"))
     return session.run
 
 
 @pytest.fixture(scope="session")
-def fly_sandbox(_fly_run: Run, fly_sandbox_spec: SandboxSpec) -> Sandbox:
+def fly_sandbox(request: pytest.FixtureRequest, fly_sandbox_spec: SandboxSpec) -> Sandbox:
     """A machine that is ready: started, repository in its workspace, agent up.
 
     One for all tests and workers; see `SandboxSpec` and the `--fly-...` options.
     """
-    return _fly_run.sandbox(fly_sandbox_spec)
+    return _run(request).sandbox(fly_sandbox_spec)
 
 
 @pytest.fixture(scope="session")
-def fly_sandbox_factory(_fly_run: Run, fly_sandbox_spec: SandboxSpec) -> SandboxFactory:
+def fly_sandbox_factory(
+    request: pytest.FixtureRequest, fly_sandbox_spec: SandboxSpec
+) -> SandboxFactory:
     """`make(fresh=False, **changes) -> Sandbox`; equal specs share, `fresh=True` never does."""
+    run = _run(request)
 
     def make(*, fresh: bool = False, **changes: Unpack[SpecChanges]) -> Sandbox:
         spec = fly_sandbox_spec.replace(**changes)
-        return _fly_run.fresh_sandbox(spec) if fresh else _fly_run.sandbox(spec)
+        return run.fresh_sandbox(spec) if fresh else run.sandbox(spec)
 
     return make
 
 
 @pytest.fixture
 def fly_workspace(
-    request: pytest.FixtureRequest, _fly_run: Run, fly_sandbox_spec: SandboxSpec
+    request: pytest.FixtureRequest, fly_sandbox_spec: SandboxSpec
 ) -> Iterator[Sandbox]:
     """The shared machine with a private copy of the workspace as it was after the clone.
 
     `@pytest.mark.fly_sandbox(image=..., ...)` chooses another spec. Gone after the test.
     """
+    _run(request)
     yield from _session(request.config).workspace(request.node, fly_sandbox_spec)
 
 
 @pytest.fixture(scope="session")
-def fly_client(_fly_run: Run) -> MachinesClient:
+def fly_client(request: pytest.FixtureRequest) -> MachinesClient:
     """The Machines API client, for everything that the handle does not wrap."""
-    return _fly_run.client
+    return _run(request).client

@@ -28,7 +28,7 @@ _LINE = re.compile(
           [^:\#\n]* (?: (?: :(?=\S) | (?<=\S)\# ) [^:\#\n]* )* (?<=\S)
         | \{\} | \[\] )? \n
     )
-    | (.+\n? | \n)                                              # anything else
+    | .+\n? | \n                                                # anything else
     """,
     re.VERBOSE,
 )
@@ -75,7 +75,8 @@ def _read(text: str) -> dict[str, Any]:
     # because its dashes stand in the column of the key that it belongs to.
     levels: list[tuple[int, Any]] = [(0, root)]
     opened = ""
-    for indent, dash, key, quoted, binary, end, block, plain, other in _LINE.findall(text):
+    value: Any
+    for indent, dash, key, quoted, binary, end, block, plain in _LINE.findall(text):
         rank = 2 * len(indent) + bool(dash)
         if opened:
             above, mapping = levels[-1]
@@ -85,17 +86,17 @@ def _read(text: str) -> dict[str, Any]:
         else:
             while levels[-1][0] > rank:
                 levels.pop()
-        if other or not (key or dash) or levels[-1][0] != rank or key in _OTHER_WORDS:
+        if not (key or dash) or levels[-1][0] != rank or key in _OTHER_WORDS:
             raise _NotOursError
         if dash and key:
             levels.append((rank + 3, {}))
             levels[-2][1].append(levels[-1][1])
-        if quoted:
-            value: Any = quoted[1:].replace("''", "'")
+        if plain:
+            value = _word(plain)
+        elif quoted:
+            value = quoted[1:].replace("''", "'")
         elif block and not dash:
             value = base64.b64decode(block) if binary else _unindented(block, indent + "  ", end)
-        elif plain:
-            value = _word(plain)
         elif key:
             opened = key
             continue
