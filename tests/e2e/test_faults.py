@@ -48,7 +48,7 @@ def clean(fly: Cloud) -> Iterator[None]:
     yield
     fly.clear_faults()
     assert fly.machines() == []
-    assert until(lambda: not fly.volumes(), 5)
+    assert until(lambda: not fly.volumes(), 30)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_lost_answer_is_found_again_though_lists_lag(tmp_path: Path) -> None:
         ended = Project(tmp_path, TESTS).run(env=slow.environment)
         ended.has("3 passed", "1 machine(s)")
         assert slow.count("POST machines") == 1
-        assert until(lambda: not slow.machines(), 10)
+        assert until(lambda: not slow.machines(), 30)
 
 
 @pytest.mark.parametrize(
