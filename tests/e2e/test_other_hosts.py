@@ -7,6 +7,7 @@ home and temporary directory, and without a view of the controller's files.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import pytest
 
 from pytest_flymachines.emulator.engines.bwrap import find_bwrap
 
-from .cloud import Cloud, Ended, Project, cloud, end
+from .cloud import Cloud, Ended, Project, end
 
 TESTS = """
 import os, pathlib, socket, time, pytest
@@ -43,44 +44,47 @@ class Host:
     home: Path
 
 
+SERVER = """
+import socket, sys
+from execnet.gateway_base import get_execmodel
+from execnet.script import socketserver
+
+socketserver.execmodel = get_execmodel("thread")
+socketserver.startserver(socket.socket(fileno=int(sys.argv[1])), loop=True)
+"""
+
+
 @contextmanager
-def host(name: str, home: Path, *hidden: Path) -> Iterator[Host]:
-    """A computer that sees none of the directories `hidden`."""
+def host(name: str, home: Path, *hidden: Path, network: bool = True) -> Iterator[Host]:
+    """A computer that sees none of the directories `hidden`.
+
+    Without `network` it reaches nothing, though the controller reaches it.
+    """
     (home / "tmp").mkdir(parents=True)
     boxed = ["--dev-bind", "/", "/", "--unshare-user", "--uid", "4242", "--unshare-pid"]
     boxed += ["--unshare-uts", "--hostname", name, "--proc", "/proc", "--die-with-parent"]
     for path in hidden:
         boxed += ["--tmpfs", str(path)]
-    server = [sys.executable, "-u", "-m", "execnet.script.socketserver", "127.0.0.1:0"]
-    process = subprocess.Popen(
-        [str(find_bwrap()), *boxed, "--chdir", str(home), *server],
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(home),
-            "TMPDIR": str(home / "tmp"),
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        },
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
+    boxed += [] if network else ["--unshare-net"]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = [sys.executable, "-c", SERVER, str(listener.fileno())]
+        process = subprocess.Popen(
+            [str(find_bwrap()), *boxed, "--chdir", str(home), *server],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(home),
+                "TMPDIR": str(home / "tmp"),
+                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            },
+            stdout=subprocess.DEVNULL,
+            pass_fds=[listener.fileno()],
+        )
+        port = listener.getsockname()[1]
     try:
-        port = process.stdout.readline().rpartition(",")[2].strip(" )\n")
         yield Host(f"socket=127.0.0.1:{port}", home)
     finally:
         process.kill()
         process.wait()
-        process.stdout.close()
-
-
-@pytest.fixture
-def fly(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    for name in list(os.environ):
-        if name.startswith(("FLY_", "PYTEST_")):
-            monkeypatch.delenv(name)
-    with cloud() as found:
-        yield found
-        assert found.machines() == []
 
 
 @pytest.fixture
@@ -91,12 +95,18 @@ def elsewhere(tmp_path: Path) -> Iterator[Callable[[str], Host]]:
         yield lambda name: stack.enter_context(host(name, tmp_path / name, tmp_path / "project"))
 
 
-def distributed(fly: Cloud, project: Project, specs: list[str], *args: str) -> Ended:
+def distributed(
+    fly: Cloud | None, project: Project, specs: list[str], *args: str, mode: str = "live"
+) -> Ended:
     """A run whose every test runs on every one of these workers."""
     path = str(project.path)
     tx = [f"--tx={spec}" for spec in specs]
     plain = ["--dist=each", f"--rsyncdir={path}", "-W", "ignore::DeprecationWarning", "-rP"]
-    return end(project.start(*plain, *tx, *args, path, env=fly.environment))
+    # what is in the project's own directory, xdist copies
+    scratch = project.path.parent / "t"
+    scratch.mkdir()
+    env = {"TMPDIR": str(scratch), **(fly.environment if fly else {})}
+    return end(project.start(*plain, *tx, *args, path, env=env, mode=mode))
 
 
 def made(fly: Cloud) -> int:
@@ -124,6 +134,14 @@ def test_a_machine_of_another_host_is_renewed(
     project = Project(tmp_path / "project", TESTS.format(seconds=4))
     ended = distributed(fly, project, [elsewhere("alpha").spec], "--fly-ttl=10")
     ended.has("3 passed", "1 machine(s)")
+
+
+def test_a_worker_that_cannot_reach_the_emulator_says_what_to_do(tmp_path: Path) -> None:
+    """It listens on the loopback of the controller's computer alone."""
+    project = Project(tmp_path / "project", TESTS.format(seconds=0))
+    with host("alpha", tmp_path / "alpha", project.path, network=False) as alone:
+        ended = distributed(None, project, [alone.spec], mode="local")
+    ended.has("3 errors", "this worker, on alpha, cannot reach the emulator", "--fly-mode=live")
 
 
 def test_workers_in_other_directories_share_by_the_lock(fly: Cloud, tmp_path: Path) -> None:
