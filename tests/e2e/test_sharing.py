@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from .cloud import Cloud, Ended, Project, cloud
+from .forks import forks
 
 MANY = """
 import pytest
@@ -39,7 +40,7 @@ def fly() -> Iterator[Cloud]:
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, fly: Cloud) -> Iterator[None]:
+def clean(fly: Cloud) -> Iterator[None]:
     """Each test begins without requests and faults, and leaves nothing of ours behind."""
     fly.forget_requests()
     yield
@@ -48,29 +49,37 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, fly: Cloud) -> Iterator[N
     assert fly.volumes() == []
 
 
-def run(fly: Cloud, path: Path, tests: str, *args: str, **files: str) -> Ended:
-    return Project(path, tests, files.get("conftest", "")).run(*args, env=fly.environment)
+Run = Callable[..., Ended]
+
+
+@pytest.fixture(scope="module")
+def run(fly: Cloud) -> Iterator[Run]:
+    """`run(path, tests, *args)`: a run that need not import pytest again, for there are many."""
+    with forks() as from_:
+        yield lambda path, tests, *args: from_.run(Project(path, tests), *args, env=fly.environment)
 
 
 def machines_made_and_destroyed(fly: Cloud) -> tuple[int, int]:
     return fly.count("POST machines"), fly.count("DELETE machines/ID")
 
 
-def test_sixteen_workers_share_one_machine(fly: Cloud, tmp_path: Path) -> None:
-    ended = run(fly, tmp_path, MANY.format(count=200), "-n", "16")
+def test_sixteen_workers_share_one_machine(fly: Cloud, run: Run, tmp_path: Path) -> None:
+    ended = run(tmp_path, MANY.format(count=200), "-n", "16")
     ended.has("200 passed", "1 machine(s)", "about $")
     assert machines_made_and_destroyed(fly) == (1, 1)
 
 
-def test_sixteen_workers_have_sixteen_machines_when_asked(fly: Cloud, tmp_path: Path) -> None:
-    ended = run(fly, tmp_path, MANY.format(count=200), "-n", "16", "--fly-share=worker")
+def test_sixteen_workers_have_sixteen_machines_when_asked(
+    fly: Cloud, run: Run, tmp_path: Path
+) -> None:
+    ended = run(tmp_path, MANY.format(count=200), "-n", "16", "--fly-share=worker")
     ended.has("200 passed", "16 machine(s)")
     assert machines_made_and_destroyed(fly) == (16, 16)
 
 
 @pytest.mark.parametrize("kind", ["loadscope", "loadfile", "loadgroup", "worksteal", "each"])
-def test_every_kind_of_distribution_shares(fly: Cloud, tmp_path: Path, kind: str) -> None:
-    ended = run(fly, tmp_path, MANY.format(count=6), "-n", "2", f"--dist={kind}")
+def test_every_kind_of_distribution_shares(fly: Cloud, run: Run, tmp_path: Path, kind: str) -> None:
+    ended = run(tmp_path, MANY.format(count=6), "-n", "2", f"--dist={kind}")
     assert ended.code == 0, ended.output
     assert machines_made_and_destroyed(fly) == (1, 1)
 
@@ -86,7 +95,7 @@ def test_without_xdist_installed(fly: Cloud, tmp_path: Path) -> None:
     assert machines_made_and_destroyed(fly) == (1, 1)
 
 
-def test_different_specs_do_not_share(fly: Cloud, tmp_path: Path) -> None:
+def test_different_specs_do_not_share(fly: Cloud, run: Run, tmp_path: Path) -> None:
     tests = """
     import pytest
 
@@ -95,21 +104,25 @@ def test_different_specs_do_not_share(fly: Cloud, tmp_path: Path) -> None:
         one = fly_sandbox_factory(memory_mb=memory)
         assert one.machine_id == fly_sandbox_factory(memory_mb=memory).machine_id
     """
-    ended = run(fly, tmp_path, textwrap.dedent(tests), "-n", "2")
+    ended = run(tmp_path, textwrap.dedent(tests), "-n", "2")
     ended.has("4 passed", "2 machine(s)")
     assert machines_made_and_destroyed(fly) == (2, 2)
 
 
 @pytest.mark.parametrize("how", ["os._exit(1)", "os.kill(os.getpid(), 9)"], ids=["exit", "kill"])
-def test_the_replacement_of_a_crashed_worker_attaches(fly: Cloud, tmp_path: Path, how: str) -> None:
-    ended = run(fly, tmp_path, CRASH.format(once=False, how=how), "-n", "2")
+def test_the_replacement_of_a_crashed_worker_attaches(
+    fly: Cloud, run: Run, tmp_path: Path, how: str
+) -> None:
+    ended = run(tmp_path, CRASH.format(once=False, how=how), "-n", "2")
     ended.has("7 passed", "1 failed", "crashed while running")
     assert machines_made_and_destroyed(fly) == (1, 1)
 
 
 @pytest.mark.parametrize("args", [["-x"], ["--maxfail=1", "-n", "2"]], ids=["x", "maxfail"])
-def test_a_run_that_stops_early_takes_down(fly: Cloud, tmp_path: Path, args: list[str]) -> None:
-    ended = run(fly, tmp_path, CRASH.format(once=False, how="assert False"), *args)
+def test_a_run_that_stops_early_takes_down(
+    fly: Cloud, run: Run, tmp_path: Path, args: list[str]
+) -> None:
+    ended = run(tmp_path, CRASH.format(once=False, how="assert False"), *args)
     assert ended.code in (1, 2)
     assert machines_made_and_destroyed(fly) == (1, 1)
 
@@ -130,9 +143,11 @@ def test_reruns_random_order_and_time_outs_share(fly: Cloud, tmp_path: Path) -> 
     assert machines_made_and_destroyed(fly) == (1, 1)
 
 
-def test_a_launch_that_fails_is_told_once_and_not_tried_again(fly: Cloud, tmp_path: Path) -> None:
+def test_a_launch_that_fails_is_told_once_and_not_tried_again(
+    fly: Cloud, run: Run, tmp_path: Path
+) -> None:
     fly.fault("status=400,method=POST,path=*/machines,body=invalid config.image")
-    ended = run(fly, tmp_path, MANY.format(count=12), "-n", "4")
+    ended = run(tmp_path, MANY.format(count=12), "-n", "4")
     ended.has("12 errors", "invalid config.image")
     assert fly.count("POST machines") == 1
     told = "the Machines API refused the machine of this spec"
@@ -156,9 +171,9 @@ def test_it(fly_sandbox, fly_client, number):
 
 @pytest.mark.parametrize("workers", [[], ["-n", "3"]], ids=["alone", "workers"])
 def test_a_machine_that_died_is_replaced_when_allowed(
-    fly: Cloud, tmp_path: Path, workers: list[str]
+    fly: Cloud, run: Run, tmp_path: Path, workers: list[str]
 ) -> None:
-    ended = run(fly, tmp_path, DIES, "--fly-on-lost=relaunch", *workers)
+    ended = run(tmp_path, DIES, "--fly-on-lost=relaunch", *workers)
     ended.has("of this run is destroyed: it died under the tests", "2 machine(s)")
     assert fly.count("POST machines") >= 2
     failed = ended.output.count("FAILED test_it.py")
@@ -167,8 +182,10 @@ def test_a_machine_that_died_is_replaced_when_allowed(
     ended.has(f"{9 - failed} passed")
 
 
-def test_after_a_machine_died_every_other_test_fails_at_once(fly: Cloud, tmp_path: Path) -> None:
-    ended = run(fly, tmp_path, DIES)
+def test_after_a_machine_died_every_other_test_fails_at_once(
+    fly: Cloud, run: Run, tmp_path: Path
+) -> None:
+    ended = run(tmp_path, DIES)
     ended.has("2 passed", "1 failed", "6 errors", "--fly-on-lost=relaunch")
     assert fly.count("POST machines") == 1
     # the one look after the failure, the one at the end, and nothing for each test
