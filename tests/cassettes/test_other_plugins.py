@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+import gzip
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
 
+import httpx
+import pytest
+import requests
+import vcr
+
+from pytest_flymachines._http import Http, Request, Response, Transport
+from pytest_flymachines.cassettes import CassetteKey, Recorder, Scrubber
 from tests.cassettes.machine import Server
 from tests.cassettes.project import Project
 
@@ -122,3 +133,33 @@ def test_pytest_recording_replays_our_files(project: Project) -> None:
     )
     ask = ["-p", "pytest_recording.plugin"]
     project.replay(*ask, FLY_TEST_UNUSED="ignore").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("ask", [httpx.request, requests.request])
+def test_plain_vcrpy_reads_every_file(tmp_path: Path, ask: Any) -> None:
+    """JSON is laid out, binary bodies are what they were, and a large one is told by its digest."""
+    url = "https://api.machines.dev/v1/apps/a/machines"
+    bodies = {"json": b'{"a":[1,{"b":"\\u00fc"}]}', "text": b"some\ntext\n", "none": b""}
+    bodies |= {"binary": bytes(range(256)), "large": b"x" * 300_000}
+    key = CassetteKey.test("test_a.py::test_x")
+    recorder = Recorder(tmp_path, mode="all", source="local", scrubber=Scrubber(environ={}))
+
+    class Answers(Transport):
+        def handle_request(self, request: Request) -> Response:
+            return Response(200, content=bodies[request.url.path.rpartition("/")[2]])
+
+    with recorder.use(key):
+        http = Http(recorder.transport(Answers()), "http://127.0.0.1:1")
+        for name in bodies:
+            http.request("GET", f"/v1/apps/a/machines/{name}")
+    recorder.finish(key, passed=True)
+    with vcr.use_cassette(str(tmp_path / key.path), record_mode="none") as tape:
+        got = {name: ask("GET", f"{url}/{name}").content for name in bodies}
+    assert tape.play_count == len(tape) == len(bodies)
+    assert json.loads(got["json"]) == json.loads(bodies["json"])
+    assert [got[name] for name in ("text", "none", "binary")] == [
+        bodies[name] for name in ("text", "none", "binary")
+    ]
+    digest = hashlib.sha256(bodies["large"]).hexdigest()
+    assert got["large"] == b"blob sha256:%b (300000 bytes)" % digest.encode()
+    assert gzip.decompress((tmp_path / "blobs" / digest).read_bytes()) == bodies["large"]
