@@ -11,16 +11,18 @@ import gzip
 import hashlib
 import os
 import re
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
+from pytest_flymachines.cassettes.kept import LARGEST, Kept, chunks, whole
 from pytest_flymachines.errors import CassetteError
 
-__all__ = ["LARGEST", "Blobs", "from_text", "to_text", "write_whole"]
+__all__ = ["Blobs", "from_text", "to_text", "write_whole"]
 
-LARGEST = 256 * 1024
-
+_PIECE_BYTES = 1 << 20
 _LAYOUTS = {"compact": -1, "one line": 0}
 _BLOB = re.compile(rb"blob sha256:([0-9a-f]{64}) \(\d+ bytes\)")
 
@@ -53,15 +55,18 @@ class Blobs:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def put(self, body: bytes) -> bytes:
+    def put(self, body: bytes | Kept) -> bytes:
         """Keep a body that is large; what stands for it in the cassette."""
-        if len(body) <= LARGEST:
-            return body
-        digest = hashlib.sha256(body).hexdigest()
-        path = self.directory / digest
-        if not path.exists():
-            write_whole(path, gzip.compress(body, mtime=0))
-        return b"blob sha256:%b (%d bytes)" % (digest.encode(), len(body))
+        size = body.size if isinstance(body, Kept) else len(body)
+        if size <= LARGEST:
+            return whole(body)
+        digest = hashlib.sha256()
+        for piece in chunks(body):
+            digest.update(piece)
+        path = self.directory / digest.hexdigest()
+        if not _is_whole(path):
+            write_whole(path, _compressed(chunks(body)))
+        return b"blob sha256:%b (%d bytes)" % (path.name.encode(), size)
 
     def get(self, text: bytes) -> bytes:
         """The body that `put` kept.
@@ -75,7 +80,7 @@ class Blobs:
         path = self.directory / match[1].decode()
         try:
             body = gzip.decompress(path.read_bytes())
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, zlib.error) as error:
             raise CassetteError(f"{path}: the body kept there cannot be read: {error}") from error
         if hashlib.sha256(body).hexdigest() != path.name:
             raise CassetteError(f"{path}: damaged, its content has another SHA-256 than its name")
@@ -87,7 +92,26 @@ class Blobs:
         return {digest.decode() for digest in _BLOB.findall(data)}
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def _is_whole(path: Path) -> bool:
+    """Whether a body is kept already, and undamaged."""
+    digest = hashlib.sha256()
+    try:
+        with gzip.open(path) as file:
+            while piece := file.read(_PIECE_BYTES):
+                digest.update(piece)
+    except (OSError, EOFError, zlib.error):
+        return False
+    return digest.hexdigest() == path.name
+
+
+def _compressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    packer = zlib.compressobj(wbits=31)
+    for piece in pieces:
+        yield packer.compress(piece)
+    yield packer.flush()
+
+
+def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
     """Write a file so that everybody sees the old one or the new one, never a part of it.
 
     Raises:
@@ -97,7 +121,8 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
-            file.write(data)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

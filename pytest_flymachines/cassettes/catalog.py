@@ -12,8 +12,9 @@ from vcr.cassette import Cassette
 from vcr.record_mode import RecordMode
 
 from pytest_flymachines.cassettes.bodies import Blobs
-from pytest_flymachines.cassettes.files import Persister, Serializer, leaks
+from pytest_flymachines.cassettes.files import Persister, Serializer
 from pytest_flymachines.cassettes.keys import BLOBS, CassetteKey
+from pytest_flymachines.cassettes.leaks import leaks
 from pytest_flymachines.cassettes.scrub import Scrubber
 from pytest_flymachines.errors import CassetteError
 
@@ -73,7 +74,8 @@ class Catalog:
     def paths(self) -> list[Path]:
         """Every cassette, sorted; vcrpy's own, for the user's other traffic, are not among them."""
         found = (path for path in self.directory.rglob("*.yaml") if not path.name.startswith("."))
-        return sorted(path for path in found if path.parent.name != BLOBS and _is_ours(path))
+        files = (path for path in found if path.parent.name != BLOBS and path.is_file())
+        return sorted(path for path in files if _is_ours(path))
 
     def read(self, path: Path) -> Entry:
         """One cassette, also one that cannot be read."""
@@ -85,6 +87,8 @@ class Catalog:
                 persister=self._persister,
                 record_mode=RecordMode.NONE,
             )
+            for request in tape.requests:
+                request.body = self._persister.request_body(request)
         except CassetteError as error:
             return Entry(path, dict(serializer.header), [], [], str(error))
         return Entry(path, dict(serializer.header), tape.requests, tape.responses)
@@ -115,6 +119,7 @@ def suspicious(entry: Entry, scrubber: Scrubber) -> list[str]:
     found = leaks(entry.requests, entry.responses, scrubber)
     data = entry.path.read_bytes()
     bodies = [response["body"]["string"] or b"" for response in entry.responses]
+    bodies += [request.body or b"" for request in entry.requests]
     for name, pattern in _TOKENS.items():
         if any(re.search(pattern, text) for text in (data, *bodies)):
             found.append(f"what looks like {name}")

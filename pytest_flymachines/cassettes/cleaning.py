@@ -1,34 +1,35 @@
 """A whole recording made fit to be written: no secret in it, and nothing that only we need.
 
-Besides each text alone, pieces that belong together are looked at together: a secret may be
-cut in two by the end of one answer and the start of the next.
+Besides each text alone, pieces of one stream are looked at together: a secret may be cut in two
+by the end of one answer and the start of the next. What is sent in pieces stays as it is then,
+because replay sees one piece at a time; the last check (`leaks`) refuses it.
 """
 
 from __future__ import annotations
 
-import binascii
-import hashlib
 import re
-from base64 import b64encode
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-from vcr.request import Request
-
-from pytest_flymachines.cassettes.bodies import from_text, to_text
-from pytest_flymachines.cassettes.meaning import json_value, target
+from pytest_flymachines.cassettes.kept import Kept, whole
+from pytest_flymachines.cassettes.meaning import target
+from pytest_flymachines.cassettes.packing import sha256, with_tail
+from pytest_flymachines.cassettes.parts import Body, Piece
+from pytest_flymachines.cassettes.places import REQUESTS, TREES, Exchange, bodies
+from pytest_flymachines.cassettes.scripts import without_secret_variables
 from pytest_flymachines.cassettes.scrub import Scrubber
-from pytest_flymachines.cassettes.volatile import BODIES, OWN_FILES, OWN_METADATA, SECRET_NAME
+from pytest_flymachines.cassettes.streams import Streams
+from pytest_flymachines.cassettes.variables import learn, learn_script
+from pytest_flymachines.cassettes.volatile import BODIES, OWN_FILES, OWN_METADATA
 
 __all__ = ["clean"]
 
-Exchange = tuple[Request, dict[str, Any]]
-
 _OWN = "(left out by pytest-flymachines)"
-_NUMBERS = re.compile(r"\d+")
+_DIGEST = re.compile(rb"[0-9a-f]{64}")
+# a digest may be of a list of digests
+_ROUNDS = 3
+
+_Key = tuple[int, int, int]
 
 
 def clean(exchanges: list[Exchange], scrubber: Scrubber) -> None:
@@ -36,155 +37,144 @@ def clean(exchanges: list[Exchange], scrubber: Scrubber) -> None:
     for request, _ in exchanges:
         if BODIES.fullmatch(f"{request.method} {target(request.uri)}"):
             request.body = _OWN.encode()
-    bodies = [body for exchange in exchanges for body in _bodies(exchange)]
-    for body in bodies:
-        _learn(body.value, scrubber)
-    groups: dict[tuple[str, ...], list[_Piece]] = defaultdict(list)
-    for body in bodies:
-        for piece in body.pieces():
-            piece.put(scrubber.data(piece.get()))
-            groups[piece.group].append(piece)
-    for pieces in groups.values():
-        _clean_together(pieces, scrubber)
-    digests = dict(pair for body in bodies for pair in body.finish())
+    cleaner = _Cleaner(exchanges, scrubber)
+    cleaner.learn()
+    cleaner.clean_streams()
+    cleaner.clean_texts()
+    cleaner.follow_digests()
+    cleaner.store()
     for request, response in exchanges:
         request.uri = scrubber.text(request.uri)
         for headers in (request.headers, response["headers"]):
             for name, value in headers.items():
-                headers[name] = _clean_header(value, scrubber, digests)
+                headers[name] = cleaner.value(value)
+        for name in ("status", "recorded"):
+            response[name] = cleaner.value(response.get(name, {}))
 
 
-def _clean_header(value: Any, scrubber: Scrubber, digests: dict[str, str]) -> Any:
-    if isinstance(value, list):
-        return [_clean_header(item, scrubber, digests) for item in value]
-    return scrubber.text(digests.get(value, value))
+class _Cleaner:
+    """Goes over a recording, one body at a time, and notes what becomes of each text."""
 
+    def __init__(self, exchanges: list[Exchange], scrubber: Scrubber) -> None:
+        self._exchanges = exchanges
+        self._scrubber = scrubber
+        self._streams = Streams()
+        self._changes: dict[_Key, bytes] = {}
+        self._in_streams: set[_Key] = set()
+        self._digests: dict[bytes, bytes] = {}
 
-class _Body:
-    """One body: the value of its JSON, or its bytes."""
+    def _bodies(self) -> Iterator[tuple[int, int, Body]]:
+        for number, exchange in enumerate(self._exchanges):
+            for side, body in enumerate(bodies(number, exchange)):
+                yield number, side, body
 
-    def __init__(self, owner: Any, side: str, address: str) -> None:
-        self._owner = owner
-        self._side = side
-        self._address = address
-        self._old: bytes = (owner.body if side == "request" else owner["string"]) or b""
-        value = json_value(self._old)
-        # one text as the only item of a list, so that every text has a container
-        self.value: Any = [self._old] if value is None else value
-        self._is_json = value is not None
+    def _pieces(self) -> Iterator[tuple[_Key, Piece]]:
+        for number, side, body in self._bodies():
+            for position, piece in enumerate(body.pieces()):
+                yield (number, side, position), piece
 
-    def pieces(self) -> Iterator[_Piece]:
-        name = self.value.get("id") if isinstance(self.value, dict) else None
-        yield from _pieces(self.value, (self._side, str(name or self._address)))
+    def learn(self) -> None:
+        """Take values of secret variables for secrets, and put streams together."""
+        staged = []
+        for number, side, body in self._bodies():
+            if _drop_own(body.value) + learn(body.value, self._scrubber):
+                body.store()
+            for position, piece in enumerate(body.pieces()):
+                if piece.is_script and str(piece.raw).startswith("@"):
+                    staged.append(piece.raw[1:])
+                if piece.place is not None:
+                    key = (number, side, position)
+                    if piece.place.stream[0] != REQUESTS:
+                        self._in_streams.add(key)
+                    data = piece.raw if isinstance(piece.raw, Kept) else piece.get()
+                    self._streams.add(piece.place, key, data)
+        for name in staged:
+            learn_script(self._streams.content((REQUESTS, "staged", name)), self._scrubber)
 
-    def finish(self) -> Iterator[tuple[str, str]]:
-        """Put the body back; gives the digests before and after if it changed."""
-        new = msgspec.json.encode(self.value) if self._is_json else self.value[0]
-        if self._is_json:
-            if self.value == json_value(self._old):
+    def clean_streams(self) -> None:
+        """Take out what is in the streams of answers; placeholders keep the pieces' lengths."""
+        for name, stream in self._streams:
+            if name[0] == REQUESTS or not self._scrubber.scan(stream.content):
+                continue
+            old = whole(stream.content)
+            new = self._scrubber.data(old)
+            # sizes are told, and offsets asked for; but nobody asks for a tree that was sent
+            if len(new) != len(old) and name[0] != TREES:
+                continue
+            self._digests[sha256(old)] = sha256(new)
+            for part in stream.parts:
+                clean = new[part.start : part.end if part.end < len(old) else None]
+                if clean != old[part.start : part.end]:
+                    self._changes[part.piece] = clean + sha256(clean)[: part.tail]
+
+    def clean_texts(self) -> None:
+        """Take out what is in all other texts."""
+        for key, piece in self._pieces():
+            if key in self._in_streams:
+                continue
+            if isinstance(piece.raw, Kept) and not self._scrubber.scan(piece.raw):
+                continue
+            old = piece.get()
+            new = self._scrubber.data(without_secret_variables(old) if piece.is_script else old)
+            if new != old:
+                self._changes[key] = with_tail(new, old)
+
+    def follow_digests(self) -> None:
+        """Have digests that are told be those of what is there now."""
+        for _ in range(_ROUNDS if self._changes else 0):
+            for key, piece in self._pieces():
+                if key in self._changes:
+                    self._digests[sha256(piece.get())] = sha256(self._changes[key])
+            changed = False
+            for key, piece in self._pieces():
+                if key not in self._changes and isinstance(piece.raw, Kept):
+                    continue
+                old = self._changes.get(key) or piece.get()
+                new = self._told(old)
+                if new != old:
+                    self._changes[key] = new
+                    changed = True
+            if not changed:
                 return
-            new = from_text(new, to_text(self._old)[1])
-        if new != self._old:
-            new = _with_tail(new, self._old)
-            if self._side == "request":
-                self._owner.body = new
-            else:
-                self._owner["string"] = new
-            yield hashlib.sha256(self._old).hexdigest(), hashlib.sha256(new).hexdigest()
 
+    def _told(self, text: bytes) -> bytes:
+        return _DIGEST.sub(lambda match: self._digests.get(match[0], match[0]), text)
 
-def _with_tail(new: bytes, old: bytes) -> bytes:
-    """A body that ends in the digest of the rest, as long ones of our agent do, still does."""
-    tail = len(hashlib.sha256().hexdigest())
-    if old[-tail:] == hashlib.sha256(old[:-tail]).hexdigest().encode():
-        return new[:-tail] + hashlib.sha256(new[:-tail]).hexdigest().encode()
-    return new
+    def store(self) -> None:
+        """Put the changes where they belong."""
+        changed = {key[:2] for key in self._changes}
+        for number, side, body in self._bodies():
+            if (number, side) in changed:
+                for position, piece in enumerate(body.pieces()):
+                    if (new := self._changes.get((number, side, position))) is not None:
+                        piece.put(new)
+                body.store()
 
-
-@dataclass
-class _Piece:
-    """One text in a body."""
-
-    container: Any
-    key: Any
-    group: tuple[str, ...]
-    is_base64: bool = False
-
-    def get(self) -> bytes:
-        value = self.container[self.key]
-        if self.is_base64:
-            return binascii.a2b_base64(value)
-        return value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
-
-    def put(self, data: bytes) -> None:
-        if self.is_base64:
-            self.container[self.key] = b64encode(data).decode()
-        elif isinstance(self.container[self.key], bytes):
-            self.container[self.key] = data
-        else:
-            self.container[self.key] = data.decode("utf-8", "surrogateescape")
-
-
-def _bodies(exchange: Exchange) -> Iterator[_Body]:
-    request, response = exchange
-    address = _NUMBERS.sub("", target(request.uri))
-    yield _Body(request, "request", address)
-    yield _Body(response["body"], "answer", address)
-
-
-def _pieces(value: Any, group: tuple[str, ...]) -> Iterator[_Piece]:
-    """Every text in a JSON value; our own files are dropped by the way."""
-    if isinstance(value, dict):
-        if str(value.get("guest_path", "")).startswith(OWN_FILES) and value.get("raw_value"):
-            value["raw_value"] = _OWN
-        for name in value:
-            if str(name).startswith(OWN_METADATA):
-                value[name] = _OWN
-        items: Iterator[tuple[Any, Any]] = iter(value.items())
-    else:
-        items = enumerate(value)
-    for key, item in list(items):
-        inner = (*group, key) if isinstance(key, str) and key != "base64" else group
-        if isinstance(item, str | bytes):
-            yield _Piece(value, key, inner, key == "base64" and _is_base64(item))
-        elif isinstance(item, dict | list):
-            yield from _pieces(item, inner)
-
-
-def _is_base64(text: str | bytes) -> bool:
-    try:
-        return b64encode(binascii.a2b_base64(text)).decode() == text
-    except (binascii.Error, ValueError):
-        return False
-
-
-def _learn(value: Any, scrubber: Scrubber) -> None:
-    """Take values of secret variables for secrets, and put their names in their place."""
-    if not isinstance(value, dict):
+    def value(self, value: Any) -> Any:
+        """A header, or something else beside the bodies."""
         if isinstance(value, list):
-            for item in value:
-                _learn(item, scrubber)
-        return
-    for key, item in value.items():
-        if key == "env" and isinstance(item, dict):
-            for name, secret in item.items():
-                if SECRET_NAME.search(name) and isinstance(secret, str) and secret:
-                    scrubber.add(name, secret, shortest=8)
-                    item[name] = f"<{name}>"
+            return [self.value(item) for item in value]
+        if isinstance(value, dict):
+            return {name: self.value(item) for name, item in value.items()}
+        if not isinstance(value, str):
+            return value
+        told = self._told(value.encode("utf-8", "surrogateescape"))
+        return self._scrubber.text(told.decode("utf-8", "surrogateescape"))
+
+
+def _drop_own(value: Any) -> bool:
+    """Leave out our own files and marks."""
+    changed = False
+    if isinstance(value, list):
+        for item in value:
+            changed = _drop_own(item) or changed
+    if not isinstance(value, dict):
+        return changed
+    if str(value.get("guest_path", "")).startswith(OWN_FILES) and value.get("raw_value"):
+        value["raw_value"], changed = _OWN, True
+    for name, item in value.items():
+        if str(name).startswith(OWN_METADATA):
+            value[name], changed = _OWN, True
         else:
-            _learn(item, scrubber)
-
-
-def _clean_together(pieces: list[_Piece], scrubber: Scrubber) -> None:
-    """Find what is spread over the ends of pieces; placeholders keep the pieces' lengths."""
-    if len(pieces) < 2:
-        return
-    parts = [piece.get() for piece in pieces]
-    whole = b"".join(parts)
-    scrubbed = scrubber.data(whole, depth=0)
-    if scrubbed is whole:
-        return
-    start = 0
-    for piece, part in zip(pieces, parts, strict=True):
-        piece.put(scrubbed[start : start + len(part)])
-        start += len(part)
+            changed = _drop_own(item) or changed
+    return changed

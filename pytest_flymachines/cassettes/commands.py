@@ -13,11 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_flymachines.cassettes.carriers import argument
+from pytest_flymachines.cassettes.scripts import without_secret_variables
 from pytest_flymachines.cassettes.volatile import (
     FILE_TIME,
     REPEATABLE_VERBS,
     RUNNER,
     RUNNER_ARGUMENTS,
+    RUNNER_SCRIPT,
     RUNNER_TREE,
     RUNNER_TREE_ARGUMENTS,
     RUNNER_VERB,
@@ -57,7 +60,21 @@ def command_meaning(command: Any, opaque: Callable[[bytes], str]) -> Any:
     dropped = RUNNER_ARGUMENTS | RUNNER_VERB_ARGUMENTS.get(verb, frozenset())
     if verb == "stage" and command[-1] == RUNNER_TREE:
         dropped |= RUNNER_TREE_ARGUMENTS
+    if verb == "start" and len(command) > RUNNER_SCRIPT:
+        command = [*command]
+        command[RUNNER_SCRIPT] = _script(command[RUNNER_SCRIPT])
     return [_word(word, opaque) for at, word in enumerate(command) if at not in dropped]
+
+
+def _script(word: str) -> str:
+    """The command that is to run, without values of secret variables."""
+    codec = argument(word, escaped=False)
+    try:
+        script = codec.decode(word)
+    except (ValueError, OSError, EOFError, zlib.error):
+        return word
+    clean = without_secret_variables(script)
+    return word if clean == script else codec.encode(clean, word)
 
 
 def may_repeat(body: str) -> bool:

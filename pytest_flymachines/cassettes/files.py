@@ -7,7 +7,6 @@ when the request was sent, how long its answer took, and how its body was laid o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,13 @@ from vcr.serialize import deserialize, serialize
 from vcr.serializers import yamlserializer
 
 from pytest_flymachines.cassettes.bodies import Blobs, from_text, to_text, write_whole
+from pytest_flymachines.cassettes.kept import LARGEST_JSON, Kept, whole
+from pytest_flymachines.cassettes.leaks import leaks
 from pytest_flymachines.cassettes.reading import read_yaml
 from pytest_flymachines.cassettes.scrub import Scrubber
 from pytest_flymachines.errors import CassetteError
 
-__all__ = ["FORMAT", "OLDEST_FORMAT", "Persister", "Serializer", "leaks"]
+__all__ = ["FORMAT", "OLDEST_FORMAT", "Persister", "Serializer"]
 
 FORMAT = 1
 OLDEST_FORMAT = 1
@@ -46,7 +47,10 @@ class Serializer:
         data = read_yaml(text)
         if not isinstance(data, dict) or not isinstance(data.get("interactions"), list):
             raise ValueError("it is no vcrpy cassette: it has no list `interactions`")
-        self.header = data.pop(_HEADER, None) or {}
+        header = data.pop(_HEADER, None) or {}
+        if not isinstance(header, dict) or not isinstance(header.get("fixture", {}), dict):
+            raise ValueError("`recording`, which says what it is of, is damaged")
+        self.header = header
         return data
 
     def serialize(self, data: dict[str, Any]) -> str:
@@ -118,15 +122,24 @@ class Persister:
         """
         self._refuse(path, leaks(cassette["requests"], cassette["responses"], self._scrubber))
         for request in cassette["requests"]:
-            request.body = self._blobs.put(to_text(request.body or b"")[0]) or None
+            request.body = self._laid_out(request.body)[0] or None
         for response in cassette["responses"]:
-            body, layout = to_text(response["body"]["string"] or b"")
-            response["body"]["string"] = self._blobs.put(body)
+            body, layout = self._laid_out(response["body"]["string"])
+            response["body"]["string"] = body
             if layout:
                 response.setdefault(_NOTES, {})["layout"] = layout
         data = serialize(cassette, serializer).encode()
         self._refuse(path, [f"{name} in the file" for name in sorted(self._scrubber.find(data))])
-        write_whole(Path(path), data)
+        write_whole(Path(path), [data])
+
+    def _laid_out(self, body: bytes | Kept | None) -> tuple[bytes, str]:
+        """What stands for a body in the file, and a note of how to get it back."""
+        if isinstance(body, Kept):
+            if body.size > LARGEST_JSON or body.part(0, 1) not in (b"{", b"["):
+                return self._blobs.put(body), ""
+            body = whole(body)
+        text, layout = to_text(body or b"")
+        return self._blobs.put(text), layout
 
     @staticmethod
     def _refuse(path: str | Path, found: list[str]) -> None:
@@ -146,38 +159,6 @@ def check_format(path: str | Path, header: dict[str, Any]) -> None:
             "install the pytest-flymachines that wrote it "
             f"({header.get('recorded_by', 'unknown')}), or record it again with --fly-record=all"
         )
-
-
-def leaks(
-    requests: Iterable[Request], responses: Iterable[dict[str, Any]], scrubber: Scrubber
-) -> list[str]:
-    """Where secrets stand in recorded interactions, without telling them."""
-    found = []
-    for position, (request, response) in enumerate(zip(requests, responses, strict=True), 1):
-        sides = (
-            ("URL", request.uri),
-            ("headers", dict(request.headers)),
-            ("body", request.body),
-        )
-        parts = [(f"request {position}, {name}", value) for name, value in sides]
-        parts += [(f"answer {position}, {name}", value) for name, value in response.items()]
-        for where, value in parts:
-            if names := {name for leaf in _leaves(value) for name in scrubber.find(leaf)}:
-                found.append(f"{', '.join(sorted(names))} in {where}")
-    return found
-
-
-def _leaves(value: Any) -> Iterator[bytes]:
-    """Every text in a piece of a cassette."""
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield str(name).encode()
-            yield from _leaves(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _leaves(item)
-    elif value is not None:
-        yield value if isinstance(value, bytes) else str(value).encode()
 
 
 def _ordered(item: dict[str, Any]) -> dict[str, Any]:

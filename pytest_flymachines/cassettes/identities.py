@@ -65,13 +65,19 @@ class Identities:
 
     def mentioned(self, texts: Iterable[bytes]) -> dict[str, dict[str, str]]:
         """The facts that occur in `texts`, for the header of their cassette."""
-        pieces = list(texts)
-        found: dict[str, dict[str, str]] = {}
-        for alias, facts in sorted(self.known.items()):
-            seen = {k: v for k, v in facts.items() if any(v.encode() in text for text in pieces)}
-            if seen:
-                found[alias] = seen
-        return found
+        known = [(alias, facts.items()) for alias, facts in sorted(self.known.items())]
+        seen = {
+            (alias, fact)
+            for text in texts
+            for alias, facts in known
+            for fact, value in facts
+            if value.encode() in text
+        }
+        found = {
+            alias: {fact: value for fact, value in facts if (alias, fact) in seen}
+            for alias, facts in known
+        }
+        return {alias: facts for alias, facts in found.items() if facts}
 
     def today(self, body: bytes, now: Identities) -> bytes:
         """A body with the ids that `now` knows; sizes and offsets in it stay true."""

@@ -19,7 +19,8 @@ from urllib.parse import parse_qsl, quote
 import msgspec
 
 from pytest_flymachines.cassettes.commands import command_meaning
-from pytest_flymachines.cassettes.scrub import unpacked, without_padding
+from pytest_flymachines.cassettes.packing import unpacked
+from pytest_flymachines.cassettes.spelling import without_padding
 from pytest_flymachines.cassettes.volatile import (
     ANSWER_FIELDS,
     BODIES,

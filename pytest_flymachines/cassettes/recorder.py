@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import hashlib
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,14 +20,18 @@ from pytest_flymachines.cassettes.cleaning import clean
 from pytest_flymachines.cassettes.files import FORMAT, Persister, Serializer
 from pytest_flymachines.cassettes.frames import FrameSocket, RecordedSocket, ReplayedSocket
 from pytest_flymachines.cassettes.identities import EXISTING, Identities, created, started
+from pytest_flymachines.cassettes.kept import LARGEST_JSON, Kept, whole
 from pytest_flymachines.cassettes.keys import BLOBS, CassetteKey, spec_facts
-from pytest_flymachines.cassettes.meaning import Meaning, meaning, target
+from pytest_flymachines.cassettes.meaning import Meaning, json_value, meaning, target
 from pytest_flymachines.cassettes.misses import Asker, no_owner
+from pytest_flymachines.cassettes.packing import with_tail
 from pytest_flymachines.cassettes.polls import without_offsets
 from pytest_flymachines.cassettes.scopes import Scope, Scopes
 from pytest_flymachines.cassettes.scrub import Scrubber
-from pytest_flymachines.cassettes.tape import WEBSOCKET, Asked, Blank, Playback
+from pytest_flymachines.cassettes.tape import Asked, Blank, Playback
 from pytest_flymachines.cassettes.transports import RecordingTransport, ReplayTransport
+from pytest_flymachines.cassettes.variables import learn, may_have
+from pytest_flymachines.cassettes.volatile import WEBSOCKET
 from pytest_flymachines.errors import CassetteMiss
 from pytest_flymachines.spec import SandboxSpec
 
@@ -145,6 +149,8 @@ class Recorder:
         """Notice what is made, so that it can be recognized by who made it."""
         status, body = response["status"]["code"], response["body"]
         body = body["string"] if isinstance(body, dict) else body
+        if isinstance(body, Kept):
+            body = whole(body) if body.size <= LARGEST_JSON else b""
         path = target(uri).partition("?")[0]
         if facts := created(method, path, status, body):
             with scope.lock:
@@ -164,10 +170,13 @@ class Recorder:
             CassetteMiss: There is none.
             CassetteError: The cassette cannot be read.
         """
+        if may_have(body):  # while it was recorded these were secrets, too
+            learn(json_value(body), self.scrubber)
+        clean = self.scrubber.data(body)
         wanted = meaning(
             method,
             self.scrubber.text(uri),
-            self.scrubber.data(body),
+            body if clean is body else with_tail(clean, body),
             service=service,
             rename=self.identities.rename,
         )
@@ -332,9 +341,7 @@ class Recorder:
         count = len(scope.blank)
         exchanges = scope.blank.exchanges()
         clean(exchanges, self.scrubber)
-        texts = [request.uri.encode() for request, _ in exchanges]
-        texts += [request.body or b"" for request, _ in exchanges]
-        texts += [response["body"]["string"] for _, response in exchanges]
+        texts = (part for exchange in exchanges for part in _texts(*exchange))
         header = {
             "format": FORMAT,
             "recorded_by": f"pytest-flymachines {pytest_flymachines.__version__}",
@@ -351,6 +358,14 @@ class Recorder:
         serializer = Serializer({name: value for name, value in header.items() if value})
         self._persister.save_cassette(scope.path, cassette, serializer)
         scope.written = count
+
+
+def _texts(request: VcrRequest, response: dict[str, Any]) -> Iterator[bytes]:
+    """What may name a machine; nothing that is too large for an answer about one."""
+    yield request.uri.encode()
+    for body in (request.body, response["body"]["string"]):
+        if not isinstance(body, Kept) or body.size <= LARGEST_JSON:
+            yield whole(body)
 
 
 def _pytest_command(nodeid: str) -> str:

@@ -19,13 +19,12 @@ from pytest_flymachines._clock import Clock, ReplayClock
 from pytest_flymachines.cassettes.commands import may_repeat, sends_tree
 from pytest_flymachines.cassettes.files import Persister, Serializer
 from pytest_flymachines.cassettes.identities import Identities
+from pytest_flymachines.cassettes.kept import Attic, Kept
 from pytest_flymachines.cassettes.meaning import Meaning, likeness, meaning
 from pytest_flymachines.cassettes.polls import Offsets, moved, without_offsets
-from pytest_flymachines.cassettes.volatile import REPEATABLE
+from pytest_flymachines.cassettes.volatile import REPEATABLE, WEBSOCKET
 
-__all__ = ["WEBSOCKET", "Asked", "Blank", "Pending", "Playback"]
-
-WEBSOCKET = "websocket"
+__all__ = ["Asked", "Blank", "Pending", "Playback"]
 
 
 @dataclass
@@ -50,6 +49,11 @@ class Blank:
         self._lock = threading.Lock()
         self._zero_s: float | None = None
         self._exchanges: list[Pending] = []
+        self._attic = Attic()
+
+    def kept(self) -> Kept:
+        """Where to put a body that may be large."""
+        return Kept(self._attic)
 
     def __len__(self) -> int:
         return len(self._exchanges)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from vcr.request import Request as VcrRequest
@@ -18,9 +18,14 @@ from pytest_flymachines._http import (
     Transport,
     TransportError,
 )
+from pytest_flymachines.cassettes.kept import Kept, whole
 from pytest_flymachines.cassettes.meaning import target
-from pytest_flymachines.cassettes.scrub import unpacked
-from pytest_flymachines.cassettes.volatile import KEPT_REQUEST_HEADERS, UNKEPT_ANSWER_HEADERS
+from pytest_flymachines.cassettes.packing import GZIP, expanded, unpacked
+from pytest_flymachines.cassettes.volatile import (
+    BODIES,
+    KEPT_REQUEST_HEADERS,
+    UNKEPT_ANSWER_HEADERS,
+)
 
 if TYPE_CHECKING:
     from pytest_flymachines.cassettes.recorder import Recorder
@@ -69,12 +74,14 @@ class _Exchange:
         self._scope = scope
         self._request = request
         self._notes: dict[str, Any] = {"service": service} if service else {}
+        assert scope.blank is not None
+        self._blank = scope.blank
         self._sent: _Copy | None = None
         # a stream that can be sent again is to stay one for the transports beneath
         if not isinstance(request.stream, ByteStream):
-            self._sent = request.stream = _Copy(request.stream)
-        assert scope.blank is not None
-        self._blank = scope.blank
+            unkept = BODIES.fullmatch(f"{request.method} {target(str(request.url))}")
+            keep = _nothing if unkept else self._blank.kept
+            self._sent = request.stream = _Copy(request.stream, keep)
         self._recorded = VcrRequest(request.method, _uri(request, service), None, _kept(request))
         self._pending = self._blank.begin(self._recorded)
 
@@ -86,20 +93,22 @@ class _Exchange:
     def answer(self, response: Response) -> Response:
         """The answer, whose body is copied while it is read."""
 
-        def end(raw: bytes, error: TransportError | None = None) -> None:
+        def end(raw: bytes | Kept, error: TransportError | None = None) -> None:
             if error is not None:
                 self._note(error)
-            body, decoded = (raw, True) if response.is_closed else _decoded(response.headers, raw)
+            body, decoded = (
+                (raw, True) if response.is_closed else self._plain(response.headers, raw)
+            )
             status = {"code": response.status_code, "message": response.reason_phrase}
             self._end(status, _answer_headers(response, decoded), body)
 
         if response.is_closed:
-            end(response.content)
+            end(self._kept([response.content]))
             return response
         return Response(
             response.status_code,
             headers=response.headers.raw,
-            stream=_Copy(response.stream, end),
+            stream=_Copy(response.stream, self._blank.kept, end),
             extensions=response.extensions,
         )
 
@@ -110,9 +119,28 @@ class _Exchange:
         )
         self._notes["message"] = str(error)
 
-    def _end(self, status: dict[str, Any], headers: dict[str, list[str]], body: bytes) -> None:
-        sent = self._request.content if self._sent is None else self._sent.data()
-        self._recorded.body = _decoded(self._request.headers, sent)[0] or None
+    def _kept(self, pieces: Iterable[bytes]) -> bytes | Kept:
+        kept = self._blank.kept()
+        for piece in pieces:
+            kept.append(piece)
+        return kept.result()
+
+    def _plain(self, headers: Headers, body: bytes | Kept) -> tuple[bytes | Kept, bool]:
+        """As `_decoded`."""
+        if not isinstance(body, Kept):
+            return _decoded(headers, body)
+        if "content-encoding" not in headers:
+            return body, True
+        if body.part(0, 2) == GZIP:
+            return self._kept(expanded(body)), True
+        plain, decoded = _decoded(headers, whole(body))
+        return self._kept([plain]), decoded
+
+    def _end(
+        self, status: dict[str, Any], headers: dict[str, list[str]], body: bytes | Kept
+    ) -> None:
+        sent = self._kept([self._request.content]) if self._sent is None else self._sent.data()
+        self._recorded.body = self._plain(self._request.headers, sent)[0] or None
         response = {"status": status, "headers": headers, "body": {"string": body}}
         self._blank.end(self._pending, response, self._notes)
         self._recorder.learn(self._scope, self._recorded.method, self._recorded.uri, response)
@@ -162,16 +190,20 @@ def _error(notes: dict[str, Any], request: Request) -> TransportError | None:
 class _Copy(SyncByteStream):
     """A stream that keeps what it gave."""
 
-    def __init__(self, inner: Any, ended: Callable[..., None] | None = None) -> None:
+    def __init__(
+        self, inner: Any, keep: Callable[[], Kept | None], ended: Callable[..., None] | None = None
+    ) -> None:
         self._inner = inner
+        self._keep = keep
         self._ended = ended
-        self._pieces: list[bytes] = []
+        self._kept = keep()
 
     def __iter__(self) -> Iterator[bytes]:
-        self._pieces.clear()
+        self._kept = self._keep()
         try:
             for piece in self._inner:
-                self._pieces.append(piece)
+                if self._kept is not None:
+                    self._kept.append(piece)
                 yield piece
         except TransportError as error:
             self._tell(error)
@@ -184,14 +216,18 @@ class _Copy(SyncByteStream):
         if hasattr(self._inner, "close"):
             self._inner.close()
 
-    def data(self) -> bytes:
+    def data(self) -> bytes | Kept:
         """What was given so far."""
-        return b"".join(self._pieces)
+        return b"" if self._kept is None else self._kept.result()
 
     def _tell(self, error: TransportError | None = None) -> None:
         if self._ended is not None:
             ended, self._ended = self._ended, None
             ended(self.data(), error)
+
+
+def _nothing() -> None:
+    """What is left out of the cassette anyway."""
 
 
 class _Broken(SyncByteStream):

@@ -15,7 +15,7 @@ from pytest_flymachines.cassettes.catalog import Entry
 from pytest_flymachines.cassettes.commands import said, verb_of
 from pytest_flymachines.cassettes.identities import Identities
 from pytest_flymachines.cassettes.meaning import Meaning, answer_meaning, json_value, meaning
-from pytest_flymachines.cassettes.tape import WEBSOCKET
+from pytest_flymachines.cassettes.volatile import WEBSOCKET
 
 __all__ = ["Step", "differences", "steps"]
 

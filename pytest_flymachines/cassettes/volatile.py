@@ -27,6 +27,10 @@ __all__ = [
     "REPEATABLE_VERBS",
     "RUNNER",
     "RUNNER_ARGUMENTS",
+    "RUNNER_DATA",
+    "RUNNER_MODE",
+    "RUNNER_OFFSET",
+    "RUNNER_SCRIPT",
     "RUNNER_TREE",
     "RUNNER_TREE_ARGUMENTS",
     "RUNNER_VERB",
@@ -34,8 +38,12 @@ __all__ = [
     "SECRET_NAME",
     "SPEC_PLACES",
     "UNKEPT_ANSWER_HEADERS",
+    "WEBSOCKET",
     "Volatile",
 ]
+
+#: The service of an interaction that holds the frames of a WebSocket.
+WEBSOCKET = "websocket"
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,7 @@ BODY_FIELDS = (
 # is compared itself; and, where no verb stands ("z" and ""), a piece of the text of a new version.
 RUNNER = "/opt/pytest-flymachines/api"
 RUNNER_ARGUMENTS = frozenset({2, 4})
+RUNNER_MODE = 5
 RUNNER_VERB = 8
 RUNNER_VERB_ARGUMENTS = {
     "start": frozenset({9, 11, 12}),
@@ -112,6 +121,16 @@ RUNNER_VERB_ARGUMENTS = {
     "z": frozenset({7}),
     "": frozenset({7}),
 }
+# Where its arguments are bytes, which is the command that is to run, and which an offset.
+RUNNER_SCRIPT = 17
+RUNNER_DATA = {
+    "start": frozenset({RUNNER_SCRIPT, 18}),
+    "write": frozenset({10}),
+    "stage": frozenset({11}),
+    "put": frozenset({10}),
+    "append": frozenset({10}),
+}
+RUNNER_OFFSET = {"poll": 10, "read": 10, "spool": 10}
 # A tree that is sent ahead of what unpacks it is packed anew each time, with the times of its
 # files: neither offset nor bytes of its pieces are compared, nor their number. What the tree
 # means is said by `unpack_tree`.

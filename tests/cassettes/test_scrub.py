@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_flymachines.cassettes.scrub import Scrubber, without_padding
+from pytest_flymachines.cassettes.scrub import Scrubber
+from pytest_flymachines.cassettes.spelling import without_padding
 
 SECRET = "fo1_s3cr3t/tok+en&=value!"
 

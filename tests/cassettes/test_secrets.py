@@ -15,7 +15,7 @@ import pytest
 from pytest_flymachines._http import Http, Request, Response, Transport
 from pytest_flymachines.agent.server.digests import HEADER, checked
 from pytest_flymachines.cassettes import CassetteKey, Recorder, Scrubber
-from pytest_flymachines.cassettes.scrub import unpacked
+from pytest_flymachines.cassettes.packing import unpacked
 from pytest_flymachines.errors import CassetteError
 from pytest_flymachines.spec import SandboxSpec
 
