@@ -54,12 +54,14 @@ RUN = {
 }
 
 
+SCRIPT = Path(sys.executable).with_name("pytest-flymachines")
+
+
 def cli(project: Project, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in the project's directory."""
-    code = "from pytest_flymachines.cassettes.cli import cassettes; cassettes()"
+    """Run the installed script in the project's directory."""
     clean = {k: v for k, v in os.environ.items() if not re.search("TOKEN|PYTEST", k)}
     return subprocess.run(
-        [sys.executable, "-c", code, *args],
+        [SCRIPT, "cassettes", *args],
         cwd=project.path,
         env={**clean, **RUN, "PYTHONPATH": str(Path(__file__).parents[2]), **env},
         capture_output=True,
@@ -123,6 +125,66 @@ def test_check_names_what_cannot_be_read(recorded: Project) -> None:
     assert "test_one[a].yaml is not a cassette that can be read" in done.stdout
     assert "has format 7, and this version reads" in done.stdout
     assert "the body kept there cannot be read" in done.stdout
+
+
+def test_list_shows_what_cannot_be_read_and_passes_over_directories(recorded: Project) -> None:
+    """A directory may be called as a file is, where tests are written in YAML."""
+    recorded.cassette("cases.yaml").mkdir()
+    one, two = (recorded.cassette(f"test_a.py/test_two[{n}].yaml") for n in (1, 2))
+    one.write_bytes(b"pytest-flymachines \xff\xfe")
+    two.write_text(two.read_text().replace("recording:\n", "recording:\n  fixture: 1\n"))
+    done = cli(recorded, "list")
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"test_two\[\d\]\.yaml \(unreadable\)", done.stdout)) == 2
+    done = cli(recorded, "check", "--no-orphans")
+    assert done.returncode == 1
+    assert "test_two[1].yaml cannot be read" in done.stdout
+    assert "which says what it is of, is damaged" in done.stdout
+
+
+def test_an_older_file_is_named_with_what_to_do(recorded: Project) -> None:
+    one = recorded.cassette("test_a.py/test_one[a].yaml")
+    one.write_text(one.read_text().replace("format: 1", "format: 0"))
+    done = cli(recorded, "check", "--no-orphans")
+    assert done.returncode == 1
+    assert "has format 0, and this version reads 1 to 1" in done.stdout
+    assert "record it again with --fly-record=all" in done.stdout
+
+
+def test_a_secret_in_a_large_request_is_found(recorded: Project) -> None:
+    (recorded.path / "test_a.py").write_text(
+        "def test_large(box):\n"
+        "    where = f'/v1/apps/a/machines/{box.machine}/agent/file?path=x'\n"
+        "    box.http.request('PUT', where, content=b'hunter2hunter2' * 30000)\n"
+    )
+    recorded.record("-k", "large").assert_outcomes(passed=1)
+    path = recorded.cassette("test_a.py/test_large.yaml")
+    done = cli(recorded, "check", str(path), DB_PASSWORD="hunter2hunter2")
+    assert done.returncode == 1
+    assert "DB_PASSWORD in request 1, body" in done.stdout
+
+
+def test_a_test_file_that_moved_leaves_orphans_where_it_was(recorded: Project) -> None:
+    before = recorded.cassettes()
+    (recorded.path / "sub").mkdir()
+    (recorded.path / "test_a.py").rename(recorded.path / "sub" / "test_b.py")
+    recorded.record().assert_outcomes(passed=4)
+    done = cli(recorded, "check")
+    assert done.returncode == 1
+    orphans = re.findall(r"(\S+): orphan: nothing makes (.*) any more", done.stdout)
+    assert {owner for _, owner in orphans} == {
+        "test_a.py::test_one[a]",
+        "test_a.py::test_two[1]",
+        "test_a.py::test_two[2]",
+        "fixture wide[a]@test_a.py (session)",
+        "fixture module_wide@here (module of test_a.py)",
+    }
+    assert cli(recorded, "prune", "--yes").returncode == 0
+    left = recorded.cassettes()
+    assert len(left) == len(before)
+    assert not [name for name in left if "test_a.py" in name]
+    assert cli(recorded, "check").returncode == 0
+    recorded.replay().assert_outcomes(passed=4)
 
 
 def test_orphans_are_named_and_pruned(recorded: Project) -> None:
