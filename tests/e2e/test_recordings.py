@@ -6,6 +6,7 @@ A stand-alone emulator with rate limits stands for Fly: the run knows it by a to
 from __future__ import annotations
 
 import os
+import random
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from pytest_flymachines.cassettes.catalog import Catalog, Entry
 from pytest_flymachines.cassettes.verify import differences
 
+from . import kills
 from .cloud import Cloud, Ended, Project, cloud
 
 SUITE = """
@@ -55,13 +57,19 @@ def test_terminal(fly_sandbox):
         terminal.wait()
 """
 COUNT = 6
-NO_STOP = """
+NOT_OURS = """
 import pytest
 from pytest_flymachines.errors import SettingsError
 
 def test_it_is_not_ours(fly_sandbox):
     with pytest.raises(SettingsError):
         fly_sandbox.destroy()
+
+def test_a_fresh_one_is(fly_sandbox_factory, fly_sandbox):
+    fresh = fly_sandbox_factory(fresh=True)
+    assert fresh.machine_id != fly_sandbox.machine_id
+    assert fresh.exec("echo mine").stdout == "mine\\n"
+    fresh.destroy()
 """
 STRICT = ("--fly-missing-cassette=fail", "--fly-unused=fail")
 
@@ -128,11 +136,13 @@ def test_a_recording_on_a_machine_that_was_there_before_replays(
     kept = before.run("--fly-keep=always", env=live.environment)
     (machine,) = re.findall(r"--fly-machine=(\w+)", kept.output)
     project = Project(tmp_path / "project", SUITE)
-    (project.path / "test_not_ours.py").write_text(NO_STOP)
+    (project.path / "test_not_ours.py").write_text(NOT_OURS)
     named = f"--fly-machine={machine}"
-    passed(project.run(named, "--fly-record=all", "-n", "2", env=live.environment), COUNT + 1)
+    passed(project.run(named, "--fly-record=all", "-n", "2", env=live.environment), COUNT + 2)
+    assert [m.id for m in live.machines()] == [machine]
     live.client.destroy_machine("cook-sandbox", machine, force=True)
-    passed(replayed(project, "--fly-machine=another"), COUNT + 1)
+    passed(replayed(project, "--fly-machine=another"), COUNT + 2)
+    passed(replayed(project, "-k", "fresh"), 1)
     passed(replayed(project, "-k", "test_server and 2"), 1)
     done = cli(project, "check")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -192,3 +202,8 @@ def test_the_command_that_a_miss_names_records_again(tmp_path: Path) -> None:
     assert "1 passed" in done.stdout, done.stdout
     assert other.read_bytes() == before
     passed(replayed(project, *spec), 2)
+
+
+def test_runs_that_are_killed_while_they_record_leave_whole_cassettes() -> None:
+    """As a program, `kills` takes fifty moments."""
+    kills.main(2, random.randrange(1000))
