@@ -110,7 +110,7 @@ def test_a_lost_answer_is_found_again_though_lists_lag(tmp_path: Path) -> None:
     [
         ("stuck=created,count=1", "but created"),
         ("image-pull,count=1", "will not be started"),
-        ("death=0,count=1", "before its workspace was ready: its main process ended"),
+        ("death=0,count=1", "its main process ended"),
         (f"status=422,{CREATE},body=could not find a candidate host,count=1", "candidate host"),
     ],
 )
