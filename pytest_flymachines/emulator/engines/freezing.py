@@ -33,7 +33,7 @@ class StoppedTree:
         deadline = time.monotonic() + _TIMEOUT_S
         quiet = 0
         while quiet < 2:
-            running = [pid for pid in descendants(self._root) if not _is_stopped(pid)]
+            running = [pid for pid in descendants(self._root) if not self._is_still(pid)]
             for pid in running:
                 if pid not in self._stopped:
                     self._stopped.append(pid)
@@ -44,6 +44,11 @@ class StoppedTree:
                 raise TimeoutError(f"processes {running} did not stop")
             time.sleep(0.001)
 
+    def _is_still(self, pid: int) -> bool:
+        # What waits in the kernel meets the signal before its next instruction. A parent in vfork
+        # waits there for a child that we may have stopped before its exec.
+        return _state(pid) in ("TtZXD" if pid in self._stopped else "TtZX")
+
     def go_on(self) -> None:
         """Continue what `stop` has stopped, children before their parents."""
         for pid in reversed(self._stopped):
@@ -52,9 +57,10 @@ class StoppedTree:
         self._stopped.clear()
 
 
-def _is_stopped(pid: int) -> bool:
+def _state(pid: int) -> str:
+    """The letter of its state; X, dead, when it is gone."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text("latin-1")
     except OSError:
-        return True
-    return status.rpartition(")")[2].split()[0] in "TtZX"
+        return "X"
+    return status.rpartition(")")[2].split()[0]
