@@ -31,19 +31,21 @@ def alive(mark: str) -> list[str]:
 
 @contextlib.contextmanager
 def descending() -> Iterator[Callable[[], list[str]]]:
-    """Gives what lists the processes that descend from this one and did not before.
+    """Gives what lists the processes that descend from this one since now.
 
-    Meanwhile this process adopts orphans in init's stead, so none gets out of sight.
+    Meanwhile this process adopts orphans in init's stead, so none gets out of sight. What was
+    there before, such as an emulator of other tests, may go on making processes of its own.
     """
     libc = ctypes.CDLL(None)
     me = os.getpid()
-    before = set(descendants(me))
+    before = set(children(me))
 
     def look() -> list[str]:
         for pid in set(children(me)) - before:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
-        return [_shown(pid) for pid in descendants(me) if pid not in before]
+        fresh = set(children(me)) - before
+        return [_shown(pid) for child in fresh for pid in (child, *descendants(child))]
 
     libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
