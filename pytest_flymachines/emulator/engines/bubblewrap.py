@@ -27,13 +27,13 @@ from pytest_flymachines.emulator.engines.bwrap import IdMaps, bwrap_options, fin
 from pytest_flymachines.emulator.engines.host_python import HostPython, find_python
 from pytest_flymachines.emulator.engines.layers import SystemTree, survey
 from pytest_flymachines.emulator.engines.pasta import NAMESERVER, find_pasta, pasta_field
+from pytest_flymachines.emulator.engines.removal import remove_tree
 from pytest_flymachines.emulator.engines.sixpn import Place, PrivateNetwork
 from pytest_flymachines.emulator.engines.spawner import Spawner
 from pytest_flymachines.emulator.engines.supervised import (
     SupervisedMachine,
     files_field,
     programs_field,
-    remove_tree,
 )
 
 __all__ = ["BubblewrapEngine", "BubblewrapMachine"]

@@ -41,7 +41,7 @@ from pytest_flymachines.emulator.engines.docker_client import (
 )
 from pytest_flymachines.emulator.engines.docker_machine import DockerMachine, unexecutable
 from pytest_flymachines.emulator.engines.docker_words import aliases, command, split_image
-from pytest_flymachines.emulator.engines.supervised import remove_tree
+from pytest_flymachines.emulator.engines.removal import remove_tree
 
 __all__ = ["DockerEngine"]
 

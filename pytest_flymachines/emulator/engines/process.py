@@ -20,12 +20,12 @@ from pytest_flymachines.emulator.engines.base import (
     MachineConfigForEngine,
     Probe,
 )
+from pytest_flymachines.emulator.engines.removal import remove_tree
 from pytest_flymachines.emulator.engines.spawner import Spawner
 from pytest_flymachines.emulator.engines.supervised import (
     SupervisedMachine,
     files_field,
     programs_field,
-    remove_tree,
 )
 
 __all__ = ["ProcessEngine", "ProcessMachine"]

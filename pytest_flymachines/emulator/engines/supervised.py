@@ -6,12 +6,10 @@ import asyncio
 import contextlib
 import errno
 import os
-import shutil
 import signal
 import socket
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pytest_flymachines.emulator.engines import cgroups
@@ -32,7 +30,7 @@ from pytest_flymachines.emulator.engines.spawner import Spawner
 from pytest_flymachines.emulator.engines.supervisor import wire
 from pytest_flymachines.emulator.engines.supervisor.tail import Tail, open_log
 
-__all__ = ["SupervisedMachine", "files_field", "programs_field", "remove_tree"]
+__all__ = ["SupervisedMachine", "files_field", "programs_field"]
 
 
 class SupervisedMachine:
@@ -301,24 +299,6 @@ def _command(program: Program) -> list[str]:
     if program.argv:
         return list(program.argv)
     return [*(program.entrypoint or ()), *(program.cmd or ())] or ["sleep", "infinity"]
-
-
-def remove_tree(directory: Path) -> None:
-    """Remove a tree, also where a machine or the kernel left directories without permissions.
-
-    Raises:
-        PermissionError: Something in it belongs to somebody else.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            shutil.rmtree(directory)
-        except PermissionError:
-            for path, names, _ in os.walk(directory):
-                for child in (Path(path, name) for name in names):
-                    with contextlib.suppress(PermissionError):
-                        if not child.is_symlink():
-                            child.chmod(0o700)
-            shutil.rmtree(directory)
 
 
 def _stdin(content: bytes) -> int:

@@ -133,6 +133,20 @@ async def test_fifty_machines_at_once_start_and_end_with_nothing_left(
     assert left <= {"engine"}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="without root no machine mounts among our files")
+@pytest.mark.anyio
+async def test_mounts_of_a_machine_without_a_namespace_go_with_it(tmp_path: Path) -> None:
+    engine = ENGINES["process"](tmp_path / "engine")
+    lab = Lab(engine, tmp_path / "engine", tmp_path)
+    machine = await lab.start()
+    script = "mkdir 'a place' && mount -t tmpfs none 'a place' && echo >'a place/file'"
+    await output(machine, f'cd "$PYTEST_FLYMACHINES_ROOT/tmp" && {script}')
+    await lab.end()
+    await engine.close()
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+    assert not list(tmp_path.glob("m*/"))
+
+
 @pytest.mark.anyio
 async def test_close_ends_machines_that_still_run(engine_name: str, tmp_path: Path) -> None:
     engine = ENGINES[engine_name](tmp_path / "engine")
