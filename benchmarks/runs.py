@@ -13,6 +13,7 @@ each with an emulator of its own: there mounts and cgroups could be left, too.
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
 import re
 import sys
@@ -24,6 +25,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
+
+import pytest_flymachines
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -64,6 +67,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--local-runs", type=int, default=100)
     given = parser.parse_args()
+    # as installing does, which some environments forbid to Python itself
+    compileall.compile_dir(Path(pytest_flymachines.__file__).parent, quiet=1)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch)
         with cloud(latency_ms=given.latency) as fly:

@@ -12,6 +12,7 @@ medians; a ratio below 1 is better than the other.
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import filecmp
 import itertools
@@ -28,6 +29,7 @@ from typing import Protocol
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import pytest_flymachines
 from pytest_flymachines.backend import Backend, build
 from pytest_flymachines.cassettes import Recorder
 from pytest_flymachines.emulator.launch import launch
@@ -155,6 +157,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--engine", default="auto")
     options = parser.parse_args()
+    # as installing does, which some environments forbid to Python itself
+    compileall.compile_dir(Path(pytest_flymachines.__file__).parent, quiet=1)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         scratch = Path(name)
         ways: list[Way] = [stack.enter_context(ours(options.engine, scratch))]
