@@ -39,19 +39,23 @@ def test_number_of_machines(app: App) -> None:
 
 
 @shows("security", "at most 1000 volumes, 1000 secrets of an app, 1000 apps", "ours")
-def test_numbers_of_other_things(app: App) -> None:
-    fill(app, f"{app.path}/volumes", [{"name": "data"}] * 1000)
-    status, text = app.fly.error("POST", f"{app.path}/volumes", {"name": "data"})
-    assert (status, text) == (422, "this emulator holds at most 1000 volumes")
-    values = {f"S{number}": "x" for number in range(1000)}
-    app.fly.ok("POST", f"{app.path}/secrets", {"values": values})
-    status, text = app.fly.error("POST", f"{app.path}/secrets", {"values": {"ONE_MORE": "x"}})
-    assert (status, text) == (400, "an app cannot have more than 1000 secrets")
-    apps = len(app.fly.ok("GET", "/v1/apps?org_slug=personal")["apps"])
-    body = {"name": "one-more", "org_slug": "personal"}
-    fill(app, "/v1/apps", [{**body, "name": f"more-{number}"} for number in range(1000 - apps)])
-    status, text = app.fly.error("POST", "/v1/apps", body)
-    assert (status, text) == (422, "this emulator holds at most 1000 apps")
+def test_numbers_of_other_things(serve: Serve) -> None:
+    with serve("--app", "full") as emulator:
+        fly = Fly(emulator)
+        app = App(fly, "full")
+        fill(app, f"{app.path}/volumes", [{"name": "data"}] * 1000)
+        status, text = app.fly.error("POST", f"{app.path}/volumes", {"name": "data"})
+        assert (status, text) == (422, "this emulator holds at most 1000 volumes")
+        values = {f"S{number}": "x" for number in range(1000)}
+        app.fly.ok("POST", f"{app.path}/secrets", {"values": values})
+        status, text = app.fly.error("POST", f"{app.path}/secrets", {"values": {"ONE_MORE": "x"}})
+        assert (status, text) == (400, "an app cannot have more than 1000 secrets")
+        apps = len(app.fly.ok("GET", "/v1/apps?org_slug=personal")["apps"])
+        body = {"name": "one-more", "org_slug": "personal"}
+        fill(app, "/v1/apps", [{**body, "name": f"more-{number}"} for number in range(1000 - apps)])
+        status, text = app.fly.error("POST", "/v1/apps", body)
+        assert (status, text) == (422, "this emulator holds at most 1000 apps")
+        fly.close()
 
 
 def fill(app: App, path: str, bodies: list[dict[str, str]]) -> None:
