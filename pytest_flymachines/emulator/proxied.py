@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterable
+from typing import IO
 
 from pytest_flymachines.emulator.answers import Problem
 from pytest_flymachines.emulator.checks import service_check_name
 from pytest_flymachines.emulator.emulator import Emulator
+from pytest_flymachines.emulator.engines.base import EngineError
 from pytest_flymachines.emulator.leases import held_lease
 from pytest_flymachines.emulator.model import Machine
 from pytest_flymachines.emulator.proxy import (
@@ -65,6 +67,16 @@ class ProxyDirectory:
         if life is None:
             raise ConnectionRefusedError(f"there is no machine {machine_id}")
         return await life.connect(port)
+
+    async def open_file(self, machine_id: str, path: str) -> IO[bytes] | None:
+        """A regular file of a machine that runs, to be read; None if there is none."""
+        life = self._emulator.flyd.life(machine_id)
+        if life is None or life.running is None:
+            return None
+        try:
+            return await life.running.open_file(path)
+        except EngineError:
+            return None
 
     async def start(self, machine_id: str) -> None:
         """Start or resume a machine and wait until it is started.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from pytest_flymachines.emulator.answers import Problem
-from pytest_flymachines.emulator.config import Check, Guest, MachineConfig, Service
+from pytest_flymachines.emulator.config import Check, Guest, MachineConfig, Service, Static
 from pytest_flymachines.emulator.containers.validate import validate_containers
 from pytest_flymachines.emulator.fields import (
     absolute,
@@ -21,6 +21,7 @@ from pytest_flymachines.emulator.fields import (
     one_of,
     port,
     program,
+    words,
 )
 from pytest_flymachines.emulator.signals import check_stop
 
@@ -50,6 +51,7 @@ SCHEDULES = ("", "hourly", "daily", "weekly", "monthly")
 PERSIST = ("", "never", "always", "restart", "none")
 HANDLERS = ("http", "tls", "pg_tls", "proxy_proto", "edge_http")
 MAX_PROCESSES = 10
+MAX_STATICS = 10
 HOST_NAME = re.compile("[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
 
 
@@ -73,10 +75,7 @@ def validate(config: MachineConfig) -> None:
         _check(check, f"checks.{key}")
         if not check.port:
             raise invalid(f"checks.{key}.port", "must be set")
-    for index, static in enumerate(config.statics or ()):
-        for field in ("guest_path", "url_prefix"):
-            if not getattr(static, field):
-                raise invalid(f"statics[{index}].{field}", "must be set")
+    _statics(config.statics or [])
     _texts(config)
     files("files", config.files or [])
     _mounts(config)
@@ -174,6 +173,23 @@ def _check(check: Check, at: str) -> None:
         port(f"{at}.port", check.port)
     if check.kind:
         one_of(f"{at}.kind", check.kind, ("informational", "readiness"))
+
+
+def _statics(statics: list[Static]) -> None:
+    """Source: https://fly.io/docs/reference/configuration/#the-statics-sections."""
+    if len(statics) > MAX_STATICS:
+        raise invalid("statics", f"cannot exceed {MAX_STATICS} statics")
+    prefixes = [static.url_prefix.strip("/") for static in statics]
+    for index, static in enumerate(statics):
+        at = f"statics[{index}]"
+        for field in ("guest_path", "url_prefix"):
+            if not getattr(static, field):
+                raise invalid(f"{at}.{field}", "must be set")
+        words(f"{at}.guest_path", [static.guest_path])
+        if not static.guest_path.startswith("/") or ".." in static.guest_path.split("/"):
+            raise invalid(f"{at}.guest_path", "must be an absolute path without ..")
+        if prefixes.index(prefixes[index]) != index:
+            raise invalid(f"{at}.url_prefix", f"{static.url_prefix} is not unique")
 
 
 def _mounts(config: MachineConfig) -> None:

@@ -98,8 +98,12 @@ GAPS = (
         "accepted and shown, but this computer's own files are the image",
     ),
     (
-        "`statics`, `metrics`, `standbys`, `cache_drive`, `spot`, `rootfs.size_gb`, `kernel_args`",
+        "`metrics`, `standbys`, `cache_drive`, `spot`, `rootfs.size_gb`, `kernel_args`",
         "accepted, checked and shown; nothing is done with them",
+    ),
+    (
+        "`statics[].tigris_bucket`, `statics[].index_document`",
+        "without effect: there is no object storage, and only there an index has a meaning",
     ),
     (
         "`init.swap_size_mb`",

@@ -155,6 +155,15 @@ CONFIG = an(
     containers__=many(CONTAINER),
     volumes__=many({"type": "object"}),
     standbys__=STRINGS,
+    metrics__=an(port=INTEGER, path__=STRING, https__=BOOLEAN),
+    statics__=many(
+        an(
+            guest_path=STRING,
+            url_prefix=STRING,
+            tigris_bucket__=STRING,
+            index_document__=STRING,
+        )
+    ),
     rootfs__=an(persist__=STRING, size_gb__=INTEGER),
 )
 EXIT_EVENT = an(

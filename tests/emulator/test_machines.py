@@ -246,6 +246,18 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"processes": [{"exec": ["a"]}] * 11}, "invalid config.processes"),
     ({"rootfs": {"persist": "perhaps"}}, "invalid config.rootfs.persist"),
     ({"statics": [{"guest_path": "/srv"}]}, "invalid config.statics[0].url_prefix"),
+    (
+        {"statics": [{"guest_path": "a/../b", "url_prefix": "/"}]},
+        "invalid config.statics[0].guest_path",
+    ),
+    (
+        {"statics": [{"guest_path": "/a", "url_prefix": "/x"}] * 2},
+        "invalid config.statics[1].url_prefix",
+    ),
+    (
+        {"statics": [{"guest_path": "/a", "url_prefix": "/x"}] * 11},
+        "invalid config.statics, cannot exceed 10 statics",
+    ),
     ({"stop_config": {"timeout": f"{10**30}h"}}, "time: invalid duration"),
     ({"stop_config": {"timeout": 10**30}}, "invalid duration"),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import socket
@@ -38,7 +39,7 @@ def port() -> int:
     return free
 
 
-def web(app: App, port: int, **service: Any) -> Machine:
+def web(app: App, port: int, config: dict[str, Any] | None = None, **service: Any) -> Machine:
     """A machine with a web server behind ports 80 and 443."""
     services = [
         {
@@ -51,7 +52,7 @@ def web(app: App, port: int, **service: Any) -> Machine:
             **service,
         }
     ]
-    return app.create(sys.executable, "-c", SERVER, str(port), services=services)
+    return app.create(sys.executable, "-c", SERVER, str(port), services=services, **(config or {}))
 
 
 def visit(app: App, **headers: str) -> httpx.Response:
@@ -126,6 +127,58 @@ def test_failing_check_keeps_traffic_away(app: App, port: int) -> None:
         checked.listen()
         machine.passing()
         assert visit(app).text == machine.id
+
+
+@shows(
+    "proxy",
+    "`statics`: a GET or HEAD below `url_prefix` is answered with the file below `guest_path` of "
+    "the machine, and goes to the program where there is none: no directory, no symbolic link",
+    "docs",
+)
+@shows("proxy", "a static with a `tigris_bucket` is left to the program", "ours")
+def test_statics(app: App, port: int) -> None:
+    def file(path: str, content: bytes) -> dict[str, Any]:
+        return {"guest_path": path, "raw_value": base64.b64encode(content).decode()}
+
+    machine = web(
+        app,
+        port,
+        config={
+            "files": [
+                file("/site/index.html", b"<p>hello"),
+                file("/other/index.html", b"other"),
+                file("/secret", b"secret"),
+            ],
+            "statics": [
+                {"guest_path": "/site", "url_prefix": "/public", "index_document": "index.html"},
+                {"guest_path": "/other", "url_prefix": "/public/more/"},
+                {"guest_path": "/site", "url_prefix": "/bucket", "tigris_bucket": "assets"},
+            ],
+        },
+    )
+    make = (
+        "ln -s index.html site/link; mkdir 'site/a b'; yes 1234567 | head -c 700000 >'site/a b/big'"
+    )
+    machine.exec("sh", "-c", make)
+
+    def get(path: str, method: str = "GET") -> httpx.Response:
+        url = httpx.URL(app.fly.emulator.proxy_url).copy_with(raw_path=path.encode())
+        headers = {"host": f"{app.name}.fly.dev"}
+        return httpx.request(method, url, headers=headers, timeout=30, trust_env=False)
+
+    page = get("/public/index.html?v=1")
+    assert (page.text, page.headers["content-type"]) == ("<p>hello", "text/html")
+    assert page.headers["fly-request-id"]
+    assert get("/public/a%20b/big").text == "1234567\n" * 87_500
+    assert get("/public/more/index.html").text == "other"
+    head = get("/public/index.html", "HEAD")
+    assert (head.status_code, head.headers["content-length"], head.content) == (200, "8", b"")
+    for path in (
+        *("/public", "/public/", "/public/none", "/public/link", "/public//index.html", "/site/a"),
+        *("/public/../secret", "/public/%2e%2e/secret", "/bucket/index.html", "/publicindex.html"),
+    ):
+        assert get(path).text == machine.id, path
+    assert get("/public/index.html", "POST").status_code == 501, "the program knows no POST"
 
 
 ECHO = """

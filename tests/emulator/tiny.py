@@ -15,6 +15,7 @@ import signal
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from pytest_flymachines.emulator.engines.base import (
     Door,
@@ -26,6 +27,7 @@ from pytest_flymachines.emulator.engines.base import (
     MachineConfigForEngine,
     Probe,
 )
+from pytest_flymachines.emulator.engines.opening import open_below
 
 
 class TinyMachine:
@@ -99,6 +101,9 @@ class TinyMachine:
             connection.close()
             raise
         return connection
+
+    async def open_file(self, path: str) -> IO[bytes] | None:
+        return open_below(self.config.directory, path)
 
     async def processes(self) -> list[GuestProcess]:
         return [GuestProcess(pid=1, command="main", directory="/", rss=1024)]

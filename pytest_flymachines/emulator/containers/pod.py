@@ -7,7 +7,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 from pytest_flymachines.emulator.config import Dependency
 from pytest_flymachines.emulator.containers.container import Container
@@ -109,6 +109,11 @@ class Pod:
             with contextlib.suppress(OSError):
                 return await machine.connect(port)
         return await self._outer.connect(port)
+
+    async def open_file(self, path: str) -> IO[bytes] | None:
+        """As in `RunningMachine.open_file`, of the first container."""
+        running = self.inside("", machine=False)
+        return await running.open_file(path) if running else None
 
     async def processes(self) -> list[GuestProcess]:
         """As in `RunningMachine.processes`; each container counts its own pids."""

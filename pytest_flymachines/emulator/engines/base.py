@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import IO, Literal, Protocol
 
 __all__ = [
     "GATEWAY",
@@ -240,6 +240,16 @@ class RunningMachine(Protocol):
 
         Raises:
             OSError: Nothing listens there.
+        """
+        ...
+
+    async def open_file(self, path: str) -> IO[bytes] | None:
+        """A regular file of the machine, to be read; None if there is none at this path.
+
+        A symbolic link is none.
+
+        Args:
+            path: Absolute, without `..`.
         """
         ...
 

@@ -303,6 +303,11 @@ class BubblewrapMachine(SupervisedMachine):
         """One that is in all of its namespaces: its pid on this computer."""
         return self._walls[1]
 
+    @property
+    def root(self) -> Path:
+        """As its first process has it."""
+        return Path(f"/proc/{self.first_process}/root")
+
     async def connect(self, port: int) -> socket.socket:
         """As in `RunningMachine.connect`."""
         return await self.connect_to(["127.0.0.1", self.config.private_ip, "::1"], port)

@@ -11,9 +11,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from docker.errors import APIError, DockerException
+from docker.errors import APIError, DockerException, NotFound
 from docker.utils.socket import frames_iter
 
 from pytest_flymachines.emulator.engines.base import (
@@ -24,6 +24,7 @@ from pytest_flymachines.emulator.engines.base import (
     MachineConfigForEngine,
     Program,
 )
+from pytest_flymachines.emulator.engines.docker_files import only_file
 from pytest_flymachines.emulator.engines.docker_program import DockerProgram, close
 from pytest_flymachines.emulator.engines.output import LIMIT_BYTES
 from pytest_flymachines.emulator.engines.processes import describe
@@ -177,6 +178,20 @@ class DockerMachine:
                 else:
                     return sock
         raise failure
+
+    async def open_file(self, path: str) -> IO[bytes] | None:
+        """As in `RunningMachine.open_file`; the daemon follows links on the way, inside."""
+
+        def fetch() -> IO[bytes] | None:
+            try:
+                stream, about = self._api.get_archive(self.container, path)
+            except NotFound:
+                return None
+            with contextlib.closing(stream):
+                return only_file(stream, about)
+
+        found: IO[bytes] | None = await self._call(fetch)
+        return found
 
     async def processes(self) -> list[GuestProcess]:
         """As in `RunningMachine.processes`; less is known of another computer's or user's."""

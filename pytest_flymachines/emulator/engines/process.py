@@ -137,6 +137,11 @@ class ProcessMachine(SupervisedMachine):
         super().__init__(spawner, config, groups)
         self.address = address
 
+    @property
+    def root(self) -> Path:
+        """Its own directory: nothing of this computer's files beside it."""
+        return self.config.directory / "root"
+
     async def connect(self, port: int) -> socket.socket:
         """As in `RunningMachine.connect`; only to what a process of this machine listens on."""
         listening = {

@@ -10,7 +10,8 @@ import signal
 import socket
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 from pytest_flymachines.emulator.engines import cgroups
 from pytest_flymachines.emulator.engines.base import (
@@ -23,6 +24,7 @@ from pytest_flymachines.emulator.engines.base import (
     Program,
 )
 from pytest_flymachines.emulator.engines.freezing import StoppedTree
+from pytest_flymachines.emulator.engines.opening import open_below
 from pytest_flymachines.emulator.engines.output import OutputPipe
 from pytest_flymachines.emulator.engines.peer import Peer
 from pytest_flymachines.emulator.engines.processes import list_processes, resident_bytes
@@ -157,6 +159,15 @@ class SupervisedMachine:
         if answer["errno"] == errno.EINPROGRESS:
             await _connected(sock)
         return sock
+
+    @property
+    def root(self) -> Path:
+        """What it sees as `/`, for this process."""
+        raise NotImplementedError
+
+    async def open_file(self, path: str) -> IO[bytes] | None:
+        """As in `RunningMachine.open_file`."""
+        return await asyncio.to_thread(open_below, self.root, path)
 
     async def suspend(self) -> None:
         """As in `RunningMachine.suspend`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import IO, Protocol
 
 from pytest_flymachines.emulator.config import MachineConfig
 
@@ -79,6 +79,10 @@ class Directory(Protocol):
         Raises:
             OSError: Nothing listens there, or the machine does not run.
         """
+        ...
+
+    async def open_file(self, machine_id: str, path: str) -> IO[bytes] | None:
+        """A regular file of a machine that runs, to be read; None if there is none."""
         ...
 
     async def start(self, machine_id: str) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from pytest_flymachines.emulator.ids import new_ulid
+from pytest_flymachines.emulator.proxy import statics
 from pytest_flymachines.emulator.proxy.balancer import Balancer, Reached, Unreachable
 from pytest_flymachines.emulator.proxy.destination import Destination
 from pytest_flymachines.emulator.proxy.exchange import Broken, Exchange
@@ -113,11 +114,19 @@ class Gateway:
         options = target.port.http_options
         idle_timeout_s = (options.idle_timeout if options else None) or IDLE_TIMEOUT_S
         responder.limit_idle(idle_timeout_s)
+
+        def answered(headers: Headers) -> Headers:
+            return for_visitor(headers, visit, target.port)
+
+        directory = self._balancer.directory
+        if await statics.answer(directory, target.machine, leg.request, responder, answered):
+            self._upstreams.give_back(upstream)
+            return None
         while True:
             exchange = Exchange(
                 upstream=upstream,
                 responder=responder,
-                answered=lambda headers: for_visitor(headers, visit, target.port),
+                answered=answered,
                 idle_timeout_s=idle_timeout_s,
                 may_replay=not leg.is_fallback,
             )

@@ -289,6 +289,23 @@ class TestFiles:
         machine = await lab.start(files=files)
         assert await output(machine, 'cat "$PYTEST_FLYMACHINES_ROOT/etc/profile"') == "two"
 
+    async def test_can_be_opened_from_outside(self, lab: Lab) -> None:
+        machine = await lab.start(
+            "sh",
+            "-c",
+            'cd "$PYTEST_FLYMACHINES_ROOT/" && mkdir -p srv/site && echo one > srv/site/page && '
+            "ln -s page srv/site/link && mkfifo srv/site/pipe && sleep inf",
+            files=[GuestFile("/srv/given", b"two")],
+        )
+        await eventually(lambda: commands(machine), lambda seen: "sleep inf" in seen)
+        page, given = [await machine.open_file(p) for p in ("/srv/site/page", "/srv/given")]
+        assert page is not None
+        assert given is not None
+        with page, given:
+            assert (page.read(), given.read()) == (b"one\n", b"two")
+        for other in ("/srv/site", "/srv/site/link", "/srv/site/pipe", "/srv/none", "/no/such"):
+            assert await machine.open_file(other) is None, other
+
     async def test_volume_outlives_the_machine(self, lab: Lab) -> None:
         volume = lab.directory / "volume"
         volume.mkdir()

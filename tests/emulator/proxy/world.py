@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import msgspec
 
@@ -141,6 +141,9 @@ class World:
 
     def machine(self, machine_id: str) -> MachineRecord | None:
         return self.records.get(machine_id)
+
+    async def open_file(self, machine_id: str, path: str) -> IO[bytes] | None:
+        raise FileNotFoundError(f"{machine_id} has no {path}: no config here has statics")
 
     async def connect(self, machine_id: str, port: int) -> socket.socket:
         self.connects.append(machine_id)
