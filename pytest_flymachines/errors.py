@@ -212,14 +212,24 @@ class CommandFailed(FlyMachinesError, subprocess.CalledProcessError):
         """The exit code; 128 + n for a command that signal n ended."""
         return self.returncode
 
-    def __str__(self) -> str:
+    @property
+    def outcome(self) -> str:
+        """How it ended, in words."""
         ended = f"exit code {self.returncode}"
         if self.returncode > 128:
             with contextlib.suppress(ValueError):
                 ended += f", {signal.Signals(self.returncode - 128).name}"
+        return ended
+
+    @property
+    def shown_output(self) -> str:
+        """The end of what it wrote, for a message."""
+        return _streams(self.output, self.stderr)
+
+    def __str__(self) -> str:
         return (
-            f"command {self.cmd!r} failed ({ended}) on machine {self.machine_id or '?'}; "
-            f"pass check=False to get the result instead{_streams(self.output, self.stderr)}"
+            f"command {self.cmd!r} failed ({self.outcome}) on machine {self.machine_id or '?'}; "
+            f"pass check=False to get the result instead{self.shown_output}"
         )
 
 
@@ -237,11 +247,20 @@ class CommandTimeout(FlyMachinesError, subprocess.TimeoutExpired, TimeoutError):
         subprocess.TimeoutExpired.__init__(self, cmd, timeout, output, stderr)
         self.machine_id = machine_id
 
+    @property
+    def outcome(self) -> str:
+        """How it ended, in words."""
+        return f"killed after {self.timeout:g} s"
+
+    @property
+    def shown_output(self) -> str:
+        """The end of what it wrote until then, for a message."""
+        return _streams(self.output, self.stderr)
+
     def __str__(self) -> str:
         return (
-            f"command {self.cmd!r} was killed after {self.timeout:g} s on machine "
-            f"{self.machine_id or '?'}; raise timeout= if it needs longer"
-            f"{_streams(self.output, self.stderr)}"
+            f"command {self.cmd!r} was {self.outcome} on machine "
+            f"{self.machine_id or '?'}; raise timeout= if it needs longer{self.shown_output}"
         )
 
 

@@ -103,6 +103,10 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Let fixtures that are torn down know how their test went."""
+    if call.excinfo is not None and SESSION in item.config.stash:
+        from pytest_flymachines.report import hide_inside
+
+        hide_inside(call.excinfo.value)
     report = yield
     if SESSION in item.config.stash:
         item.config.stash[SESSION].reported(item, report)
@@ -155,7 +159,13 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what was launched, kept, or could not be removed."""
+    """Say what was launched, kept, or could not be removed, and what was never recorded."""
+    skipped = terminalreporter.stats.get("skipped", ())
+    if unrecorded := sum(hasattr(report, "flymachines_unrecorded") for report in skipped):
+        terminalreporter.write_line(
+            f"fly sandbox: skipped {unrecorded} test(s) that were never recorded; -rs says more, "
+            "--fly-missing-cassette=fail fails them"
+        )
     if SESSION in terminalreporter.config.stash:
         terminalreporter.config.stash[SESSION].summary(terminalreporter)
 

@@ -42,6 +42,7 @@ __all__ = ["attach", "existing", "launch"]
 PREPARE_TIMEOUT_S = 1800.0
 #: What `guest/init.sh` writes into the agent's log.
 _NO_PYTHON = "python3 is not on PATH"
+_SETUP_FAILED = "the setup command ended"  # what prepare.sh writes
 _PACK = b".pytest-flymachines.pack"
 _ON_VOLUME = 3
 # After a start. A machine counts as started before its init has made the workspace.
@@ -352,13 +353,18 @@ def _told(spec: SandboxSpec, launched: Launched) -> Iterator[None]:
     what = f"cloning {spec.repo}" if spec.repo else "preparing the workspace"
     if spec.ref:
         what += f" at {spec.ref}"
+    todo = (
+        "Check --fly-repo and --fly-ref; a private repository needs FLY_GIT_TOKEN (or "
+        "GITHUB_TOKEN for github.com) in the environment, or a local path. The image needs git."
+    )
     try:
         yield
     except (CommandFailed, CommandTimeout) as error:
+        if _SETUP_FAILED in str(error.stderr):
+            what, todo = "a setup command", f"Check setup={spec.setup!r} of the sandbox's spec."
         raise MachineStartFailed(
-            f"{what} failed on machine {launched.machine_id}, which was destroyed:\n{error}\n"
-            "Check --fly-repo and --fly-ref; a private repository needs FLY_GIT_TOKEN (or "
-            "GITHUB_TOKEN for github.com) in the environment, or a local path. The image needs git."
+            f"{what} failed ({error.outcome}) on machine {launched.machine_id}, which was "
+            f"destroyed:{error.shown_output}\n{todo}"
         ) from error
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
+from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +24,9 @@ from pytest_flymachines.sharing import FailedBefore, LostBefore
 if TYPE_CHECKING:
     from pytest_flymachines.teardown import Outcome
 
-__all__ = ["Repeated", "may_be_lost", "progress_of", "write_summary"]
+__all__ = ["Repeated", "hide_inside", "may_be_lost", "progress_of", "write_summary"]
+
+_PACKAGE = Path(__file__).parent
 
 
 def progress_of(config: pytest.Config) -> Progress:
@@ -60,6 +65,22 @@ def write_summary(
         reporter.write_line(f"fly sandbox: {outcome.usage}")
 
 
+def hide_inside(error: BaseException) -> None:
+    """Have pytest leave our own frames out where an error speaks to the user."""
+    for one in _chain(error):
+        for frame, _ in traceback.walk_tb(one.__traceback__):
+            if _is_ours(frame):
+                frame.f_globals["__tracebackhide__"] = _speaks_to_the_user
+
+
+def _speaks_to_the_user(excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
+    return isinstance(excinfo.value, FlyMachinesError)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return _PACKAGE in Path(frame.f_code.co_filename).parents
+
+
 def may_be_lost(error: BaseException) -> bool:
     """Whether the end of a machine may be behind a test's failure."""
     suspicious = (MachineGone, AgentUnavailable, ApiError, ApiUnreachable, ConnectionError)
@@ -71,19 +92,32 @@ def may_be_lost(error: BaseException) -> bool:
 class Repeated:
     """Knows which failures of a sandbox were reported, so that each is told at length once."""
 
-    def __init__(self) -> None:
+    def __init__(self, rootpath: Path) -> None:
+        self._rootpath = rootpath
         self._told: list[BaseException] = []
 
     def shorten(self, report: pytest.TestReport, error: BaseException) -> None:
-        """Leave the first line of what was told before, here or by another worker."""
+        """Leave the error without its way through us, and one line where it was told before.
+
+        Before means here or by another worker.
+        """
         if not isinstance(error, FlyMachinesError) or report.when != "setup":
             return
         before = any(one is error for one in self._told)
         if not before:
             self._told.append(error)
+        lines = str(error).splitlines()
         if before or isinstance(error, FailedBefore | LostBefore):
-            line = str(error).partition("\n")[0]
-            report.longrepr = f"E   {type(error).__name__}: {line}"
+            lines = lines[:1]
+        elif any(map(self._is_users, traceback.walk_tb(error.__traceback__))):
+            return
+        report.longrepr = f"{type(error).__name__}: " + "\n    ".join(lines)
+
+    def _is_users(self, step: tuple[FrameType, int]) -> bool:
+        """Whether a fixture of the project is on the way, whose line is worth seeing."""
+        path = Path(step[0].f_code.co_filename)
+        inside = self._rootpath in path.parents and "site-packages" not in path.parts
+        return inside and not _is_ours(step[0])
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -59,7 +59,7 @@ class Session:
         self._signals: EndSignals | None = None
         self._relay: Relay | None = None
         self._left = False
-        self._repeated = Repeated()
+        self._repeated = Repeated(config.rootpath)
 
     @property
     def _is_worker(self) -> bool:
@@ -290,7 +290,8 @@ class Session:
 
     def explain(self, report: pytest.TestReport, error: BaseException) -> None:
         """Say in the report of a failure when a machine's end is behind it."""
-        self._repeated.shorten(report, error)
+        if not self._config.getoption("fulltrace"):
+            self._repeated.shorten(report, error)
         if self._run is not None and may_be_lost(error):
             report.sections += [("fly sandbox", told) for told in self._run.check_alive()]
 

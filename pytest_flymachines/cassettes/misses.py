@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import yaml
 
 from pytest_flymachines.cassettes.meaning import Meaning, likeness
 from pytest_flymachines.errors import CassetteMiss
@@ -14,9 +18,10 @@ from pytest_flymachines.errors import CassetteMiss
 if TYPE_CHECKING:
     from pytest_flymachines.cassettes.tape import Playback
 
-__all__ = ["Asker", "CassetteMissing", "no_owner"]
+__all__ = ["Asker", "CassetteMissing", "no_owner", "other_specs"]
 
 _MOST_LINES = 40
+_MOST_SPECS = 5
 _LONGEST_LINE = 1000
 
 
@@ -38,14 +43,16 @@ class Asker:
     path: Path
     command: str
 
-    def no_cassette(self, wanted: Meaning) -> CassetteMissing:
+    def no_cassette(self, wanted: Meaning, notes: Sequence[str] = ()) -> CassetteMissing:
         """For an owner that was never recorded."""
-        return CassetteMissing(
-            f"{self.owner} was never recorded: there is no {self.path}, which should answer\n"
-            f"    {wanted.line}\n"
-            f"Record it with: {self.command}\n"
-            f"Run it on a machine without recording: pytest --fly-sandbox"
+        lines = (
+            f"{self.owner} was never recorded: there is no {self.path}, which should answer",
+            f"    {wanted.line}",
+            *notes,
+            f"Record it with: {self.command}",
+            "Run it on a machine without recording: pytest --fly-sandbox",
         )
+        return CassetteMissing("\n".join(lines))
 
     def no_answer(self, wanted: Meaning, tape: Playback, notes: Sequence[str]) -> CassetteMiss:
         """For a request that its cassette does not hold."""
@@ -69,6 +76,44 @@ def no_owner(wanted: Meaning) -> CassetteMiss:
         f"replay was asked {wanted.line} while no test and no fixture was running, so no "
         "cassette can hold the answer; make the request in a test or a fixture"
     )
+
+
+def other_specs(wanted: Mapping[str, object], folder: Path) -> list[str]:
+    """Which specs are recorded, for a user whose options ask for another one.
+
+    Args:
+        wanted: The fields of the spec that is asked for, those that are not the default.
+        folder: Where the cassettes of provisionings are.
+    """
+    recorded = sorted(filter(None, map(_spec_of, sorted(folder.glob("*.yaml")))))
+    if not recorded:
+        return []
+    shown = [f"    {text}" for text in recorded[:_MOST_SPECS]]
+    if len(recorded) > _MOST_SPECS:
+        shown.append(f"    ... ({len(recorded) - _MOST_SPECS} more)")
+    return [
+        f"It is a sandbox with {_facts(wanted)}. Recorded are those with",
+        *shown,
+        "If one of them is meant, give the options that it was recorded with.",
+    ]
+
+
+def _spec_of(path: Path) -> str:
+    """The spec in the header of a cassette, as text; nothing if it has none to tell."""
+    with suppress(OSError, ValueError, yaml.YAMLError), path.open(encoding="utf-8") as file:
+        head = yaml.safe_load("".join(takewhile(lambda line: line != "interactions:\n", file)))
+        match head:
+            case {"recording": {"sandbox": _, "machine": _}}:
+                return ""
+            case {"recording": {"sandbox": _, "spec": dict(spec)}}:
+                return _facts(spec)
+            case {"recording": {"sandbox": _}}:
+                return _facts({})
+    return ""
+
+
+def _facts(spec: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in sorted(spec.items())) or "the defaults"
 
 
 def _nearest(wanted: Meaning, tape: Playback) -> list[str]:

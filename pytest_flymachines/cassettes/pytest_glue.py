@@ -226,6 +226,7 @@ class CassettePlugin:
             report.outcome, report.longrepr = "passed", None
             return
         self._skipped = True
+        report.__dict__["flymachines_unrecorded"] = True  # xdist brings it to the summary
         path, line, _ = item.location
         report.outcome = "skipped"
         report.longrepr = (path, (line or 0) + 1, f"Skipped: {reason}")

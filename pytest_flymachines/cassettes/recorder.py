@@ -23,7 +23,7 @@ from pytest_flymachines.cassettes.identities import EXISTING, Identities, create
 from pytest_flymachines.cassettes.kept import LARGEST_JSON, Kept, whole
 from pytest_flymachines.cassettes.keys import BLOBS, CassetteKey, spec_facts
 from pytest_flymachines.cassettes.meaning import Meaning, json_value, meaning, target
-from pytest_flymachines.cassettes.misses import Asker, no_owner
+from pytest_flymachines.cassettes.misses import Asker, no_owner, other_specs
 from pytest_flymachines.cassettes.packing import with_tail
 from pytest_flymachines.cassettes.polls import without_offsets
 from pytest_flymachines.cassettes.scopes import Scope, Scopes
@@ -284,7 +284,10 @@ class Recorder:
     def _missed(self, scope: Scope, wanted: Meaning) -> CassetteMiss:
         asker = self._asker(scope)
         if scope.tape is None:
-            miss: CassetteMiss = asker.no_cassette(wanted)
+            specs: list[str] = []
+            if scope.key.kind == "sandbox":
+                specs = other_specs(scope.header.get("spec", {}), scope.path.parent)
+            miss: CassetteMiss = asker.no_cassette(wanted, specs)
         else:
             miss = asker.no_answer(wanted, scope.tape, self._mixture(scope.tape))
         self._note_miss(scope, miss)

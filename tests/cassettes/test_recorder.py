@@ -295,6 +295,26 @@ def test_what_was_never_recorded_is_told_from_what_has_no_answer(rig: Rig) -> No
     assert "pytest tests/test_a.py::test_x --fly-record=all" in text
 
 
+def test_a_spec_that_was_never_recorded_is_told_beside_those_that_were(rig: Rig) -> None:
+    recorder = rig.recorder(rootdir=rig.directory.parent)
+    recorded = [SandboxSpec(repo="."), SandboxSpec(memory_mb=512), SandboxSpec()]
+    for spec in recorded:
+        with recorder.provisioning(spec) as scope:
+            sh(rig.http(recorder), "true")
+        recorder.finish(scope.key, passed=True)
+    (rig.directory / "sandboxes" / "broken.yaml").write_text("recording: [\n")
+    replayer = rig.recorder("replay", rootdir=rig.directory.parent)
+    wanted = SandboxSpec(cpus=2)
+    with replayer.provisioning(wanted), pytest.raises(CassetteMissing) as missing:
+        sh(rig.http(replayer), "true")
+    assert (
+        "It is a sandbox with cpus=2. Recorded are those with\n"
+        "    memory_mb=512\n"
+        "    repo='.'\n"
+        "    the defaults\n"
+    ) in str(missing.value)
+
+
 def test_plain_vcrpy_reads_and_replays_the_file(rig: Rig) -> None:
     import requests
 

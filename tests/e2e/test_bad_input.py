@@ -117,6 +117,7 @@ def test_a_spec_that_will_not_do_is_named(
     result = run()
     result.assert_outcomes(errors=1, passed=1)
     result.stdout.fnmatch_lines([said])
+    assert "pytest_flymachines/" not in result.stdout.str()  # what it went through
 
 
 def test_a_misspelt_field_of_a_marker_is_named(pytester: pytest.Pytester, run: Run) -> None:
@@ -182,7 +183,7 @@ def test_a_repository_that_does_not_fit_on_the_machines_disk_says_so(
     pytester.makepyfile(TESTS)
     result = run(f"--fly-repo={repository.as_uri()}", "--fly-engine=process", "-s")
     result.assert_outcomes(errors=1, passed=1)
-    result.stdout.re_match_lines(["E .*(No space left on device|Out of diskspace)"])
+    result.stdout.re_match_lines([".*(No space left on device|Out of diskspace)"])
 
 
 def test_wrong_token_and_missing_app_say_what_to_do(

@@ -127,7 +127,22 @@ def test_without_options_and_cassettes_it_skips_and_says_how_to_run_it(
     pytester.makepyfile("def test_it(fly_sandbox): fly_sandbox.exec('true')")
     result = run(mode="")
     result.assert_outcomes(skipped=1)
-    result.stdout.fnmatch_lines(["*SKIPPED*never recorded*", "*pytest --fly-sandbox*"])
+    result.stdout.fnmatch_lines(
+        ["*skipped 1 test(s) that were never recorded*", "*SKIPPED*never recorded*"]
+    )
+    result.stdout.fnmatch_lines(["*pytest --fly-sandbox*"])
+
+
+def test_a_failure_shows_the_line_of_the_test(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile("def test_it(fly_sandbox): fly_sandbox.exec('echo said; exit 4')")
+    inside = "def check_returncode"
+    short = run()
+    short.assert_outcomes(failed=1)
+    short.stdout.fnmatch_lines(
+        ["*fly_sandbox.exec('echo said; exit 4')*", "E*(exit code 4)*", "E*said"]
+    )
+    assert inside not in short.stdout.str()
+    assert inside in run("--full-trace").stdout.str()
 
 
 def test_the_plugin_imports_nothing_heavy_until_a_sandbox_is_asked_for(
