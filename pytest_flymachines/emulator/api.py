@@ -16,6 +16,7 @@ from pytest_flymachines.emulator import (
     metadata,
     orgs,
     placement,
+    prometheus,
     tokens,
     uiex,
     unsupported,
@@ -30,7 +31,7 @@ __all__ = ["api"]
 
 MODULES = (
     *(apps, machines, actions, wait, exec, metadata, leases, history, guest),
-    *(volumes, app_secrets, ips, orgs, placement, tokens, unsupported, graphql, uiex),
+    *(volumes, app_secrets, ips, orgs, placement, tokens, unsupported, graphql, uiex, prometheus),
 )
 
 

@@ -24,6 +24,7 @@ from pytest_flymachines.emulator.engines.base import (
 )
 from pytest_flymachines.emulator.faults import Faults
 from pytest_flymachines.emulator.lifecycle import Life
+from pytest_flymachines.emulator.metrics import Metrics
 from pytest_flymachines.emulator.model import Machine, Volume, share_files
 from pytest_flymachines.emulator.proxy.inside import Inside
 from pytest_flymachines.emulator.schedule import Schedules
@@ -50,6 +51,7 @@ class Timings:
         hour_s: Length of the hour that `schedule` counts in.
         autostop_every_s: How often the proxy looks for machines without work.
         autostop_idle_s: How long a machine without work is left alone.
+        scrape_every_s: How often the metrics of a machine are scraped.
     """
 
     stop_timeout_s: float = 5.0
@@ -61,6 +63,7 @@ class Timings:
     hour_s: float = 3600.0
     autostop_every_s: float = 60.0
     autostop_idle_s: float = 60.0
+    scrape_every_s: float = 15.0
 
 
 class Flyd:
@@ -80,7 +83,8 @@ class Flyd:
         self.engine = engine
         self.timings = timings
         self.faults = faults
-        self.checks = Checks(self)
+        self.metrics = Metrics(self)
+        self._checks = Checks(self)
         self.schedules = Schedules(self)
         self.volumes = directory / "volumes"
         self._machines = directory / "machines"
@@ -123,6 +127,16 @@ class Flyd:
             return life
         age_s = (now_ms() - life.machine.destroyed_ms) / 1000
         return life if age_s < self.timings.destroyed_readable_s else None
+
+    def attend(self, life: Work) -> None:
+        """Begin to check and to scrape a machine that has started."""
+        self._checks.start(life)
+        self.metrics.start(life)
+
+    def leave(self, life: Work) -> None:
+        """End what `attend` began."""
+        self._checks.stop(life)
+        self.metrics.stop(life)
 
     def watch(self, watcher: Callable[[str], None]) -> None:
         """Have somebody told the app of every machine that changes."""

@@ -52,6 +52,7 @@ PERSIST = ("", "never", "always", "restart", "none")
 HANDLERS = ("http", "tls", "pg_tls", "proxy_proto", "edge_http")
 MAX_PROCESSES = 10
 MAX_STATICS = 10
+PATH = re.compile("/[!-~]*")
 HOST_NAME = re.compile("[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
 
 
@@ -75,6 +76,10 @@ def validate(config: MachineConfig) -> None:
         _check(check, f"checks.{key}")
         if not check.port:
             raise invalid(f"checks.{key}.port", "must be set")
+    if config.metrics:
+        port("metrics.port", config.metrics.port)
+        if config.metrics.path and not PATH.fullmatch(config.metrics.path):
+            raise invalid("metrics.path", "must begin with / and have no spaces")
     _statics(config.statics or [])
     _texts(config)
     files("files", config.files or [])

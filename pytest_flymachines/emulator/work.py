@@ -102,7 +102,7 @@ class Work:
         if previous == "suspended" and await self._resume():
             if not mine.is_set():
                 self._journal.enter("started", ("start", "started", "flyd"))
-                self._flyd.checks.start(self)
+                self._flyd.attend(self)
             return
         kept = previous == "suspended" or self._keeps_root(restart=False)
         await self._boot(mine, keep_root=kept)
@@ -141,7 +141,7 @@ class Work:
         if mine.is_set():
             return
         self._journal.enter("started", ("start", "started", "flyd"))
-        self._flyd.checks.start(self)
+        self._flyd.attend(self)
         self._flyd.arrange_death(self)
 
     def _could_not_start(self, why: str) -> None:
@@ -157,7 +157,7 @@ class Work:
 
     async def _exited(self, mine: asyncio.Event, status: ExitStatus) -> None:
         machine = self.machine
-        self._flyd.checks.stop(self)
+        self._flyd.leave(self)
         self._run = None
         self.cause = None
         again = restart.restarts(machine, status.exit_code)
@@ -200,14 +200,14 @@ class Work:
         if run.ended.done():
             await self._exited(mine, run.ended.result())
             return
-        self._flyd.checks.stop(self)
+        self._flyd.leave(self)
         try:
             await run.freeze()
         except (EngineError, OSError) as error:
             self._flyd.log(self.machine, f"could not suspend: {error}")
             if not mine.is_set():
                 self._journal.enter("started")
-                self._flyd.checks.start(self)
+                self._flyd.attend(self)
             return
         if not mine.is_set():
             self._journal.enter("suspended", ("suspend", "suspended", "flyd"))
@@ -268,7 +268,7 @@ class Work:
     # Parts of jobs.
 
     async def _end(self, run: GuestRun, number: int, grace_s: float) -> ExitStatus:
-        self._flyd.checks.stop(self)
+        self._flyd.leave(self)
         status = await run.end(number, grace_s, self._hurry)
         self._run = None
         return status

@@ -98,8 +98,15 @@ GAPS = (
         "accepted and shown, but this computer's own files are the image",
     ),
     (
-        "`metrics`, `standbys`, `cache_drive`, `spot`, `rootfs.size_gb`, `kernel_args`",
+        "`standbys`, `cache_drive`, `spot`, `rootfs.size_gb`, `kernel_args`",
         "accepted, checked and shown; nothing is done with them",
+    ),
+    (
+        "metrics",
+        (
+            "of Fly's own series (`fly_*`, `pg_*`) there is none; of Prometheus's API no ranges, "
+            "operators, functions, lists of labels or series"
+        ),
     ),
     (
         "`statics[].tigris_bucket`, `statics[].index_document`",

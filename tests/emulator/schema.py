@@ -347,6 +347,7 @@ V = A + "/volumes/{volume}"
 
 #: Method and path of every operation, the status of its success, and the shape of its answer;
 #: None is an answer without a body.
+PROMETHEUS = an(status=one_of("success"), data={"type": "object"})
 OPERATIONS: dict[tuple[str, str], tuple[int, JSON | None]] = {
     ("GET", "/v1/apps"): (200, an(total_apps=INTEGER, apps=many(LISTED_APP))),
     ("POST", "/v1/apps"): (201, APP),
@@ -442,6 +443,10 @@ OPERATIONS: dict[tuple[str, str], tuple[int, JSON | None]] = {
         200,
         an(id=INTEGER, status=STRING, wallclock_time_ms=INTEGER),
     ),
+    ("GET", "/prometheus/{org}/federate"): (200, None),
+    ("GET", "/prometheus/{org}/api/v1/query"): (200, PROMETHEUS),
+    ("POST", "/prometheus/{org}/api/v1/query"): (200, PROMETHEUS),
+    ("GET", "/prometheus/{org}/api/v1/targets"): (200, PROMETHEUS),
     ("POST", "/api/v1/builds/finish"): (
         200,
         an(id=INTEGER, status=STRING, wallclock_time_ms=INTEGER),
