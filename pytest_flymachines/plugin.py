@@ -54,7 +54,8 @@ def _uses_sandbox(item: pytest.Item) -> bool:
 
 
 def _wants_machines(config: pytest.Config) -> bool:
-    return config.stash[SETTINGS].chosen != "replay" and not config.getoption("collectonly")
+    runs_no_test = config.getoption("collectonly") or config.getoption("setupplan", default=False)
+    return config.stash[SETTINGS].chosen != "replay" and not runs_no_test
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -229,7 +229,9 @@ class Session:
         """Sandbox tests are there: from now on, know whose requests are made."""
         if self._settings.chosen != "replay" and self._settings.record == "none":
             return
-        if self._config.getoption("collectonly"):
+        if self._config.getoption("collectonly") or self._config.getoption(
+            "setupplan", default=False
+        ):
             return
         from pytest_flymachines.cassettes.pytest_glue import CassettePlugin
 

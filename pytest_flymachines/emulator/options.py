@@ -46,7 +46,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Optio
     The token is `FLY_API_TOKEN` of the environment, else one is made.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m pytest_flymachines.emulator",
+        prog="pytest-flymachines emulator",
         description="Serve Fly's Machines API on loopback; every machine really runs.",
     )
     add = parser.add_argument
