@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 from pytest_flymachines.emulator.proxy.directory import Directory
@@ -19,6 +20,7 @@ class Forwards:
         self._directory = directory
         self._host = host
         self._listeners: dict[tuple[str, int], Listener] = {}
+        self._closing: set[asyncio.Task[int]] = set()
 
     def open(self, machine_id: str, port: int) -> tuple[str, int]:
         """Listen for connections into a port of a machine, whether or not it listens yet.
@@ -39,6 +41,15 @@ class Forwards:
         """Host and port on this computer, by machine and port."""
         return {target: way.where for target, way in self._listeners.items()}
 
+    def sync(self) -> None:
+        """Close the forwards into machines that are destroyed."""
+        for machine_id in {target[0] for target in self._listeners}:
+            if self._directory.machine(machine_id) is None:
+                closing = self.close(machine_id)
+                task = asyncio.get_running_loop().create_task(closing, name="forwards")
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+
     async def close(self, machine_id: str | None = None, port: int | None = None) -> int:
         """Close forwards and their connections.
 
@@ -57,6 +68,11 @@ class Forwards:
         for listener in [self._listeners.pop(target) for target in chosen]:
             await listener.close()
         return len(chosen)
+
+    async def end(self) -> None:
+        """Close everything."""
+        await self.close()
+        await asyncio.gather(*self._closing)
 
     async def _serve(self, visitor: socket.socket, machine_id: str, port: int) -> None:
         near = await connected(visitor, half_open=True)

@@ -57,7 +57,7 @@ class Proxy:
         self._upstreams = Upstreams(directory.connect)
         self._tls = Tls()
         gateway = Gateway(self._balancer, self._upstreams, self._listing_of)
-        visitors = Visitors(gateway, self._balancer, self._tls)
+        self._visitors = visitors = Visitors(gateway, self._balancer, self._tls)
         self._front = Listener.at(visitors.serve_front, host, port)
         self._services = Services(directory, visitors, host)
         self.forwards = Forwards(directory, host)
@@ -74,6 +74,7 @@ class Proxy:
     def sync(self, app: str) -> None:
         """Take note that machines of an app have come, gone or changed."""
         self._services.sync(app)
+        self.forwards.sync()
         self._loads.changed()
 
     def idle_machines(self, app: str, *, idle_s: float = 60.0) -> dict[str, Action]:
@@ -98,7 +99,7 @@ class Proxy:
         """End every connection and stop listening."""
         await self._front.close()
         await self._services.close()
-        await self.forwards.close()
+        await self.forwards.end()
         await self._balancer.close()
         self._upstreams.close()
         await self._tls.close()

@@ -59,3 +59,18 @@ def test_a_port_that_nobody_listens_on_hangs_up_and_says_so(world: World) -> Non
 
 def _open(world: World, machine_id: str, port: int) -> tuple[str, int]:
     return world.call(lambda: world.proxy.forwards.open(machine_id, port))
+
+
+def test_a_forward_ends_with_its_machine(world: World) -> None:
+    world.add("m1", echo, services=[])
+    world.add("m2", echo, services=[])
+    gone, stays = _open(world, "m1", 5555), _open(world, "m2", 5555)
+    with socket.create_connection(gone, timeout=10) as visitor:
+        visitor.sendall(b"x")
+        assert visitor.recv(1) == b"x"
+        del world.records["m1"]
+        world.call(lambda: world.proxy.sync("web"))
+        assert visitor.recv(1) == b""
+    assert world.proxy.forwards.listing() == {("m2", 5555): stays}
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(gone)
