@@ -8,7 +8,16 @@ from msgspec import UNSET, Struct, UnsetType
 
 from pytest_flymachines.emulator.wiretime import Duration
 
-__all__ = ["Check", "Header", "Part", "Port", "Service", "TlsOptions"]
+__all__ = [
+    "Check",
+    "Header",
+    "HttpOptions",
+    "Part",
+    "Port",
+    "ReplayCacheRule",
+    "Service",
+    "TlsOptions",
+]
 
 
 class Part(Struct, kw_only=True, omit_defaults=True):
@@ -54,8 +63,8 @@ class ResponseOptions(Part):
     pristine: bool = False
 
 
-class ReplayCache(Part):
-    """Where the proxy remembers a `fly-replay`; kept as it is."""
+class ReplayCacheRule(Part):
+    """When the proxy remembers a `fly-replay`: for requests with this cookie or header."""
 
     path_prefix: str = ""
     ttl_seconds: int = 0
@@ -72,7 +81,7 @@ class HttpOptions(Part):
     idle_timeout: int | float | None = None
     headers_read_timeout: int | float | None = None
     response: ResponseOptions | None = None
-    replay_cache: list[ReplayCache] | None = None
+    replay_cache: list[ReplayCacheRule] | None = None
 
 
 class ProxyProtoOptions(Part):

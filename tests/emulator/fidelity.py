@@ -146,12 +146,18 @@ GAPS = (
         "accepted and shown, and nothing listens: the proxy carries TCP",
     ),
     (
-        "`http_options.compress`, `h2_backend`, `replay_cache`, and `fly-replay-cache` of answers",
-        (
-            "accepted and shown, without effect: answers pass as they are, programs are spoken to "
-            "in HTTP/1.1, and each request is replayed anew"
-        ),
+        "compression by the proxy",
+        "gzip and deflate; not br and zstd; which types of content Fly compresses is guessed",
     ),
+    (
+        "`http_options.h2_backend`",
+        "one request at a time on each connection, and no WebSockets to such a program",
+    ),
+    (
+        "`tls_options.default_self_signed`",
+        "without effect: there is a certificate for every name, of an authority of the emulator",
+    ),
+    ("the handler `edge_http`", "accepted and shown; it is not documented, and does nothing"),
     (
         "`fly-src`, `fly-src-signature`, `/.fly/fly-src.pub`",
         "taken from what visitors send, and not added: only Fly could sign them",

@@ -90,7 +90,7 @@ class Balancer:
                 self._machines(wish),
                 wish,
                 self.loads,
-                edge=self.edge,
+                edge=wish.edge or self.edge,
                 avoid=frozenset(tried),
                 waking=self._starting,
             )

@@ -12,9 +12,9 @@ import h11
 from pytest_flymachines.emulator.proxy.headers import Headers
 from pytest_flymachines.emulator.proxy.message import Body, Problem, Request, Responder
 from pytest_flymachines.emulator.proxy.replay import Replay, asked_for, read
-from pytest_flymachines.emulator.proxy.upstream import Upstream
+from pytest_flymachines.emulator.proxy.upstream import Connection, Upstream
 
-__all__ = ["Broken", "Exchange"]
+__all__ = ["MAX_REPLAY_ANSWER", "BaseExchange", "Broken", "Exchange"]
 
 MAX_REPLAY_ANSWER = 1_000_000
 
@@ -24,8 +24,8 @@ class Broken(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exchange:
-    """A request's way into a machine and back.
+class BaseExchange:
+    """A request's way into a machine and back, whatever is spoken there.
 
     Attributes:
         upstream: The connection; afterwards it can be used again or has to be closed.
@@ -35,7 +35,7 @@ class Exchange:
         may_replay: Whether an answer may send the request elsewhere.
     """
 
-    upstream: Upstream
+    upstream: Connection
     responder: Responder
     answered: Callable[[Headers], Headers]
     idle_timeout_s: float
@@ -70,6 +70,34 @@ class Exchange:
 
     def _send(self, request: Request, headers: Headers) -> asyncio.Task[None] | None:
         """Send what is there; the rest of a body goes out in a task of its own."""
+        raise NotImplementedError
+
+    async def _receive(self, body: Body) -> Replay | None:
+        """Take the answer back."""
+        raise NotImplementedError
+
+    async def _pump(self, body: Body) -> None:
+        """Send a body as it comes."""
+        raise NotImplementedError
+
+    def _pumping(self, body: Body) -> asyncio.Task[None]:
+        loop = asyncio.get_running_loop()
+        pump = loop.create_task(self._pump(body), name="request body")
+        pump.add_done_callback(self._pumped)
+        return pump
+
+    def _pumped(self, pump: asyncio.Task[None]) -> None:
+        if not pump.cancelled() and pump.exception():
+            self.upstream.wire.abort()  # there will be no whole request
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange(BaseExchange):
+    """One in HTTP/1.1."""
+
+    upstream: Upstream
+
+    def _send(self, request: Request, headers: Headers) -> asyncio.Task[None] | None:
         http = self.upstream.http
         try:
             out = http.send(
@@ -80,10 +108,7 @@ class Exchange:
         body = request.body
         if not body.complete:
             self.upstream.wire.write(out or b"")
-            loop = asyncio.get_running_loop()
-            pump = loop.create_task(self._pump(body), name="request body")
-            pump.add_done_callback(self._pumped)
-            return pump
+            return self._pumping(body)
         parts = [out, http.send(h11.Data(data=body.arrived)) if body.arrived else b""]
         parts.append(http.send(h11.EndOfMessage(headers=body.trailers)))
         self.upstream.wire.write(b"".join(part for part in parts if part))
@@ -103,10 +128,6 @@ class Exchange:
         except (ConnectionError, h11.LocalProtocolError):
             return False
         return True
-
-    def _pumped(self, pump: asyncio.Task[None]) -> None:
-        if not pump.cancelled() and pump.exception():
-            self.upstream.wire.abort()  # there will be no whole request
 
     async def _receive(self, body: Body) -> Replay | None:
         responder, http = self.responder, self.upstream.http

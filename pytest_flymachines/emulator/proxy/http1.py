@@ -20,6 +20,7 @@ __all__ = ["Http1", "Passthrough"]
 MAX_HEAD = 64 * 1024
 LINGER_S = 2.0
 # A request of which something has not been read: nothing can follow on its connection.
+NO_BODY = (204, 304)
 UNREAD = (h11.SEND_BODY, h11.ERROR)
 
 Handle = Callable[[Request, Responder], Awaitable[None]]
@@ -48,6 +49,7 @@ class Http1:
         self._out: list[bytes] = []
         self._first: list[bytes] | None = []
         self.begun = False
+        self._takes_trailers = False
 
     async def serve(
         self, handle: Handle, instead: Callable[[Request], Passthrough | None] | None = None
@@ -201,6 +203,8 @@ class Http1:
     def begin(self, status: int, reason: bytes, headers: Headers) -> None:
         """Add the head of the final answer."""
         self.begun = True
+        chunked = self._http.their_http_version != b"1.0" and not first(headers, b"content-length")
+        self._takes_trailers = chunked and not (status < 200 or status in NO_BODY)
         if self._http.their_state in UNREAD:
             headers = [*headers, (b"Connection", b"close")]
         self._send(h11.Response(status_code=status, headers=headers, reason=reason))
@@ -211,7 +215,7 @@ class Http1:
 
     def end(self, trailers: Headers) -> None:
         """End it."""
-        self._send(h11.EndOfMessage(headers=trailers))
+        self._send(h11.EndOfMessage(headers=trailers if self._takes_trailers else []))
 
     async def flush(self) -> None:
         """Send what was gathered."""

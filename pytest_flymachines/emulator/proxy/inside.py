@@ -19,7 +19,7 @@ from pytest_flymachines.emulator.proxy.headers import Headers, end_to_end, first
 from pytest_flymachines.emulator.proxy.http1 import Http1
 from pytest_flymachines.emulator.proxy.listener import BACKLOG, Listener
 from pytest_flymachines.emulator.proxy.message import Problem, Request, Responder
-from pytest_flymachines.emulator.proxy.upstream import Upstreams
+from pytest_flymachines.emulator.proxy.upstream import Upstream, Upstreams
 from pytest_flymachines.emulator.proxy.wire import connected
 
 __all__ = ["Inside"]
@@ -102,7 +102,7 @@ class Inside:
 
     async def _relay(self, request: Request, responder: Responder, headers: Headers) -> None:
         try:
-            upstream = await self._upstreams.take(*self._api)
+            upstream = await self._upstreams.take(Upstream, self._api)
         except OSError as error:
             raise Problem(502, f"the API does not answer: {error}") from None
         exchange = Exchange(

@@ -45,8 +45,13 @@ class Leg:
     replays: int = 0
     is_fallback: bool = False
 
-    def onward(self, replay: Replay, source: Target) -> Leg:
+    def onward(self, replay: Replay, source: Target, status: str = "miss") -> Leg:
         """The leg that a machine's answer asks for.
+
+        Args:
+            replay: What it answered.
+            source: That machine.
+            status: Why the cache of replays has not led there at once.
 
         Raises:
             Problem: It cannot be done.
@@ -57,15 +62,7 @@ class Leg:
             text = f"[PA02] fly-replay was returned more than {MAX_REPLAYS} times, stopping here"
             raise Problem(502, text)
         own = source.machine
-        wish = Wish(
-            app=replay.app or self.wish.app,
-            port=self.wish.port,
-            instance=replay.instance,
-            prefer_instance=replay.prefer_instance,
-            regions=regions(replay.region) if replay.region else (),
-            only_regions=bool(replay.region),
-            exclude=frozenset((own.id,)) if replay.elsewhere else frozenset(),
-        )
+        wish = self._replayed(replay, frozenset((own.id,)) if replay.elsewhere else frozenset())
         facts = {
             "instance": own.id,
             "region": own.region,
@@ -75,11 +72,39 @@ class Leg:
         return Leg(
             wish=wish,
             request=_transformed(self.request, replay.transform),
-            extra=[(b"fly-replay-src", _fields(facts))],
+            extra=[
+                (b"fly-replay-src", _fields(facts)),
+                (b"fly-replay-cache-status", status.encode()),
+            ],
             replay=replay,
             source=source,
             origin=self,
             replays=self.replays + 1,
+        )
+
+    def shortcut(self, replay: Replay, excluded: str) -> Leg:
+        """The leg that a remembered replay stands for.
+
+        Args:
+            replay: What a machine answered to an earlier request.
+            excluded: That machine, if the replay was to lead elsewhere.
+        """
+        return replace(
+            self,
+            wish=self._replayed(replay, frozenset(filter(None, (excluded,)))),
+            extra=[(b"fly-replay-cache-status", b"hit")],
+        )
+
+    def _replayed(self, replay: Replay, exclude: frozenset[str]) -> Wish:
+        return Wish(
+            app=replay.app or self.wish.app,
+            port=self.wish.port,
+            instance=replay.instance,
+            prefer_instance=replay.prefer_instance,
+            regions=regions(replay.region) if replay.region else (),
+            only_regions=bool(replay.region),
+            exclude=exclude,
+            edge=self.wish.edge,
         )
 
     def back(self, failure: Unreachable) -> Leg | None:

@@ -17,6 +17,7 @@ __all__ = ["Replay", "asked_for", "read"]
 
 JSON = "application/vnd.fly.replay+json"
 FALLBACKS = ("", "force_self", "prefer_self")
+YES = ("yes", "true", "1")
 FIELD = re.compile(r"""\s*([a-z_]+)\s*=\s*(?:"([^"]*)"|([^;"]*))\s*(?:;|$)""")
 
 
@@ -35,6 +36,22 @@ class Transform(msgspec.Struct):
     set_headers: list[SetHeader] = []
 
 
+class Cache(msgspec.Struct):
+    """Whether later requests are to go there too, without asking.
+
+    Attributes:
+        prefix: Of the paths: a host may stand before, and `/*` after it.
+        ttl: Seconds.
+        invalidate: Instead: forget what applied to this request.
+        allow_bypass: A visitor may ask for the app that replays.
+    """
+
+    prefix: str = ""
+    ttl: float = 0
+    invalidate: bool = False
+    allow_bypass: bool = False
+
+
 class Replay(msgspec.Struct, kw_only=True):
     """Where the request is to go now; field names are those of the JSON form."""
 
@@ -47,6 +64,8 @@ class Replay(msgspec.Struct, kw_only=True):
     timeout: str = ""
     fallback: str = ""
     transform: Transform = msgspec.field(default_factory=Transform)
+    cache: Cache | None = None
+    allow_bypass: bool = False
 
     @property
     def timeout_s(self) -> float | None:
@@ -69,8 +88,11 @@ def read(headers: Headers, body: bytes) -> Replay:
     try:
         if header := first(headers, b"fly-replay"):
             replay = msgspec.convert(_fields(header), Replay, strict=False)
+            replay.cache = _cache(headers)
         else:
             replay = msgspec.json.decode(body, type=Replay)
+            if replay.cache and replay.allow_bypass:
+                replay.cache.allow_bypass = True
         if (replay.timeout_s or 0) < 0:
             raise ValueError(f"timeout {replay.timeout!r} is negative")
         if replay.fallback not in FALLBACKS:
@@ -79,6 +101,19 @@ def read(headers: Headers, body: bytes) -> Replay:
         text = f"[PA03] could not parse the fly-replay that the app returned: {error}"
         raise Problem(502, text) from None
     return replay
+
+
+def _cache(headers: Headers) -> Cache | None:
+    prefix = first(headers, b"fly-replay-cache").strip()
+    if not prefix:
+        return None
+    ttl = first(headers, b"fly-replay-cache-ttl-secs").strip()
+    return Cache(
+        prefix=prefix,
+        ttl=float(ttl or 0),
+        invalidate=prefix == "invalidate",
+        allow_bypass=first(headers, b"fly-replay-cache-allow-bypass").strip().lower() in YES,
+    )
 
 
 def _fields(header: str) -> dict[str, str]:

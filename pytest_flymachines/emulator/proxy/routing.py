@@ -45,6 +45,7 @@ class Wish:
         regions: Groups of region codes in order of preference.
         only_regions: Nothing outside of `regions`.
         exclude: Machines that are left out.
+        edge: The region where the visitor is, if not the proxy's.
     """
 
     app: str
@@ -54,6 +55,7 @@ class Wish:
     regions: tuple[frozenset[str], ...] = ()
     only_regions: bool = False
     exclude: frozenset[str] = frozenset()
+    edge: str = ""
 
 
 @dataclass(frozen=True, slots=True)
