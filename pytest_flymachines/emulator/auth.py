@@ -14,12 +14,14 @@ from starlette.requests import Request
 
 from pytest_flymachines.emulator.answers import Problem
 
-__all__ = ["Access", "Tokens", "host_allowed"]
+__all__ = ["Access", "Hosts", "Tokens"]
 
 SCHEMES = re.compile(r"^(?:(?:Bearer|FlyV1)\s+)+", re.IGNORECASE)
 LOOPBACK_HOST = re.compile(
     r"^(localhost|[a-z0-9-]+\.localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?$", re.IGNORECASE
 )
+PORT = re.compile(r":\d{1,5}$")
+ADDRESS = re.compile(r"\d{1,3}(\.\d{1,3}){3}")
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,33 @@ class Tokens:
         return allowed
 
 
-def host_allowed(request: Request) -> bool:
-    """Whether the Host header names this computer's loopback: a web page's DNS trick does not."""
-    return LOOPBACK_HOST.match(request.headers.get("host", "")) is not None
+@dataclass(frozen=True)
+class Hosts:
+    """Which `Host` headers are answered: none that a web page's DNS trick could send.
+
+    Such a trick needs a name, so where others may reach the server every address will do.
+
+    Attributes:
+        beyond_loopback: The server listens for other computers, too.
+        names: Names that were allowed by the user.
+    """
+
+    beyond_loopback: bool = False
+    names: frozenset[str] = frozenset()
+
+    def check(self, request: Request) -> None:
+        """Refuse a request that was led here by a foreign name.
+
+        Raises:
+            Problem: 421.
+        """
+        given = request.headers.get("host", "")
+        if LOOPBACK_HOST.match(given):
+            return
+        name = PORT.sub("", given).lower()
+        if name in self.names or (self.beyond_loopback and ADDRESS.fullmatch(name)):
+            return
+        text = "this server answers on loopback names only"
+        if self.beyond_loopback:
+            text = f"this server does not answer to the name {name!r}: start it with --allow-host"
+        raise Problem(421, text)

@@ -13,7 +13,6 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from pytest_flymachines.emulator.answers import Problem, answer, empty
-from pytest_flymachines.emulator.auth import host_allowed
 from pytest_flymachines.emulator.emulator import Emulator
 from pytest_flymachines.emulator.faults import Fault, FaultError, parse_fault
 from pytest_flymachines.emulator.front import read_body
@@ -88,8 +87,7 @@ class Control:
         """Serve one request."""
         request = Request(scope, receive)
         try:
-            if not host_allowed(request):
-                raise Problem(421, "this server answers on loopback names only")
+            self._emulator.hosts.check(request)
             if scope["path"] != "/health":
                 self._emulator.tokens.access(request, control=True)
         except Problem as problem:

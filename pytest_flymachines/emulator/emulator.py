@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pytest_flymachines.emulator.auth import Tokens
+from pytest_flymachines.emulator.auth import Hosts, Tokens
 from pytest_flymachines.emulator.faults import Faults
 from pytest_flymachines.emulator.flyd import Flyd
 from pytest_flymachines.emulator.model import App
@@ -29,6 +29,7 @@ class Emulator:
         org: The organization of the token.
         region: The region that this emulator claims to be near to.
         latency_s: Added to every answer of the API.
+        hosts: The names that it answers to.
         creating: Ids of machines that are being created, by (app, name).
     """
 
@@ -41,6 +42,7 @@ class Emulator:
     org: str = "personal"
     region: str = "ord"
     latency_s: float = 0.0
+    hosts: Hosts = field(default_factory=Hosts)
     creating: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def next_app_number(self) -> int:

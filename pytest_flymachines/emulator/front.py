@@ -20,7 +20,6 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pytest_flymachines.emulator.answers import Problem
-from pytest_flymachines.emulator.auth import host_allowed
 from pytest_flymachines.emulator.call import MAX_BODY, Call, Handler
 from pytest_flymachines.emulator.emulator import Emulator
 from pytest_flymachines.emulator.faults import Cause, Fault, asking
@@ -75,11 +74,10 @@ class Front:
         try:
             if self._emulator.latency_s:
                 await asyncio.sleep(self._emulator.latency_s)
-            if host_allowed(request):
-                await self._router(scope, receive, send_on)
-            else:
-                refusal = Problem(421, "this server answers on loopback names only")
-                await refusal.response()(scope, receive, send_on)
+            self._emulator.hosts.check(request)
+            await self._router(scope, receive, send_on)
+        except Problem as refusal:
+            await refusal.response()(scope, receive, send_on)
         except Dropped as dropped:
             await _drop(scope, reset=dropped.reset)
         except ClientDisconnect:

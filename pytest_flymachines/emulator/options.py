@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import re
 import secrets
@@ -13,8 +14,9 @@ from pathlib import Path
 from pytest_flymachines.emulator.faults import KINDS, Fault, FaultError, parse_fault
 from pytest_flymachines.emulator.regions import REGIONS
 
-__all__ = ["Options", "parse"]
+__all__ = ["LOOPBACK", "Options", "parse"]
 
+LOOPBACK = "127.0.0.1"
 ENGINES = ("auto", "bubblewrap", "docker", "process")
 
 
@@ -22,6 +24,8 @@ ENGINES = ("auto", "bubblewrap", "docker", "process")
 class Options:
     """What an emulator is asked to be; see the help texts of `parse`."""
 
+    host: str = LOOPBACK
+    allow_hosts: tuple[str, ...] = ()
     port: int = 0
     control_port: int = 0
     proxy_port: int = 0
@@ -50,6 +54,22 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Optio
         description="Serve Fly's Machines API on loopback; every machine really runs.",
     )
     add = parser.add_argument
+    add(
+        "--host",
+        type=_address,
+        default=LOOPBACK,
+        metavar="ADDRESS",
+        help="where everything listens; 0.0.0.0 is every address of this computer: whoever has the "
+        "token can then run programs here",
+    )
+    add(
+        "--allow-host",
+        type=_host_name,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name by which clients call this computer, beside loopback's and addresses",
+    )
     add("--port", type=_port, default=0, help="of the API; 0 takes a free one")
     add("--control-port", type=_port, default=0, help="of the control interface")
     add("--proxy-port", type=_port, default=0, help="of the HTTP proxy in front of services")
@@ -80,6 +100,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Optio
     add("--log", type=Path, metavar="FILE", help="append the request log to this file")
     given = parser.parse_args(argv)
     return Options(
+        host=given.host,
+        allow_hosts=tuple(given.allow_host),
         port=given.port,
         control_port=given.control_port,
         proxy_port=given.proxy_port,
@@ -97,6 +119,22 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Optio
         log=given.log,
         token=environ.get("FLY_API_TOKEN", "").strip() or f"emu-{secrets.token_hex(16)}",
     )
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an IPv4 address of this computer, such as {LOOPBACK}; "
+            "0.0.0.0 is all of them"
+        ) from None
+
+
+def _host_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name of a host, without a port")
+    return text.lower()
 
 
 def _port(text: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import resource
 import shutil
@@ -21,7 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pytest_flymachines.emulator.api import api
 from pytest_flymachines.emulator.apps import create_app
-from pytest_flymachines.emulator.auth import Tokens
+from pytest_flymachines.emulator.auth import Hosts, Tokens
 from pytest_flymachines.emulator.config import encode
 from pytest_flymachines.emulator.control import Control
 from pytest_flymachines.emulator.emulator import Emulator
@@ -31,10 +32,11 @@ from pytest_flymachines.emulator.faults import Faults
 from pytest_flymachines.emulator.flyd import Flyd, Timings
 from pytest_flymachines.emulator.greeting import greeting
 from pytest_flymachines.emulator.nameserver import NameServer
-from pytest_flymachines.emulator.options import Options
+from pytest_flymachines.emulator.options import LOOPBACK, Options
 from pytest_flymachines.emulator.owner import OwnerGone, watch
 from pytest_flymachines.emulator.proxied import serve_proxy
 from pytest_flymachines.emulator.proxy.inside import Inside
+from pytest_flymachines.emulator.proxy.listener import dialled
 from pytest_flymachines.emulator.ratelimit import RateLimits
 from pytest_flymachines.emulator.requestlog import RequestLog
 from pytest_flymachines.emulator.rundir import (
@@ -100,8 +102,11 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
             except OwnerGone as error:
                 raise CannotServe(str(error)) from None
         sockets = {
-            "api": stack.enter_context(_bind("--port", options.port)),
-            "control": stack.enter_context(_bind("--control-port", options.control_port)),
+            name: stack.enter_context(_bind(option, options.host, port))
+            for name, option, port in (
+                ("api", "--port", options.port),
+                ("control", "--control-port", options.control_port),
+            )
         }
         if options.state:
             try:
@@ -123,9 +128,11 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
         stack.callback(emulator.requests.close)
         stack.push_async_callback(emulator.flyd.close, CLOSE_S)
         try:
-            proxy = await serve_proxy(emulator, options.proxy_port)
+            proxy = await serve_proxy(
+                emulator, options.host, options.proxy_port, names=options.allow_hosts
+            )
         except OSError as error:
-            raise _taken("--proxy-port", options.proxy_port, error) from None
+            raise _taken("--proxy-port", options.host, options.proxy_port, error) from None
         stack.push_async_callback(proxy.close)
         doors = run.path / "fly"
         doors.mkdir(mode=0o700)
@@ -185,6 +192,7 @@ def _emulator(options: Options, engine: Engine, directory: Path, timings: Timing
         org=options.org,
         region=options.region,
         latency_s=options.latency_s,
+        hosts=Hosts(options.host != LOOPBACK, frozenset(options.allow_hosts)),
     )
     flyd.recover()
     for name in options.apps:
@@ -227,24 +235,26 @@ def _config(app: ASGIApp) -> uvicorn.Config:
     )
 
 
-def _bind(option: str, port: int) -> socket.socket:
+def _bind(option: str, host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server(("127.0.0.1", port), backlog=512)
+        return socket.create_server((host, port), backlog=512)
     except OSError as error:
-        raise _taken(option, port, error) from None
+        raise _taken(option, host, port, error) from None
 
 
-def _taken(option: str, port: int, error: OSError) -> CannotServe:
+def _taken(option: str, host: str, port: int, error: OSError) -> CannotServe:
     why = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno == errno.EADDRNOTAVAIL:
+        return CannotServe(f"--host={host}: this computer does not have that address ({why})")
     return CannotServe(
-        f"{option}={port}: cannot listen on 127.0.0.1:{port} ({why}); "
+        f"{option}={port}: cannot listen on {host}:{port} ({why}); "
         "name another port, or 0 for a free one"
     )
 
 
 def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()
-    return f"http://{host}:{port}"
+    return f"http://{dialled(host)}:{port}"
 
 
 def _say_ready(options: Options, about: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import IO
 
 from pytest_flymachines.emulator.answers import Problem
@@ -116,14 +116,16 @@ class ProxyDirectory:
         self._emulator.requests.say({"proxy": text, "app": app, "machine": machine_id})
 
 
-async def serve_proxy(emulator: Emulator, port: int) -> Proxy:
+async def serve_proxy(
+    emulator: Emulator, host: str, port: int, *, names: Sequence[str] = ()
+) -> Proxy:
     """Start the proxy in front of an emulator's machines, and autostop.
 
     Raises:
         OSError: The port is taken.
     """
     directory = ProxyDirectory(emulator)
-    proxy = await start_proxy(directory, port=port, edge=emulator.region)
+    proxy = await start_proxy(directory, host=host, port=port, names=names, edge=emulator.region)
     emulator.flyd.watch(proxy.sync)
     for name in emulator.store.apps:
         proxy.sync(name)

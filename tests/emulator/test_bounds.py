@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hmac
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from starlette.requests import Request
 
@@ -95,6 +98,54 @@ def test_it_listens_on_loopback_only(serve: Serve) -> None:
     assert known | {forward["port"]} <= {port for _, port in listening}
     assert len(listening) >= 6  # control, and the two ports of the service
     assert {address for address, _ in listening} == {"0100007F"}
+
+
+@shows(
+    "security",
+    "loopback only unless told, and then by address or by a name that is allowed",
+    "ours",
+)
+def test_it_listens_where_it_is_told(serve: Serve) -> None:
+    with serve("--app", "open", "--host", "0.0.0.0", "--allow-host", "Emulator.test") as emulator:
+        fly = Fly(emulator)
+        forward = fly.control.post("/forwards", json={"app": "open", "machine": "0", "port": 80})
+        assert forward.status_code == 404
+        listening = listeners(emulator.pid)
+        token = {"authorization": f"Bearer {emulator.token}"}
+        port = urlsplit(emulator.api_url).port
+        for host, status in (
+            (f"127.0.0.2:{port}", 200),
+            ("192.0.2.7:80", 200),
+            ("emulator.test:1", 200),
+            ("evil.example", 421),
+            ("192.0.2.7.evil.example", 421),
+        ):
+            for url in (f"http://127.0.0.2:{port}/v1/apps/open", f"{emulator.control_url}/health"):
+                answer = httpx.get(url, headers={**token, "host": host}, trust_env=False)
+                assert answer.status_code == status, host
+        fly.close()
+    assert {address for address, _ in listening} == {"00000000"}
+    assert emulator.api_url.startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--host", "nowhere", "'nowhere' is not an IPv4 address of this computer"),
+        ("--host", "192.0.2.7", "--host=192.0.2.7: this computer does not have that address"),
+        ("--allow-host", "a:80", "'a:80' is not a name of a host, without a port"),
+    ],
+)
+def test_an_address_that_will_not_do_is_named(option: str, value: str, told: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_flymachines.emulator", option, value],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert told in " ".join(done.stderr.split())
 
 
 def listeners(pid: int) -> set[tuple[str, int]]:

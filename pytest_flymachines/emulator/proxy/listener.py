@@ -1,4 +1,4 @@
-"""Listening on loopback, with a task for each connection."""
+"""Listening, with a task for each connection."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-__all__ = ["Listener"]
+__all__ = ["Listener", "dialled"]
 
 BACKLOG = 1024
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE_S = 0.1
 
 Serve = Callable[[socket.socket], Coroutine[Any, Any, None]]
+
+
+def dialled(host: str) -> str:
+    """The address at which this computer itself reaches what listens on `host`."""
+    return "127.0.0.1" if host == "0.0.0.0" else host
 
 
 class Listener:
@@ -41,7 +46,7 @@ class Listener:
 
         Args:
             serve: See above.
-            host: A loopback address.
+            host: The address.
             port: 0 takes a free one.
 
         Raises:
@@ -53,7 +58,7 @@ class Listener:
     def where(self) -> tuple[str, int]:
         """Host and port, of one that listens on TCP."""
         host, port = self._socket.getsockname()[:2]
-        return host, port
+        return dialled(host), port
 
     @property
     def address(self) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pytest_flymachines.emulator.proxy.autostop import Action, excess
 from pytest_flymachines.emulator.proxy.balancer import Balancer
 from pytest_flymachines.emulator.proxy.directory import Directory
 from pytest_flymachines.emulator.proxy.forwards import Forwards
 from pytest_flymachines.emulator.proxy.gateway import Gateway
-from pytest_flymachines.emulator.proxy.listener import Listener
+from pytest_flymachines.emulator.proxy.listener import Listener, dialled
 from pytest_flymachines.emulator.proxy.loads import Loads
 from pytest_flymachines.emulator.proxy.services import Services
 from pytest_flymachines.emulator.proxy.tls import Tls
@@ -22,6 +24,7 @@ async def start_proxy(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
+    names: Sequence[str] = (),
     edge: str = "ord",
     patience_s: float = 5.0,
 ) -> Proxy:
@@ -29,8 +32,9 @@ async def start_proxy(
 
     Args:
         directory: The emulator's apps and machines.
-        host: A loopback address, for everything that listens.
+        host: The address of everything that listens.
         port: Of the front; 0 takes a free one.
+        names: Names of this computer that certificates hold beside loopback's and `host`.
         edge: The region where visitors enter.
         patience_s: How long a request waits for a machine that can take it, and for its program
             to listen, before it is answered with an error.
@@ -38,7 +42,7 @@ async def start_proxy(
     Raises:
         OSError: The port is taken.
     """
-    return Proxy(directory, host=host, port=port, edge=edge, patience_s=patience_s)
+    return Proxy(directory, host=host, port=port, names=names, edge=edge, patience_s=patience_s)
 
 
 class Proxy:
@@ -49,13 +53,20 @@ class Proxy:
     """
 
     def __init__(
-        self, directory: Directory, *, host: str, port: int, edge: str, patience_s: float
+        self,
+        directory: Directory,
+        *,
+        host: str,
+        port: int,
+        names: Sequence[str],
+        edge: str,
+        patience_s: float,
     ) -> None:
         self._directory = directory
         self._loads = Loads()
         self._balancer = Balancer(directory, self._loads, edge=edge, patience_s=patience_s)
         self._upstreams = Upstreams(directory.connect)
-        self._tls = Tls()
+        self._tls = Tls([dialled(host), *names])
         gateway = Gateway(self._balancer, self._upstreams, self._listing_of)
         self._visitors = visitors = Visitors(gateway, self._balancer, self._tls)
         self._front = Listener.at(visitors.serve_front, host, port)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_flymachines.emulator.config import TlsOptions
@@ -23,9 +23,14 @@ class TlsUnavailable(Exception):
 
 
 class Tls:
-    """Makes one certificate for all apps when it is first needed: that takes a tenth second."""
+    """Makes one certificate for all apps when it is first needed: that takes a tenth second.
 
-    def __init__(self) -> None:
+    Args:
+        names: Names and addresses of this computer, beside loopback's.
+    """
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        self._names = dict.fromkeys([*NAMES, *names])
         self._certificate: asyncio.Task[tuple[trustme.CA, trustme.LeafCert]] | None = None
 
     async def context(self, options: TlsOptions | None, alpn: Sequence[str]) -> ssl.SSLContext:
@@ -65,15 +70,16 @@ class Tls:
 
     async def _made(self) -> tuple[trustme.CA, trustme.LeafCert]:
         if self._certificate is None:
-            self._certificate = asyncio.create_task(asyncio.to_thread(_make), name="certificate")
+            making = asyncio.to_thread(_make, self._names)
+            self._certificate = asyncio.create_task(making, name="certificate")
         return await asyncio.shield(self._certificate)
 
 
-def _make() -> tuple[trustme.CA, trustme.LeafCert]:
+def _make(names: Iterable[str]) -> tuple[trustme.CA, trustme.LeafCert]:
     try:
         import trustme
     except ImportError as error:
         text = f"TLS needs the trustme package: pip install 'pytest-flymachines[local]' ({error})"
         raise TlsUnavailable(text) from None
     ca = trustme.CA()
-    return ca, ca.issue_cert(*NAMES)
+    return ca, ca.issue_cert(*names)
