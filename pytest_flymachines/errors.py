@@ -99,7 +99,7 @@ class ApiError(FlyMachinesError):
         self.status = status
         self.body = body
         self.request_id = request_id
-        self.message = message or body.strip() or "(empty body)"
+        self.message: str = message or body.strip() or "(empty body)"
         super().__init__(method, path, status, body, request_id, message)
 
     @property

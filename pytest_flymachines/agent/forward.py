@@ -41,6 +41,8 @@ class PortForward:
         self._path = path
         self._headers = headers
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.host: str
+        self.port: int
         self.host, self.port = self._listener.getsockname()
         self._lock = threading.Lock()
         self._streams: set[socket.socket] = set()

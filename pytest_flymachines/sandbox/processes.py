@@ -75,7 +75,7 @@ class RemoteProcess:
         machine_id: str,
         errors: str = "surrogateescape",
     ) -> None:
-        self.args = shown_command(command)
+        self.args: str | list[str] = shown_command(command)
         self.machine_id = machine_id
         self._channel = channel
         self._clock = clock
@@ -85,9 +85,9 @@ class RemoteProcess:
         self._last = update
         self._complete = self._output.add(update)
         self._forgotten = False
-        self.stdin = ProcessInput(channel, update.id)
-        self.stdout = self._reader("stdout", errors)
-        self.stderr = self._reader("stderr", errors)
+        self.stdin: ProcessInput = ProcessInput(channel, update.id)
+        self.stdout: io.TextIOWrapper = self._reader("stdout", errors)
+        self.stderr: io.TextIOWrapper = self._reader("stderr", errors)
 
     def __repr__(self) -> str:
         code = self.returncode
@@ -288,7 +288,7 @@ class ProcessInput:
     def __init__(self, channel: Channel, name: str) -> None:
         self._channel = channel
         self._name = name
-        self.closed = False
+        self.closed: bool = False
 
     def write(self, data: bytes | str) -> int:
         """Write bytes, or text as UTF-8, all of it; how much, in bytes or characters.
