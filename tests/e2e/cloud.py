@@ -206,7 +206,8 @@ def end(process: subprocess.Popen[str], timeout_s: float = 120) -> Ended:
     return Ended(process.returncode, output)
 
 
-def until(condition: Callable[[], Any], seconds: float, *, every_s: float = 0.1) -> bool:
+def until(condition: Callable[[], Any], seconds: float = 60, *, every_s: float = 0.05) -> bool:
+    """Wait for a condition; false if it did not come true in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

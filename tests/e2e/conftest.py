@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from .cloud import DIES_WITH_US, Cloud, cloud
-from .leftovers import descending, emulators, until
+from .cloud import DIES_WITH_US, Cloud, cloud, until
+from .leftovers import descending, emulators
 
 Run = Callable[..., pytest.RunResult]
 
@@ -47,18 +47,33 @@ def nothing_is_left(scratch: Path) -> Iterator[None]:
     """By a test: neither a process that it started nor a directory of theirs."""
     with descending() as processes:
         yield
-        gone = until(lambda: not processes() and not emulators(scratch), 5)
+        gone = until(lambda: not processes() and not emulators(scratch))
         assert gone, (processes(), emulators(scratch))
 
 
-@pytest.fixture
-def run(pytester: pytest.Pytester) -> Run:
-    """`run(*args)`: pytest in a subprocess, local mode unless the arguments say otherwise."""
+def plain(args: tuple[str, ...]) -> list[str]:
+    """Options of a run with our plugin, and with pytest-xdist if the arguments are for it.
 
-    def start(*args: str, mode: str = "local") -> pytest.RunResult:
+    Every plugin beside them that is installed here would cost each run some of its start.
+    """
+    workers = ["xdist"] if any(arg.startswith("-n") for arg in args) else []
+    return [f"-p{name}" for name in ("flymachines", *workers, "no:cacheprovider")]
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`run(*args)`: pytest in a subprocess, local mode unless the arguments say otherwise.
+
+    It has the plugins of `plain`; with `others=True` all that are installed.
+    """
+
+    def start(*args: str, mode: str = "local", others: bool = False) -> pytest.RunResult:
         chosen = [f"--fly-mode={mode}"] if mode else []
-        plain = ["-p", "no:randomly", "-p", "no:cacheprovider", "-ra"]
-        return pytester.runpytest_subprocess(*plain, *chosen, *args, timeout=240)
+        named = ["-pno:randomly"] if others else plain(args)
+        with monkeypatch.context() as patch:
+            if not others:
+                patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+            return pytester.runpytest_subprocess(*named, "-ra", *chosen, *args, timeout=240)
 
     return start
 
@@ -93,10 +108,10 @@ def background(pytester: pytest.Pytester) -> Iterator[Callable[..., subprocess.P
     started: list[subprocess.Popen[str]] = []
 
     def start(*args: str) -> subprocess.Popen[str]:
-        plain = [sys.executable, "-m", "pytest", "-p", "no:randomly", "-p", "no:cacheprovider"]
         process = subprocess.Popen(
-            [*DIES_WITH_US, *plain, *args],
+            [*DIES_WITH_US, sys.executable, "-m", "pytest", *plain(args), *args],
             cwd=pytester.path,
+            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

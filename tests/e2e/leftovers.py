@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pytest_flymachines.emulator.engines.supervisor.tree import children, descendants
 
-__all__ = ["alive", "descending", "emulators", "until"]
+__all__ = ["alive", "descending", "emulators"]
 
 _SET_CHILD_SUBREAPER = 36
 
@@ -65,13 +64,3 @@ def _shown(pid: int) -> str:
 def emulators(scratch: Path) -> list[str]:
     """Directories of emulators; pytest's own base temp is pytest's to rotate."""
     return [str(p) for p in scratch.iterdir() if not p.name.startswith("pytest-of-")]
-
-
-def until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait for a condition; false if it did not come true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True

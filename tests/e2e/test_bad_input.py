@@ -15,8 +15,9 @@ import pytest
 from pytest_flymachines.api import MachinesClient
 from pytest_flymachines.emulator.launch import launch
 
+from .cloud import until
 from .conftest import Run, commit
-from .leftovers import emulators, until
+from .leftovers import emulators
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -139,7 +140,7 @@ def small_disk(scratch: Path) -> Iterator[Path]:
     if done.returncode:
         pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
     yield scratch
-    left = not until(lambda: not emulators(scratch), 5)
+    left = not until(lambda: not emulators(scratch))
     subprocess.run(["umount", "--lazy", str(scratch)], check=True)
     assert not left
 

@@ -15,8 +15,9 @@ import pytest
 
 from tests.emulator.engines import dockerd
 
+from .cloud import until
 from .conftest import Run
-from .leftovers import alive, emulators, until
+from .leftovers import alive, emulators
 
 pytestmark = pytest.mark.skipif(dockerd.missing() is not None, reason=str(dockerd.missing()))
 
@@ -76,7 +77,7 @@ def test_the_image_is_the_machine(
     result.stdout.fnmatch_lines(
         ["fly sandbox: local *, engine docker*", "*the image has no python3*through the Machines*"]
     )
-    assert until(lambda: not left(), 5), left()
+    assert until(lambda: not left()), left()
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_an_image_that_will_not_do_is_an_error_that_says_why(
     result = run(*OPTIONS, *args)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([said])
-    assert until(lambda: not left(), 5), left()
+    assert until(lambda: not left()), left()
 
 
 def test_kill_9_in_the_middle_of_a_test_leaves_nothing(
@@ -124,4 +125,4 @@ def test_kill_9_in_the_middle_of_a_test_leaves_nothing(
     assert until((pytester.path / "ready").exists, 120), process.communicate(timeout=5)
     assert alive(f"sleep {MARK}4")
     os.kill(process.pid, signal.SIGKILL)
-    assert until(lambda: not left(), 5), left()
+    assert until(lambda: not left()), left()

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from .cloud import until
 from .conftest import Run
-from .leftovers import alive, emulators, until
+from .leftovers import alive, emulators
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -44,7 +45,7 @@ def test_kill_9_in_the_middle_of_a_test_leaves_nothing(
     assert alive(f"sleep {MARK}4")
     assert emulators(scratch)
     os.kill(process.pid, signal.SIGKILL)
-    assert until(lambda: nothing_left(scratch), 5), (alive(MARK), emulators(scratch))
+    assert until(lambda: nothing_left(scratch)), (alive(MARK), emulators(scratch))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -67,7 +68,7 @@ def test_kill_9_of_a_controller_with_workers_leaves_nothing(
     process = background("--fly-mode=local", "-n", "2")
     assert until((pytester.path / "ready").exists, 60), process.communicate(timeout=5)
     os.kill(process.pid, signal.SIGKILL)
-    assert until(lambda: nothing_left(scratch), 5), (alive(MARK), emulators(scratch))
+    assert until(lambda: nothing_left(scratch)), (alive(MARK), emulators(scratch))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_a_run_that_ends_by_itself_leaves_nothing(
         """
     )
     run()
-    assert until(lambda: nothing_left(scratch), 5), (alive(MARK), emulators(scratch))
+    assert until(lambda: nothing_left(scratch)), (alive(MARK), emulators(scratch))
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["alone", "with a worker"])
@@ -122,7 +123,7 @@ def test_an_emulator_that_was_killed_is_swept_by_the_next_run(
         """
     )
     run()
-    assert until(lambda: not alive(str(scratch)), 5)
+    assert until(lambda: not alive(str(scratch)))
     pytester.makepyfile("def test_it(fly_sandbox): fly_sandbox.exec('true')")
     run().assert_outcomes(passed=1)
     assert emulators(scratch) == []
