@@ -31,3 +31,9 @@ def machine(tmp_path: Path) -> Iterator[Server]:
 def project(pytester: pytest.Pytester, machine: Server, tmp_path: Path) -> Project:
     """An empty project with a fixture `box` that talks to the server."""
     return Project(pytester, machine, tmp_path / "shared")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a recording lies that the tests of a module share, once one has made it."""
+    return tmp_path_factory.mktemp("kept") / "cassettes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -109,6 +110,20 @@ class Project:
     ) -> pytest.RunResult:
         """Run against the server."""
         return self._run(prefix, args, self._recording(mode, env))
+
+    def record_once(self, kept: Path, *args: str, passed: int) -> None:
+        """Have the cassettes of a recording: made by the first who asks, copied to all others.
+
+        Args:
+            kept: Where the others find them.
+            args: pytest's.
+            passed: How many tests the recording has.
+        """
+        if not kept.exists():
+            self.record(*args).assert_outcomes(passed=passed)
+            shutil.copytree(self.path / "cassettes", kept)
+        else:
+            shutil.copytree(kept, self.path / "cassettes")
 
     def start_recording(self, *args: str, **env: str) -> subprocess.Popen[bytes]:
         """Start a run against the server."""
