@@ -68,5 +68,8 @@ class StandIn:
                 stdout, stderr = process.communicate(timeout=timeout_s)
             except subprocess.TimeoutExpired:
                 raise ApiError("POST", "/exec", 408, "", message="deadline_exceeded") from None
+            except KeyboardInterrupt:  # at Fly, too, it goes on when its caller is gone
+                threading.Thread(target=process.communicate, daemon=True).start()
+                raise
         code = process.returncode if process.returncode >= 0 else 128 - process.returncode
         return Answer(code, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -253,6 +254,24 @@ class TestLimits:
         with pytest.raises(TimeoutError):
             plain.exec("sleep 600 & wait", timeout=1)
         wait_until(lambda: ours() == [])
+
+    def test_ctrl_c_before_the_name_of_a_process_is_known_kills_it(
+        self, plain: Sandbox, standin: StandIn
+    ) -> None:
+        pid = standin.root / "workspace" / "pid"
+        main = threading.get_ident()
+
+        def interrupt() -> None:
+            wait_until(pid.exists)
+            signal.pthread_kill(main, signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            plain.exec("echo $$ >pid.new; mv pid.new pid; exec sleep 62")
+        thread.join()
+        assert not any("poll" in request for request in standin.requests)
+        wait_until(lambda: not Path("/proc", pid.read_text().strip()).exists())
 
     def test_nothing_is_left_behind(self, plain: Sandbox, standin: StandIn) -> None:
         plain.exec("cat", stdin=os.urandom(30_000))

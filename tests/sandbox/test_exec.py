@@ -18,7 +18,7 @@ from pytest_flymachines.errors import (
     SandboxFileNotFound,
     SandboxNotADirectory,
 )
-from pytest_flymachines.sandbox import Sandbox
+from pytest_flymachines.sandbox import Sandbox, api_processes
 
 from .support import gone, wait_until
 
@@ -394,8 +394,11 @@ class TestTimeout:
             sandbox.exec("trap '' TERM; echo $$ >pid; while :; do sleep 0.1; done", timeout=1)
         wait_until(lambda: gone(sandbox, sandbox.read_text("pid").strip()))
 
-    def test_a_command_may_take_longer_than_one_request(self, sandbox: Sandbox) -> None:
-        result = sandbox.exec("sleep 6.5; echo done", timeout=60)
+    def test_a_command_may_take_longer_than_one_request(
+        self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("pytest_flymachines.sandbox.exec.WAIT_S", 0.2)
+        result = sandbox.exec("sleep 1.5; echo done", timeout=60)
         assert result.stdout == "done\n"
 
     def test_none_is_no_limit(self, sandbox: Sandbox) -> None:
@@ -411,7 +414,11 @@ class TestTimeout:
 
 
 class TestInterruption:
-    def test_ctrl_c_ends_the_command_in_the_machine(self, sandbox: Sandbox) -> None:
+    def test_ctrl_c_ends_the_command_in_the_machine(
+        self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # over the Machines API, what looks for the file and what kills are queued behind it
+        monkeypatch.setattr(api_processes, "_LONGEST_WAIT_S", 1)
         main = threading.get_ident()
 
         def interrupt() -> None:
