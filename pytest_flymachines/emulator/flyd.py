@@ -19,6 +19,7 @@ from pytest_flymachines.emulator.containers.boot import boot_containers, directo
 from pytest_flymachines.emulator.engines.base import (
     Engine,
     EngineError,
+    GuestFile,
     GuestMount,
     RunningMachine,
 )
@@ -26,6 +27,7 @@ from pytest_flymachines.emulator.faults import Faults
 from pytest_flymachines.emulator.lifecycle import Life
 from pytest_flymachines.emulator.metrics import Metrics
 from pytest_flymachines.emulator.model import Machine, Volume, share_files
+from pytest_flymachines.emulator.proxy.fly_src import PUBLIC_KEY, FlySrc
 from pytest_flymachines.emulator.proxy.inside import Inside
 from pytest_flymachines.emulator.schedule import Schedules
 from pytest_flymachines.emulator.store import Store
@@ -93,6 +95,7 @@ class Flyd:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._log = log
         self.inside: Inside | None = None
+        self.fly_src = FlySrc()
         self._watchers: list[Callable[[str], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._listed: dict[str, Machine] = {}
@@ -205,6 +208,8 @@ class Flyd:
         if app is None:
             raise EngineError(f"app {machine.app} is gone")
         config = for_engine(machine, app, directory, self.volumes, self.log_file(machine))
+        key = GuestFile(PUBLIC_KEY, self.fly_src.public_key)
+        config = replace(config, files=[key, *config.files])
         if self.inside:
             door = GuestMount(self.inside.door(machine.app, machine.id), "/.fly/api")
             config = replace(config, mounts=[*config.mounts, door])

@@ -6,6 +6,7 @@ The addresses are of the ranges for documentation, so that nobody's real one is 
 from __future__ import annotations
 
 import secrets
+from ipaddress import IPv6Address
 
 from msgspec import Struct
 from starlette.responses import Response
@@ -47,6 +48,7 @@ def assign(
     region: str = "",
     network: str = "",
     service_name: str = "",
+    org: str = "",
 ) -> IpAssignment:
     """Give an app an address; a shared one is given once.
 
@@ -73,8 +75,10 @@ def assign(
         shared=kind == "shared_v4",
         created_ms=now_ms(),
         network=network,
+        org=org,
     )
     emulator.store.put(app)
+    emulator.flyd.announce(app.name)
     return assignment
 
 
@@ -87,6 +91,7 @@ def release(emulator: Emulator, app: App, ip: str) -> None:
     if app.ips.pop(ip, None) is None:
         raise Problem(404, f"not_found: IP address {ip} not found")
     emulator.store.put(app)
+    emulator.flyd.announce(app.name)
 
 
 @routes.on("GET", IPS)
@@ -108,6 +113,7 @@ async def create(call: Call) -> Response:
         region=body.region,
         network=body.network,
         service_name=body.service_name,
+        org=body.org_slug,
     )
     return answer(ip_json(assignment))
 
@@ -127,6 +133,6 @@ def _address(kind: str) -> str:
         case "v4":
             return f"203.0.113.{1 + secrets.randbelow(254)}"
         case "private_v6":
-            return f"fdaa:0:{noise[:4]}:0:1::{noise[4:].lstrip('0') or '1'}"
+            return str(IPv6Address(f"fdaa:0:{noise[:4]}:0:1::{noise[4:]}"))
         case _:
-            return f"2001:db8::{noise[:4]}:{noise[4:]}"
+            return str(IPv6Address(f"2001:db8::{noise[:4]}:{noise[4:]}"))

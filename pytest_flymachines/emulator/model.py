@@ -48,6 +48,7 @@ class IpAssignment(Struct):
     shared: bool
     created_ms: int
     network: str = ""
+    org: str = ""
 
 
 class App(Struct, kw_only=True):

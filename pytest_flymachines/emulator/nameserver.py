@@ -129,7 +129,7 @@ class NameServer:
             return None
         if question.opcode() != dns.opcode.QUERY or len(question.question) != 1:
             return _refusal(question, dns.rcode.NOTIMP)
-        if name == names.DOMAIN or name.endswith(f".{names.DOMAIN}"):
+        if name.rpartition(".")[2] in names.DOMAINS:
             return _wire(self._own(question, name, asking), max(room, question.payload))
         if not self._forwards:
             return _refusal(question, dns.rcode.REFUSED)

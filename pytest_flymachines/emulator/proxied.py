@@ -13,8 +13,10 @@ from pytest_flymachines.emulator.emulator import Emulator
 from pytest_flymachines.emulator.engines.base import EngineError
 from pytest_flymachines.emulator.leases import held_lease
 from pytest_flymachines.emulator.model import Machine
+from pytest_flymachines.emulator.names import flycast_places, machine_at
 from pytest_flymachines.emulator.proxy import (
     AppRecord,
+    Caller,
     MachineRecord,
     Proxy,
     StartRefused,
@@ -39,7 +41,13 @@ class ProxyDirectory:
         if app is None:
             return None
         public = (item.ip for item in app.ips.values() if item.type != "private_v6")
-        return AppRecord(name=name, org=app.org, network=app.network, address=next(public, ""))
+        return AppRecord(
+            name=name,
+            org=app.org,
+            network=app.network,
+            address=next(public, ""),
+            flycast=tuple(flycast_places(app)),
+        )
 
     def machines(self, app: str) -> Iterable[MachineRecord]:
         """The machines of an app that are not destroyed; the proxy has to do with no others.
@@ -56,6 +64,15 @@ class ProxyDirectory:
         """One machine that is not destroyed."""
         machine = self._emulator.store.machines.get(machine_id)
         return _record(machine) if machine and not machine.destroyed_ms else None
+
+    def caller(self, address: str) -> Caller | None:
+        """The machine with this 6PN address."""
+        store = self._emulator.store
+        machine = machine_at(store, address)
+        app = store.apps.get(machine.app) if machine else None
+        if machine is None or app is None:
+            return None
+        return Caller(machine=machine.id, app=app.name, org=app.org, region=machine.region)
 
     async def connect(self, machine_id: str, port: int) -> socket.socket:
         """A TCP socket into a machine.
@@ -125,7 +142,16 @@ async def serve_proxy(
         OSError: The port is taken.
     """
     directory = ProxyDirectory(emulator)
-    proxy = await start_proxy(directory, host=host, port=port, names=names, edge=emulator.region)
+    flyd = emulator.flyd
+    proxy = await start_proxy(
+        directory,
+        host=host,
+        port=port,
+        names=names,
+        edge=emulator.region,
+        open_door=flyd.engine.open,
+        sign=flyd.fly_src.headers,
+    )
     emulator.flyd.watch(proxy.sync)
     for name in emulator.store.apps:
         proxy.sync(name)

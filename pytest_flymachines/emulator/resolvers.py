@@ -166,6 +166,9 @@ async def _allocate_ip(call: Call, field: Field) -> dict[str, Any]:
         str(given.get("type") or ""),
         region=str(given.get("region") or ""),
         network=str(given.get("network") or ""),
+        org={org_id(slug): slug for slug in call.emulator.orgs()}.get(
+            str(given.get("organizationId")), ""
+        ),
     )
     shown = None if assignment.shared else _ip(assignment, app)
     return {"ipAddress": shown, "app": _app_fields(call, app)}

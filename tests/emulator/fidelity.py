@@ -136,8 +136,8 @@ GAPS = (
     (
         "flycast",
         (
-            "`private_v6` addresses are given out and lead nowhere, and there is no name "
-            "`<app>.flycast` in machines; the proxy takes it as a `Host`"
+            "with the engine bubblewrap, where it has the private network; with the others "
+            "`private_v6` addresses lead nowhere, and the proxy takes `<app>.flycast` as a `Host`"
         ),
     ),
     ("WireGuard, `dns_forward_rules`, static egress addresses", "not there"),
@@ -160,7 +160,10 @@ GAPS = (
     ("the handler `edge_http`", "accepted and shown; it is not documented, and does nothing"),
     (
         "`fly-src`, `fly-src-signature`, `/.fly/fly-src.pub`",
-        "taken from what visitors send, and not added: only Fly could sign them",
+        (
+            "signed with a key of the emulator's, which `/.fly/fly-src.pub` has; only on requests "
+            "by flycast: machines reach the proxy in no other way, so `fly-src-optin` is not needed"
+        ),
     ),
     (
         "the Unix socket `/.fly/api` in the machine",

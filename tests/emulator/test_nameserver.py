@@ -15,9 +15,10 @@ import pytest
 
 from pytest_flymachines.emulator.config import MachineConfig
 from pytest_flymachines.emulator.ids import machine_id, private_ip
-from pytest_flymachines.emulator.model import App, Machine
+from pytest_flymachines.emulator.model import App, IpAssignment, Machine
 from pytest_flymachines.emulator.nameserver import NameServer
 from pytest_flymachines.emulator.store import Store
+from tests.emulator.fidelity import shows
 
 UDP, TCP = 512, 65535
 
@@ -130,6 +131,32 @@ def test_names_by_region_group_metadata_and_nearness(store: Store) -> None:
     nearest = {asking.private_ip, near.private_ip}
     assert addresses(store, asking, "top2.nearest.of.db.internal") == nearest
     assert text(store, asking, "regions.db.internal") == "ams,fra,syd"
+
+
+@shows("6PN", "`all.vms`, `all.regions`, `all._instances`: machines in any state", "docs")
+def test_names_of_machines_in_any_state(store: Store) -> None:
+    asking = add(store, "db", region="fra")
+    stopped = add(store, "db", region="ams", state="stopped")
+    add(store, "db", region="syd", state="destroyed", destroyed_ms=1)
+    assert text(store, asking, "vms.db.internal") == f"{asking.id} fra"
+    both = {f"{asking.id} fra", f"{stopped.id} ams"}
+    assert set(text(store, asking, "all.vms.db.internal").split(",")) == both
+    assert text(store, asking, "all.regions.db.internal") == "ams,fra"
+    assert stopped.id not in text(store, asking, "_instances.internal")
+    assert stopped.id in text(store, asking, "all._instances.internal")
+    assert addresses(store, asking, "global.db.internal") == {asking.private_ip}
+    assert addresses(store, asking, "other._instances.internal") is None
+
+
+def test_flycast_names_belong_to_the_network_of_the_address(store: Store) -> None:
+    asking, far = add(store, "db"), add(store, "far")
+    assert addresses(store, asking, "far.flycast") is None
+    for number, network in enumerate(("", "own"), 1):
+        ip = IpAssignment("1", f"fdaa::{number}", "private_v6", "global", "", False, 1, network)
+        store.apps["far"].ips[ip.ip] = ip
+    assert addresses(store, asking, "FAR.flycast") == {"fdaa::1"}
+    assert addresses(store, far, "far.flycast") == {"fdaa::2"}
+    assert addresses(store, asking, "flycast") is None
 
 
 def test_names_have_no_ipv4_and_answer_what_was_asked(store: Store) -> None:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import os
+import re
+import signal
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from pytest_flymachines.emulator.launch import EmulatorProcess, launch
 from tests.emulator.conftest import NAMES, App, Fly, Machine, eventually
@@ -160,6 +170,126 @@ def test_resolver(web: App, client: Machine) -> None:
     assert client.get()["private_ip"] in resolved(machine, f"fra.{web.name}")
     other = web.create("sleep", "inf", dns={"nameservers": ["192.0.2.1"]})
     assert other.exec("cat", "/etc/resolv.conf")["stdout"] == "nameserver 192.0.2.1\n"
+
+
+MIRROR = (
+    "import http.server, json, os\n"
+    "class Handler(http.server.BaseHTTPRequestHandler):\n"
+    " def do_GET(self):\n"
+    "  body = json.dumps([os.environ['FLY_MACHINE_ID'], dict(self.headers)]).encode()\n"
+    "  self.send_response(200)\n"
+    "  self.send_header('content-length', str(len(body)))\n"
+    "  self.end_headers()\n"
+    "  self.wfile.write(body)\n"
+    "http.server.ThreadingHTTPServer(('0.0.0.0', 8080), Handler).serve_forever()"
+)
+HTTP_PORT = {"port": 80, "handlers": ["http"]}
+VISIT = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=60).read().decode())"
+
+
+def flycast(fly: Fly, *ports: dict[str, Any], **fields: str) -> tuple[App, Machine, str]:
+    """An app with a machine that mirrors requests, and a private address of it."""
+    app = new_app(fly)
+    service = {
+        "protocol": "tcp",
+        "internal_port": 8080,
+        "autostart": True,
+        "ports": list(ports) or [HTTP_PORT],
+    }
+    machine = app.create("python3", "-c", MIRROR, services=[service])
+    ip = fly.ok("POST", f"{app.path}/ip_assignments", {"type": "private_v6", **fields})["ip"]
+    return app, machine, ip
+
+
+def visited(client: Machine, url: str) -> tuple[str, dict[str, str]]:
+    """The machine that answers, and the headers that reached it."""
+    said = eventually(lambda: client.exec("python3", "-c", VISIT, url)["stdout"])
+    machine, headers = json.loads(said)
+    return machine, {name.lower(): value for name, value in headers.items()}
+
+
+@shows("flycast", "`APP.flycast` and the private address lead machines to the proxy", "docs")
+@shows("flycast", "a request wakes a stopped machine, as one from outside does", "docs")
+def test_flycast(fly: Fly, client: Machine) -> None:
+    app, machine, ip = flycast(fly)
+    assert resolved(client, f"{app.name}.flycast") == {ip}
+    found, headers = visited(client, f"http://{app.name}.flycast/")
+    assert (found, headers["host"]) == (machine.id, f"{app.name}.flycast")
+    assert headers["fly-client-ip"] == client.get()["private_ip"]
+    assert headers["x-forwarded-for"] == f"{client.get()['private_ip']}, {ip}"
+    assert headers["fly-region"] == "fra"
+    machine.post("stop")
+    machine.wait("stopped")
+    assert visited(client, f"http://[{ip}]/")[0] == machine.id
+    assert machine.events()[1]["source"] == "proxy"
+    assert "Connection refused" in fetch(client, f"http://[{ip}]:81/")["stderr"]
+    fly.ok("DELETE", f"{app.path}/ip_assignments/{ip}")
+    eventually(lambda: "No route to host" in fetch(client, f"http://[{ip}]/")["stderr"])
+    assert resolved(client, f"{app.name}.flycast") == set()
+
+
+@shows("flycast", "an address is in the default network, or in the one named with it", "docs")
+def test_flycast_belongs_to_a_network(fly: Fly, client: Machine) -> None:
+    app, machine, ip = flycast(fly, network="tenant")
+    inside = new_app(fly, network="tenant").create("sleep", "inf")
+    assert visited(inside, f"http://{app.name}.flycast/")[0] == machine.id
+    assert resolved(client, f"{app.name}.flycast") == set()
+    assert "No route to host" in fetch(client, f"http://[{ip}]/")["stderr"]
+
+
+@shows("flycast", "ports without the handler `http` work, too", "docs")
+def test_flycast_carries_tcp(fly: Fly, client: Machine) -> None:
+    app, machine, _ = flycast(fly, {"port": 7})
+    found, headers = visited(client, f"http://{app.name}.flycast:7/")
+    assert (found, "fly-src" in headers) == (machine.id, False)
+
+
+@shows("flycast", "a switch that was killed comes back with the addresses", "ours")
+def test_flycast_outlives_the_switch(fly: Fly, client: Machine) -> None:
+    app, machine, _ = flycast(fly)
+    visited(client, f"http://{app.name}.flycast/")
+    os.kill(switch_of(fly.emulator.pid), signal.SIGKILL)
+    assert visited(client, f"http://{app.name}.flycast/")[0] == machine.id
+
+
+def switch_of(pid: int) -> int:
+    """The process below that owns the tunnels: the one without a control group of a machine."""
+    for spawner in children(pid):
+        for child in children(spawner):
+            links = [str(fd.readlink()) for fd in Path(f"/proc/{child}/fd").iterdir()]
+            if any("eventpoll" in link for link in links):
+                return child
+    raise AssertionError("no switch")
+
+
+def children(pid: int) -> list[int]:
+    return [
+        int(child)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+
+
+@shows("proxy", "`fly-src` says which machine a request comes from; machines can verify it", "docs")
+def test_a_request_says_which_machine_it_comes_from(fly: Fly, client: Machine) -> None:
+    app, machine, _ = flycast(fly)
+    before = int(time.time())
+    headers = visited(client, f"http://{app.name}.flycast/")[1]
+    said = headers["fly-src"]
+    found = re.fullmatch(r"instance=(\w+);app=([\w-]+);org=(\w+);ts=(\d+)", said)
+    assert found
+    assert found.groups()[:3] == (client.id, client.app.name, "personal")
+    assert before <= int(found[4]) <= time.time()
+    key = machine.exec("cat", "/.fly/fly-src.pub")["stdout"]
+    assert len(key) == 64
+    public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
+    signature = base64.b64decode(headers["fly-src-signature"], validate=True)
+    public.verify(signature, said.encode())
+    with pytest.raises(InvalidSignature):
+        public.verify(signature, said.replace("personal", "other").encode())
+    outside = {"host": f"{app.name}.fly.dev", "fly-src": said, "fly-src-signature": "x"}
+    shown = httpx.get(fly.emulator.proxy_url, headers=outside, trust_env=False).json()[1]
+    assert not {name for name in shown if name.lower().startswith("fly-src")}
 
 
 def test_ports_of_the_emulators_own_servers_stay_free(client: Machine) -> None:

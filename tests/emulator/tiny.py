@@ -135,6 +135,9 @@ class TinyEngine:
     async def admit(self, doors: Sequence[Door]) -> None:
         """Machines have this computer's network."""
 
+    async def open(self, door: Door) -> None:
+        pass
+
     async def probe(self) -> Probe:
         return Probe(works=True)
 

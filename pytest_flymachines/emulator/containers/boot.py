@@ -18,6 +18,7 @@ from pytest_flymachines.emulator.engines.base import (
     RunningMachine,
 )
 from pytest_flymachines.emulator.model import App, Machine
+from pytest_flymachines.emulator.proxy.fly_src import PUBLIC_KEY
 
 __all__ = ["boot_containers", "directories_of"]
 
@@ -105,7 +106,7 @@ def _config(
         nameservers=around.nameservers,
         searches=around.searches,
         resolver_options=around.resolver_options,
-        files=files_for(given.files, app),
+        files=[*(f for f in around.files if f.path == PUBLIC_KEY), *files_for(given.files, app)],
         mounts=[*around.mounts, *_mounts(machine, around, given)],
         network=around.network,
         log=around.log,

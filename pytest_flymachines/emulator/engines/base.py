@@ -84,11 +84,15 @@ class Door:
         port: Where it is found.
         serve: Called with the socket, which it owns from there on: it listens if `kind` is tcp,
             and is bound if it is udp. Gives what ends the server.
+        address: Where it is found.
+        network: Of the machines that find it; empty for all.
     """
 
     kind: Literal["tcp", "udp"]
     port: int
     serve: Callable[[socket.socket], Callable[[], None]]
+    address: str = GATEWAY
+    network: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +274,17 @@ class Engine(Protocol):
 
     async def admit(self, doors: Sequence[Door]) -> None:
         """Have all machines find these servers, where the engine can; before the first starts."""
+        ...
+
+    async def open(self, door: Door) -> Callable[[], None] | None:
+        """Have machines of a network find one more server, at an address of its own.
+
+        Returns:
+            What closes it; None if this engine has nothing of the kind.
+
+        Raises:
+            EngineError: The network is broken at the moment.
+        """
         ...
 
     async def probe(self) -> Probe:

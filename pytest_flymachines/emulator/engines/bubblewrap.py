@@ -8,7 +8,7 @@ import hashlib
 import shutil
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -93,6 +93,11 @@ class BubblewrapEngine:
         """As in `Engine.admit`: at fdaa::3, as on Fly."""
         _, _, private_network = await self._prepared()
         await private_network.serve(doors)
+
+    async def open(self, door: Door) -> Callable[[], None] | None:
+        """As in `Engine.open`."""
+        _, _, private_network = await self._prepared()
+        return await private_network.open_door(door)
 
     async def probe(self) -> Probe:
         """As in `Engine.probe`."""

@@ -105,6 +105,9 @@ class DockerEngine:
         """As in `Engine.admit`, at each network's gateway; the daemon is itself the name server."""
         self._doors = [door for door in doors if door.kind == "tcp" and door.port >= 1024]
 
+    async def open(self, door: Door) -> None:
+        """As in `Engine.open`: nothing of the kind."""
+
     async def probe(self) -> Probe:
         """As in `Engine.probe`; with an image made of this computer's shell."""
         try:

@@ -62,6 +62,9 @@ class ProcessEngine:
     async def admit(self, doors: Sequence[Door]) -> None:
         """As in `Engine.admit`; machines have this computer's network and name servers."""
 
+    async def open(self, door: Door) -> None:
+        """As in `Engine.open`: nothing of the kind."""
+
     async def probe(self) -> Probe:
         """As in `Engine.probe`."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)

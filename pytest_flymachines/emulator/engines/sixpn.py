@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -69,8 +70,7 @@ class PrivateNetwork:
         self._lost = asyncio.Event()
         self._mending: asyncio.Task[None] | None = None
         self._places: set[Place] = set()
-        self._doors: Sequence[Door] = ()
-        self._closers: list[Callable[[], None]] = []
+        self._doors: dict[Door, Callable[[], None] | None] = {}
 
     async def open(self, spawner: Spawner) -> None:
         """Start the switch, if this computer lets us; else `why_not` says what is missing.
@@ -94,9 +94,28 @@ class PrivateNetwork:
         """
         if self.why_not:
             return
-        self._doors = doors
         self.resolves = any(door.port == _DNS_PORT for door in doors)
-        await self._open_doors()
+        for door in doors:
+            await self.open_door(door)
+
+    async def open_door(self, door: Door) -> Callable[[], None] | None:
+        """Serve at an address from now on.
+
+        Returns:
+            What ends that; None if there is no network.
+
+        Raises:
+            EngineError: The switch is gone.
+        """
+        if self.why_not:
+            return None
+        self._doors[door] = None
+        try:
+            await self._open(door)
+        except EngineError:
+            del self._doors[door]
+            raise
+        return functools.partial(self._shut, door)
 
     async def join(self, place: Place) -> None:
         """Connect a machine to those of its network, and to the gateway."""
@@ -141,17 +160,32 @@ class PrivateNetwork:
 
     async def _open_doors(self) -> None:
         self._close_doors()
-        for door in self._doors:
-            assert self._peer is not None
-            _, fds = await self._peer.request(
-                "door", kind=door.kind, address=GATEWAY, port=door.port
-            )
-            self._closers.append(door.serve(socket.socket(fileno=fds.pop())))
+        for door in tuple(self._doors):
+            await self._open(door)
+
+    async def _open(self, door: Door) -> None:
+        assert self._peer is not None
+        _, fds = await self._peer.request(
+            "door", kind=door.kind, address=door.address, network=door.network, port=door.port
+        )
+        listening = socket.socket(fileno=fds.pop())
+        if door in self._doors:
+            self._doors[door] = door.serve(listening)
+        else:  # shut meanwhile
+            listening.close()
+
+    def _shut(self, door: Door) -> None:
+        if close := self._doors.pop(door, None):
+            close()
+        place = (door.address, door.network)
+        if self._peer and place not in {(other.address, other.network) for other in self._doors}:
+            self._peer.tell("withdraw", address=door.address, network=door.network)
 
     def _close_doors(self) -> None:
-        for close in self._closers:
-            close()
-        self._closers.clear()
+        for door, close in self._doors.items():
+            if close:
+                close()
+            self._doors[door] = None
 
     async def _tell_of(self, place: Place) -> None:
         if self._peer is not None and place in self._places:

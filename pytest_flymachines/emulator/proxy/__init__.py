@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pytest_flymachines.emulator.proxy.directory import (
     AppRecord,
+    Caller,
     Directory,
     MachineRecord,
     StartRefused,
@@ -16,6 +17,7 @@ from pytest_flymachines.emulator.proxy.proxy import Proxy, start_proxy
 
 __all__ = [
     "AppRecord",
+    "Caller",
     "Directory",
     "Forwards",
     "MachineRecord",

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from pytest_flymachines.emulator.config import Port
-from pytest_flymachines.emulator.proxy.directory import AppRecord, Directory
+from pytest_flymachines.emulator.proxy.directory import AppRecord, Caller, Directory
 from pytest_flymachines.emulator.proxy.message import Problem
 from pytest_flymachines.emulator.proxy.routing import http_port, match
 
@@ -24,16 +24,23 @@ class Destination:
         app: The app.
         external: External port.
         port: Its entry in the config of one of the app's machines.
+        caller: The machine that it comes from, by flycast.
     """
 
     app: AppRecord
     external: int
     port: Port
+    caller: Caller | None = None
 
     @property
     def handlers(self) -> list[str]:
         """The handlers of the port."""
         return self.port.handlers or []
+
+    @property
+    def edge(self) -> str:
+        """The region where it comes in, if not the proxy's."""
+        return self.caller.region if self.caller else ""
 
     @property
     def secure(self) -> bool:

@@ -9,7 +9,7 @@ from typing import IO, Protocol
 
 from pytest_flymachines.emulator.config import MachineConfig
 
-__all__ = ["AppRecord", "Directory", "MachineRecord", "StartRefused"]
+__all__ = ["AppRecord", "Caller", "Directory", "MachineRecord", "StartRefused"]
 
 
 class StartRefused(Exception):
@@ -25,12 +25,31 @@ class AppRecord:
         org: Slug of its organization; `fly-replay` stays within it.
         network: Name of its private network; `fly-replay` stays within it.
         address: A public address of it, for `X-Forwarded-For`; empty if it has none.
+        flycast: Its private addresses, each with the network in which machines find it.
     """
 
     name: str
     org: str = "personal"
     network: str = "default"
     address: str = ""
+    flycast: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """A machine that is a visitor.
+
+    Attributes:
+        machine: Its id.
+        app: Name of its app.
+        org: Slug of its organization.
+        region: Where it is.
+    """
+
+    machine: str
+    app: str
+    org: str
+    region: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +90,10 @@ class Directory(Protocol):
 
     def machine(self, machine_id: str) -> MachineRecord | None:
         """One machine that is not destroyed."""
+        ...
+
+    def caller(self, address: str) -> Caller | None:
+        """The machine with this 6PN address."""
         ...
 
     async def connect(self, machine_id: str, port: int) -> socket.socket:

@@ -15,6 +15,7 @@ from pytest_flymachines.emulator.proxy import statics
 from pytest_flymachines.emulator.proxy.balancer import Balancer, Reached, Unreachable
 from pytest_flymachines.emulator.proxy.compress import Compressing
 from pytest_flymachines.emulator.proxy.destination import Destination
+from pytest_flymachines.emulator.proxy.directory import Caller
 from pytest_flymachines.emulator.proxy.exchange import BaseExchange, Broken, Exchange
 from pytest_flymachines.emulator.proxy.headers import (
     Headers,
@@ -49,6 +50,7 @@ class Gateway:
         balancer: Balancer,
         upstreams: Upstreams,
         listing: Callable[[str], Mapping[int, str]],
+        sign: Callable[[Caller], Headers],
     ) -> None:
         """Make a gateway.
 
@@ -56,10 +58,12 @@ class Gateway:
             balancer: Chooses the machines.
             upstreams: Connects to them.
             listing: Gives the loopback addresses of an app, by external port.
+            sign: Gives the headers that say which machine a request comes from.
         """
         self._balancer = balancer
         self._upstreams = upstreams
         self._listing = listing
+        self._sign = sign
         self.replays = ReplayCache()
 
     async def handle(self, request: Request, responder: Responder, to: Destination) -> None:
@@ -71,7 +75,7 @@ class Gateway:
         """
         if to.port.force_https and not to.secure:
             raise self._to_https(request, to)
-        edge = self._balancer.edge
+        edge = to.edge or self._balancer.edge
         visit = Visit(
             id=f"{new_ulid()}-{edge}",
             client=request.client,
@@ -79,6 +83,7 @@ class Gateway:
             secure=to.secure,
             region=edge,
             address=to.app.address,
+            caller=to.caller,
             version=request.version,
         )
         origin = leg = Leg(wish=_wish(request.headers, to), request=request)
@@ -151,6 +156,8 @@ class Gateway:
         options = _options(target)
         upgrade = leg.request.upgrade and not options.h2_backend
         headers = for_machine(leg.request.headers, visit, upgrade=upgrade) + leg.extra
+        if visit.caller:
+            headers += self._sign(visit.caller)
         if leg.wish.prefer_instance not in ("", target.machine.id):
             missed = leg.wish.prefer_instance.encode("latin-1")
             headers.append((b"fly-preferred-instance-unavailable", missed))
@@ -235,4 +242,5 @@ def _wish(headers: Headers, to: Destination) -> Wish:
         prefer_instance=first(headers, b"fly-prefer-instance-id"),
         regions=regions(region) if region else (),
         only_regions=bool(forced),
+        edge=to.edge,
     )

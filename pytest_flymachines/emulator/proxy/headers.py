@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pytest_flymachines.emulator.config import Port
+from pytest_flymachines.emulator.proxy.directory import Caller
 
 __all__ = ["Headers", "Visit", "end_to_end", "first", "for_machine", "for_visitor"]
 
@@ -53,6 +54,7 @@ class Visit:
         region: Where the visitor entered.
         address: Public address of the app, or an empty string.
         version: HTTP version of the visitor, for `Via`.
+        caller: The machine that it comes from, by flycast.
     """
 
     id: str
@@ -62,6 +64,7 @@ class Visit:
     region: str
     address: str = ""
     version: str = "1.1"
+    caller: Caller | None = None
 
 
 def first(headers: Headers, name: bytes) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from pytest_flymachines.emulator.engines.base import Door
 from pytest_flymachines.emulator.proxy.autostop import Action, excess
 from pytest_flymachines.emulator.proxy.balancer import Balancer
-from pytest_flymachines.emulator.proxy.directory import Directory
+from pytest_flymachines.emulator.proxy.directory import Caller, Directory
+from pytest_flymachines.emulator.proxy.flycast import Flycast, OpenDoor
 from pytest_flymachines.emulator.proxy.forwards import Forwards
 from pytest_flymachines.emulator.proxy.gateway import Gateway
+from pytest_flymachines.emulator.proxy.headers import Headers
 from pytest_flymachines.emulator.proxy.listener import Listener, dialled
 from pytest_flymachines.emulator.proxy.loads import Loads
 from pytest_flymachines.emulator.proxy.services import Services
@@ -27,6 +30,8 @@ async def start_proxy(
     names: Sequence[str] = (),
     edge: str = "ord",
     patience_s: float = 5.0,
+    open_door: OpenDoor | None = None,
+    sign: Callable[[Caller], Headers] | None = None,
 ) -> Proxy:
     """Begin to serve.
 
@@ -38,11 +43,26 @@ async def start_proxy(
         edge: The region where visitors enter.
         patience_s: How long a request waits for a machine that can take it, and for its program
             to listen, before it is answered with an error.
+        open_door: Lets the proxy listen in the machines' networks, for flycast; None: it cannot.
+        sign: Gives the headers that say which machine a request comes from; None: none.
 
     Raises:
         OSError: The port is taken.
     """
-    return Proxy(directory, host=host, port=port, names=names, edge=edge, patience_s=patience_s)
+    return Proxy(
+        directory,
+        host=host,
+        port=port,
+        names=names,
+        edge=edge,
+        patience_s=patience_s,
+        open_door=open_door or _no_door,
+        sign=sign or (lambda _: []),
+    )
+
+
+async def _no_door(_: Door) -> None:
+    return None
 
 
 class Proxy:
@@ -61,16 +81,19 @@ class Proxy:
         names: Sequence[str],
         edge: str,
         patience_s: float,
+        open_door: OpenDoor,
+        sign: Callable[[Caller], Headers],
     ) -> None:
         self._directory = directory
         self._loads = Loads()
         self._balancer = Balancer(directory, self._loads, edge=edge, patience_s=patience_s)
         self._upstreams = Upstreams(directory.connect)
         self._tls = Tls([dialled(host), *names])
-        gateway = Gateway(self._balancer, self._upstreams, self._listing_of)
+        gateway = Gateway(self._balancer, self._upstreams, self._listing_of, sign)
         self._visitors = visitors = Visitors(gateway, self._balancer, self._tls)
         self._front = Listener.at(visitors.serve_front, host, port)
         self._services = Services(directory, visitors, host)
+        self._flycast = Flycast(directory, visitors, self._services.ports, open_door)
         self.forwards = Forwards(directory, host)
 
     @property
@@ -85,6 +108,7 @@ class Proxy:
     def sync(self, app: str) -> None:
         """Take note that machines of an app have come, gone or changed."""
         self._services.sync(app)
+        self._flycast.sync(app)
         self.forwards.sync()
         self._loads.changed()
 
@@ -110,6 +134,7 @@ class Proxy:
         """End every connection and stop listening."""
         await self._front.close()
         await self._services.close()
+        await self._flycast.close()
         await self.forwards.end()
         await self._balancer.close()
         self._upstreams.close()

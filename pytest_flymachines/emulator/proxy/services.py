@@ -39,7 +39,7 @@ class Services:
 
     def sync(self, app: str) -> None:
         """Open and close listeners as the configs of an app's machines say now."""
-        wanted = self._ports(app)
+        wanted = self.ports(app)
         open_now = {external for name, external in self._listeners if name == app}
         for external in wanted - open_now:
             self._listeners[app, external] = self._open(app, external)
@@ -62,7 +62,8 @@ class Services:
         self._listeners.clear()
         await asyncio.gather(*(listener.close() for listener in listeners), *self._closing)
 
-    def _ports(self, app: str) -> set[int]:
+    def ports(self, app: str) -> set[int]:
+        """The external TCP ports of an app; of each range, the first 64."""
         ports: set[int] = set()
         for machine in self._directory.machines(app):
             for service in machine.config.services or ():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from dataclasses import replace
 
 from pytest_flymachines.emulator.proxy import pg_tls
 from pytest_flymachines.emulator.proxy.balancer import Balancer, Unreachable
@@ -50,10 +51,27 @@ class Visitors:
         wire = await connected(visitor, half_open=True)
         await Http1(wire).serve(self._by_host, self._not_http)
 
-    async def serve(self, visitor: socket.socket, app: str, external: int) -> None:
-        """Serve a connection to an external port of an app."""
+    async def serve(
+        self, visitor: socket.socket, app: str, external: int, *, flycast: str = ""
+    ) -> None:
+        """Serve a connection to an external port of an app.
+
+        Args:
+            visitor: The connection.
+            app: Name of the app.
+            external: The port.
+            flycast: The private address of the app at which it came in, if one.
+        """
+        caller = self._directory.caller(visitor.getpeername()[0]) if flycast else None
+
+        def destination(instance: str = "") -> Destination:
+            found = by_port(self._directory, app, external, instance)
+            if not caller:
+                return found
+            return replace(found, app=replace(found.app, address=flycast), caller=caller)
+
         try:
-            to = by_port(self._directory, app, external)
+            to = destination()
             wire = await self._unwrapped(visitor, to)
         except (Problem, TlsUnavailable) as problem:
             self._directory.log(app, "", f"port {external}: {problem}")
@@ -68,8 +86,7 @@ class Visitors:
 
         async def handle(request: Request, responder: Responder) -> None:
             instance = first(request.headers, b"fly-force-instance-id")
-            now = by_port(self._directory, app, external, instance)
-            await self._gateway.handle(request, responder, now)
+            await self._gateway.handle(request, responder, destination(instance))
 
         if _is_http2(wire):
             from pytest_flymachines.emulator.proxy.http2 import Http2
@@ -129,7 +146,7 @@ class Visitors:
         wire.on_lost = task.cancel
         try:
             reached = await self._balancer.reach(
-                Wish(app=to.app.name, port=to.external), self._connect
+                Wish(app=to.app.name, port=to.external, edge=to.edge), self._connect
             )
             with reached.slot:
                 greeting = header(wire.transport, to) if "proxy_proto" in to.handlers else b""

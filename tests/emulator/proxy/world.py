@@ -16,7 +16,7 @@ from typing import IO, Any, TypeVar
 import msgspec
 
 from pytest_flymachines.emulator.config import MachineConfig, decode_hook
-from pytest_flymachines.emulator.proxy import AppRecord, MachineRecord, Proxy, StartRefused
+from pytest_flymachines.emulator.proxy import AppRecord, Caller, MachineRecord, Proxy, StartRefused
 from pytest_flymachines.emulator.proxy.proxy import start_proxy
 
 Program = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -41,6 +41,7 @@ class World:
     def __init__(self, *, patience_s: float = 1.0) -> None:
         self.apps: dict[str, AppRecord] = {}
         self.records: dict[str, MachineRecord] = {}
+        self.callers: dict[str, Caller] = {}
         self.programs: dict[str, Program] = {}
         self.servers: dict[str, asyncio.Server] = {}
         self.connects: list[str] = []
@@ -144,6 +145,9 @@ class World:
 
     async def open_file(self, machine_id: str, path: str) -> IO[bytes] | None:
         raise FileNotFoundError(f"{machine_id} has no {path}: no config here has statics")
+
+    def caller(self, address: str) -> Caller | None:
+        return self.callers.get(address)
 
     async def connect(self, machine_id: str, port: int) -> socket.socket:
         self.connects.append(machine_id)

@@ -8,9 +8,9 @@ import socket
 
 from pytest_flymachines.emulator.engines.supervisor import linux
 
-__all__ = ["attach", "connect", "enter_own_network", "listen", "open_devices"]
+__all__ = ["INTERFACE", "attach", "connect", "enter_own_network", "listen", "open_devices"]
 
-_INTERFACE = "fly0"
+INTERFACE = "fly0"
 _MTU = 1420  # As Fly's init sets it.
 _NETWORK = ("fdaa::", 16)
 
@@ -52,7 +52,7 @@ def attach(address: str, devices: int) -> int:
     Raises:
         OSError: No IPv6 in this kernel, or no right to make tunnels.
     """
-    device, interface = linux.make_tun(devices, _INTERFACE, _MTU)
+    device, interface = linux.make_tun(devices, INTERFACE, _MTU)
     try:
         linux.add_address(address, interface)
         linux.add_route(*_NETWORK, interface)

@@ -48,7 +48,8 @@ def main(control: socket.socket, spawner: int) -> NoReturn:
     | op | fields, descriptors | answer |
     |---|---|---|
     | open | address of the gateway | empty, or an error |
-    | door | kind, address, port | a socket of the gateway, or an error |
+    | door | kind, address, network, port | a socket of the gateway, or an error |
+    | withdraw | address, network | none |
     | join | address, network; an interface | empty |
     | leave | address, network | none |
     """
@@ -66,6 +67,7 @@ class _Switch:
         self._gateway: _Port | None = None
         self._ports: dict[tuple[str, bytes], _Port] = {}
         self._devices: dict[int, _Port] = {}
+        self._hosted: set[bytes] = set()
         self._poll = select.epoll()
         self._poll.register(control.fileno(), select.EPOLLIN)
 
@@ -91,7 +93,11 @@ class _Switch:
                 case "open":
                     self._open(address)
                 case "door":
+                    self._host(address, message["network"])
                     passed = [sixpn.listen(message["kind"], address, message["port"])]
+                case "withdraw":
+                    if self._ports.get((message["network"], _packed(address))) == self._gateway:
+                        del self._ports[message["network"], _packed(address)]
                 case "join":
                     self._join(_Port(fds.pop(), _packed(address), message["network"]))
                 case "leave":
@@ -113,6 +119,16 @@ class _Switch:
             os.close(devices)
         self._devices[self._gateway.device] = self._gateway
         self._poll.register(self._gateway.device, select.EPOLLIN)
+
+    def _host(self, address: str, network: str) -> None:
+        """Have the gateway be found at one more address, by the machines of a network."""
+        packed = _packed(address)
+        if self._gateway is None or packed == self._gateway.address:
+            return
+        if packed not in self._hosted:
+            linux.add_address(address, socket.if_nametoindex(sixpn.INTERFACE))
+            self._hosted.add(packed)
+        self._ports[network, packed] = self._gateway
 
     def _join(self, port: _Port) -> None:
         self._ports[port.network, port.address] = self._ports[_EVERY, port.address] = port
@@ -136,7 +152,7 @@ class _Switch:
             except OSError:  # The machine's network is gone.
                 self._leave(port)
                 return
-            if len(packet) < 40 or packet[0] >> 4 != 6 or packet[8:24] != port.address:
+            if len(packet) < 40 or packet[0] >> 4 != 6 or not self._owns(port, packet[8:24]):
                 continue
             target = self._target(port, packet[24:40])
             # A full queue drops packets, as on any network; a machine may be gone meanwhile.
@@ -145,6 +161,9 @@ class _Switch:
                     os.write(target.device, packet)
                 elif packet[24] != _MULTICAST and packet[6] != _ICMPV6:
                     os.write(port.device, _unreachable(packet))
+
+    def _owns(self, port: _Port, address: bytes) -> bool:
+        return address == port.address or (port is self._gateway and address in self._hosted)
 
     def _target(self, sender: _Port, address: bytes) -> _Port | None:
         if self._gateway is not None and address == self._gateway.address:
