@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_flymachines.emulator.config import DnsOption, File, Init, Process
@@ -21,7 +22,7 @@ __all__ = ["environment", "files_for", "for_engine"]
 
 
 def for_engine(
-    machine: Machine, app: App, directory: Path, volumes: Path, log: Path
+    machine: Machine, app: App, directory: Path, mounts: Sequence[GuestMount], log: Path
 ) -> MachineConfigForEngine:
     """One boot of this machine.
 
@@ -29,7 +30,7 @@ def for_engine(
         machine: The record.
         app: Its app, for the secrets.
         directory: The machine's own directory.
-        volumes: Where the directories of the volumes lie.
+        mounts: Its volumes.
         log: Gets the output of the main process.
 
     Raises:
@@ -62,7 +63,7 @@ def for_engine(
         searches=config.dns.searches or (),
         resolver_options=[_option(option) for option in config.dns.options or ()],
         files=files_for(config.files, app),
-        mounts=[GuestMount(volumes / mount.volume, mount.path) for mount in config.mounts or ()],
+        mounts=mounts,
         network=f"{app.org}/{app.network}",
         log=log,
     )

@@ -31,6 +31,7 @@ from pytest_flymachines.emulator.proxy.fly_src import PUBLIC_KEY, FlySrc
 from pytest_flymachines.emulator.proxy.inside import Inside
 from pytest_flymachines.emulator.schedule import Schedules
 from pytest_flymachines.emulator.store import Store
+from pytest_flymachines.emulator.volume_files import VolumeFiles
 from pytest_flymachines.emulator.wiretime import now_ms
 from pytest_flymachines.emulator.work import Work
 
@@ -88,10 +89,11 @@ class Flyd:
         self.metrics = Metrics(self)
         self._checks = Checks(self)
         self.schedules = Schedules(self)
-        self.volumes = directory / "volumes"
+        volumes = directory / "volumes"
+        self.volumes = VolumeFiles(volumes, engine)
         self._machines = directory / "machines"
         self._logs = directory / "logs"
-        for path in (self.volumes, self._machines, self._logs):
+        for path in (volumes, self._machines, self._logs):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._log = log
         self.inside: Inside | None = None
@@ -207,7 +209,11 @@ class Flyd:
         app = self.store.apps.get(machine.app)
         if app is None:
             raise EngineError(f"app {machine.app} is gone")
-        config = for_engine(machine, app, directory, self.volumes, self.log_file(machine))
+        mounts = [
+            await asyncio.to_thread(self.volumes.mount, mount.volume, mount.path)
+            for mount in machine.config.mounts or ()
+        ]
+        config = for_engine(machine, app, directory, mounts, self.log_file(machine))
         key = GuestFile(PUBLIC_KEY, self.fly_src.public_key)
         config = replace(config, files=[key, *config.files])
         if self.inside:
@@ -259,9 +265,8 @@ class Flyd:
 
     async def remove_volume(self, volume: Volume) -> None:
         """Remove the content of a volume, and its snapshots."""
-        for directory in (volume.id, *(snapshot.id for snapshot in volume.snapshots)):
-            if (self.volumes / directory).exists():
-                await self.engine.discard(self.volumes / directory)
+        for one in (volume.id, *(snapshot.id for snapshot in volume.snapshots)):
+            await self.volumes.remove(one)
 
     def arrange_death(self, life: Work, *, only: int | None = None) -> None:
         """Kill a machine some time after its start, if a fault says so.
@@ -302,4 +307,5 @@ class Flyd:
         for task in tuple(self._tasks):
             task.cancel()
         await self.engine.close()
+        self.volumes.close()
         self.store.close()

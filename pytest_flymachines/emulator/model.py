@@ -197,7 +197,7 @@ class Snapshot(Struct):
 
 
 class Volume(Struct, kw_only=True):
-    """A volume; its content is a directory."""
+    """A volume."""
 
     id: str
     app: str

@@ -1,16 +1,14 @@
-"""Volumes: directories that outlive machines, and their snapshots.
+"""Volumes: files that outlive machines, and their snapshots.
 
 Rules: https://fly.io/docs/volumes/overview/ and answers of the live API.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import os
 import re
 import secrets
-from pathlib import Path
+from typing import NamedTuple
 
 from msgspec import Struct
 from starlette.responses import Response
@@ -20,6 +18,7 @@ from pytest_flymachines.emulator.answers import Problem, answer, failed_precondi
 from pytest_flymachines.emulator.call import APP, Call, Routes, boolean
 from pytest_flymachines.emulator.config import Guest, MachineConfig
 from pytest_flymachines.emulator.emulator import Emulator
+from pytest_flymachines.emulator.engines.base import EngineError, RunningMachine
 from pytest_flymachines.emulator.model import Machine, Snapshot, Volume
 from pytest_flymachines.emulator.regions import choose_region
 from pytest_flymachines.emulator.render import volume_json
@@ -161,20 +160,20 @@ async def create(call: Call) -> Response:
         check_guest(body.compute)
     if len(emulator.store.volumes) >= MAX_VOLUMES:
         raise Problem(422, f"this emulator holds at most {MAX_VOLUMES} volumes")
-    source, size_gb = _source(call, body)
+    source = _source(call, body)
     volume = Volume(
         id=ids.volume_id(),
         app=app.name,
         name=body.name,
         region=choose_region(body.region, emulator.region),
         zone=secrets.token_hex(2),
-        size_gb=size_gb,
+        size_gb=source.size_gb,
         encrypted=body.encrypted,
         fstype=body.fstype,
         snapshot_retention=body.snapshot_retention,
         auto_backup_enabled=body.auto_backup_enabled,
     )
-    await _copy(source, emulator.flyd.volumes / volume.id)
+    await _make(call, volume.id, source)
     emulator.store.put(volume)
     return answer(volume_json(volume))
 
@@ -184,7 +183,8 @@ async def get(call: Call) -> Response:
     """One volume, with what is used of it."""
     volume = _volume(call)
     bound_to(volume)
-    used = await asyncio.to_thread(_used_bytes, call.emulator.flyd.volumes / volume.id)
+    holder = _holder(call.emulator, volume)
+    used = await call.emulator.flyd.volumes.used_bytes(volume.id, holder)
     return answer(volume_json(volume, used_bytes=used))
 
 
@@ -217,15 +217,20 @@ async def delete(call: Call) -> Response:
 
 @routes.on("PUT", VOLUME + "/extend")
 async def extend(call: Call) -> Response:
-    """Make it larger."""
+    """Make it larger; a machine sees that at once where the kernel lets root do that."""
     volume = _volume(call)
     body = call.body(ExtendVolume, "main.extendVolumeRequest")
     _check_size(body.size_gb)
     if body.size_gb < volume.size_gb:
         raise Problem(400, f"invalid size_gb, volume size cannot shrink from {volume.size_gb}")
+    holder = _holder(call.emulator, volume)
+    try:
+        needs_restart = call.emulator.flyd.volumes.grow(volume.id, body.size_gb, holder)
+    except EngineError as error:
+        raise Problem(500, f"internal: {error}") from None
     volume.size_gb = body.size_gb
     _changed(call, volume)
-    return answer({"volume": volume_json(volume), "needs_restart": False})
+    return answer({"volume": volume_json(volume), "needs_restart": needs_restart})
 
 
 @routes.on("GET", VOLUME + "/snapshots")
@@ -268,7 +273,7 @@ async def create_snapshot(call: Call) -> Response:
     )
     volume.snapshots.append(snapshot)
     _changed(call, volume)
-    call.emulator.flyd.spawn(_take(call.emulator, volume, snapshot), f"snapshot {snapshot.id}")
+    call.emulator.flyd.spawn(_take(call, volume, snapshot), f"snapshot {snapshot.id}")
     backup = {
         "id": snapshot.id,
         "app_id": str(call.app().number),
@@ -280,56 +285,59 @@ async def create_snapshot(call: Call) -> Response:
     return answer({"Msg": {"backup": backup}})
 
 
-async def _take(emulator: Emulator, volume: Volume, snapshot: Snapshot) -> None:
-    target = emulator.flyd.volumes / snapshot.id
-    await _copy(emulator.flyd.volumes / volume.id, target)
-    snapshot.size = await asyncio.to_thread(_used_bytes, target)
+async def _take(call: Call, volume: Volume, snapshot: Snapshot) -> None:
+    emulator = call.emulator
+    await _make(call, snapshot.id, _Source(volume.size_gb, volume.id, volume))
+    snapshot.size = await emulator.flyd.volumes.used_bytes(snapshot.id)
     snapshot.digest = "sha256:" + hashlib.sha256(snapshot.id.encode()).hexdigest()
     snapshot.status = "created"
     emulator.store.put(volume)
     emulator.store.flush()
 
 
-def _source(call: Call, body: CreateVolume) -> tuple[Path | None, int]:
-    """Directory that a new volume begins as, and its size."""
-    directory = call.emulator.flyd.volumes
+class _Source(NamedTuple):
+    """What a new volume begins as.
+
+    Attributes:
+        size_gb: Of the new volume.
+        content: Id of the volume or snapshot that is copied; empty for none.
+        live: The volume, if it is one.
+    """
+
+    size_gb: int
+    content: str = ""
+    live: Volume | None = None
+
+
+def _source(call: Call, body: CreateVolume) -> _Source:
     volumes = call.emulator.store.volumes.values()
     if body.source_volume_id:
         for volume in volumes:
             if volume.id == body.source_volume_id and volume.state == "created":
-                return directory / volume.id, max(body.size_gb, volume.size_gb)
+                return _Source(max(body.size_gb, volume.size_gb), volume.id, volume)
         raise Problem(400, f"source volume {body.source_volume_id} not found")
     if body.snapshot_id:
         for volume in volumes:
             for snapshot in volume.snapshots:
                 if snapshot.id == body.snapshot_id and snapshot.status == "created":
-                    return directory / snapshot.id, max(body.size_gb, volume.size_gb)
+                    return _Source(max(body.size_gb, volume.size_gb), snapshot.id)
         raise Problem(400, f"snapshot {body.snapshot_id} not found")
-    return None, body.size_gb
+    return _Source(body.size_gb)
 
 
-async def _copy(source: Path | None, target: Path) -> None:
-    """Make a volume's directory, as a copy of another if one is given."""
-    if source is None:
-        target.mkdir(mode=0o755)
-        (target / "lost+found").mkdir(mode=0o700)
-        return
-    process = await asyncio.create_subprocess_exec(
-        "cp", "-a", "--reflink=auto", "--", str(source), str(target)
-    )
-    if await process.wait() != 0:
-        raise Problem(500, f"internal: could not copy volume {source.name}")
+async def _make(call: Call, new: str, source: _Source) -> None:
+    """Make a volume or snapshot of this id."""
+    holder = _holder(call.emulator, source.live)
+    try:
+        await call.emulator.flyd.volumes.make(new, source.size_gb, source.content, holder)
+    except EngineError as error:
+        raise Problem(500, f"internal: {error}") from None
 
 
-def _used_bytes(directory: Path) -> int:
-    total = 0
-    for root, _, files in os.walk(directory):
-        for name in files:
-            try:
-                total += (Path(root) / name).lstat().st_blocks * 512
-            except OSError:  # it went away meanwhile
-                continue
-    return total
+def _holder(emulator: Emulator, volume: Volume | None) -> RunningMachine | None:
+    """What runs and has the volume."""
+    life = emulator.flyd.lives.get(volume.machine) if volume else None
+    return life.running if life else None
 
 
 def _check_size(size_gb: int) -> None:

@@ -120,9 +120,14 @@ GAPS = (
     (
         "sizes of guests and volumes",
         (
-            "checked and shown; whether memory and CPUs are limited "
-            "depends on the engine, and a volume is a directory without a limit"
+            "checked and shown; whether memory and CPUs are limited depends on the engine; a "
+            "volume of root's is a disk of its size, an ordinary user's a directory without limit"
         ),
+    ),
+    ("volumes with `fstype` `raw`", "have ext4, or are directories, as the others"),
+    (
+        "`extend_threshold_percent`, `add_size_gb`, `size_gb_limit` of a mount",
+        "accepted and shown; volumes are extended only by `extend`",
     ),
     (
         "6PN between machines, `.internal` names, `_api.internal`",
@@ -170,7 +175,7 @@ GAPS = (
         "serves the machine's own paths without a token, the rest with one",
     ),
     ("`M/ps`, `M/memory` while a machine is not started", "412"),
-    ("snapshots of volumes", "copies of the directory, at once and not once a day"),
+    ("snapshots of volumes", "copies, at once and not once a day"),
     ("host failures: `host_status`, migration, standbys", "never happen"),
     ("deploy, launch, ssh, console, proxy, logs of flyctl", "their services are not here"),
     ("organizations", "one springs into being with its first app; there are no roles"),

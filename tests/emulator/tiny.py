@@ -22,6 +22,7 @@ from pytest_flymachines.emulator.engines.base import (
     EngineError,
     ExecOutcome,
     ExitStatus,
+    GuestMount,
     GuestProcess,
     ImageNotFound,
     MachineConfigForEngine,
@@ -105,6 +106,9 @@ class TinyMachine:
     async def open_file(self, path: str) -> IO[bytes] | None:
         return open_below(self.config.directory, path)
 
+    def mounted(self, mount: GuestMount) -> Path | None:
+        raise NotImplementedError
+
     async def processes(self) -> list[GuestProcess]:
         return [GuestProcess(pid=1, command="main", directory="/", rss=1024)]
 
@@ -125,6 +129,7 @@ class TinyMachine:
 class TinyEngine:
     name = "tiny"
     honours_image = True
+    takes_devices = False
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

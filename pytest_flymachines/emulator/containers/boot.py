@@ -118,15 +118,17 @@ def _mounts(
 ) -> list[GuestMount]:
     """A container's own mounts: each by its name is a volume of the machine, or a directory."""
     volumes = {
-        wanted.name: mounted.source
+        wanted.name: mounted
         for wanted, mounted in zip(machine.config.mounts or (), around.mounts, strict=False)
     }
     mounts = []
     for mount in given.mounts or ():
-        source = volumes.get(mount.name)
-        if source is None:
+        volume = volumes.get(mount.name)
+        if volume is not None:
+            mounts.append(replace(volume, path=mount.path))
+        else:
             source = around.directory / _VOLUMES / mount.name
             source.mkdir(parents=True, exist_ok=True)
             source.chmod(0o1777)
-        mounts.append(GuestMount(source, mount.path))
+            mounts.append(GuestMount(source, mount.path))
     return mounts

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 from pytest_flymachines.emulator.config import Dependency
@@ -15,6 +16,7 @@ from pytest_flymachines.emulator.engines.base import (
     EngineError,
     ExecOutcome,
     ExitStatus,
+    GuestMount,
     GuestProcess,
     RunningMachine,
 )
@@ -114,6 +116,11 @@ class Pod:
         """As in `RunningMachine.open_file`, of the first container."""
         running = self.inside("", machine=False)
         return await running.open_file(path) if running else None
+
+    def mounted(self, mount: GuestMount) -> Path | None:
+        """As in `RunningMachine.mounted`."""
+        found = (machine.mounted(mount) for machine in (self._outer, *self._running()))
+        return next(filter(None, found), None)
 
     async def processes(self) -> list[GuestProcess]:
         """As in `RunningMachine.processes`; each container counts its own pids."""

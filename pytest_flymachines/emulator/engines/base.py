@@ -69,10 +69,18 @@ class GuestFile:
 
 @dataclass(frozen=True)
 class GuestMount:
-    """A volume: a directory of this computer that appears in the machine."""
+    """A volume: a directory of this computer that appears in the machine.
+
+    Attributes:
+        source: The directory.
+        path: Where it appears.
+        device: A block device with ext4 that the machine has mounted there, if it is one; the
+            directory is empty then, and has the name of the volume.
+    """
 
     source: Path
     path: str
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -257,6 +265,10 @@ class RunningMachine(Protocol):
         """
         ...
 
+    def mounted(self, mount: GuestMount) -> Path | None:
+        """Where this process finds what the machine has mounted of a device; None if nowhere."""
+        ...
+
     async def processes(self) -> list[GuestProcess]:
         """The processes of the machine, with pids as seen inside it."""
         ...
@@ -271,6 +283,8 @@ class Engine(Protocol):
 
     name: str
     honours_image: bool
+    takes_devices: bool
+    """Whether machines can have block devices of this computer mounted; known after `probe`."""
 
     async def admit(self, doors: Sequence[Door]) -> None:
         """Have all machines find these servers, where the engine can; before the first starts."""

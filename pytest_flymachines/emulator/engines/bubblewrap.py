@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_flymachines.emulator.engines import cgroups, egress
+from pytest_flymachines.emulator.engines import cgroups, egress, trial
 from pytest_flymachines.emulator.engines.base import (
     GATEWAY,
     Door,
@@ -81,6 +81,7 @@ class BubblewrapEngine:
 
     name = "bubblewrap"
     honours_image = False
+    takes_devices = False
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -103,32 +104,39 @@ class BubblewrapEngine:
         """As in `Engine.probe`."""
         try:
             try:
-                outcome = await self._try_one()
+                outcome, no_disk = await trial.with_disk_or_without(self._try_one)
             except EngineError:
                 if self._computer is None or self._computer.pasta is None:
                     raise
                 # Installed, but something keeps it from working: machines can do without.
                 self._computer = replace(self._computer, pasta=None)
-                outcome = await self._try_one()
+                outcome, no_disk = await trial.with_disk_or_without(self._try_one)
         except (EngineError, OSError) as error:
             return Probe(works=False, why=f"{error}.{_advice()}")
         if outcome.stdout.strip() != b"0":
             return Probe(works=False, why=f"`id -u` in a machine ended as {outcome}")
-        return Probe(works=True, notes=self._notes())
+        self.takes_devices = not no_disk
+        return Probe(works=True, notes=self._notes() + trial.unlimited(no_disk))
 
-    async def _try_one(self) -> ExecOutcome:
-        with tempfile.TemporaryDirectory(dir=self._made_directory(), prefix="probe-") as directory:
-            path = Path(directory)
+    async def _try_one(self, disk: bool) -> ExecOutcome:
+        with (
+            tempfile.TemporaryDirectory(dir=self._made_directory(), prefix="probe-") as directory,
+            trial.disk(Path(directory), wanted=disk) as mounts,
+        ):
+            path = Path(directory, "machine")
+            path.mkdir()
             config = MachineConfigForEngine(
                 id="probe",
                 app="probe",
                 directory=path,
                 image="",
                 hostname="probe",
+                mounts=mounts,
                 log=path / "log",
             )
             machine = await self.start(config)
             try:
+                trial.look(machine, mounts)
                 return await machine.exec(["id", "-u"], timeout_s=_PROBE_TIMEOUT_S)
             finally:
                 await machine.kill()
@@ -312,6 +320,10 @@ class BubblewrapMachine(SupervisedMachine):
     def root(self) -> Path:
         """As its first process has it."""
         return Path(f"/proc/{self.first_process}/root")
+
+    def place_of(self, mount: GuestMount) -> Path:
+        """Where its first process has it; the machine decides what is at that path."""
+        return self.root / mount.path.lstrip("/")
 
     async def connect(self, port: int) -> socket.socket:
         """As in `RunningMachine.connect`."""

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.errors import ImageNotFound as DockerImageNotFound
 from docker.types import IPAMConfig, IPAMPool
 
+from pytest_flymachines.emulator.engines import trial
 from pytest_flymachines.emulator.engines.base import (
     Door,
     EngineError,
@@ -39,7 +39,9 @@ from pytest_flymachines.emulator.engines.docker_client import (
     remove_all,
     sweep,
 )
+from pytest_flymachines.emulator.engines.docker_disks import binds
 from pytest_flymachines.emulator.engines.docker_machine import DockerMachine, unexecutable
+from pytest_flymachines.emulator.engines.docker_probe import WAIT, try_one
 from pytest_flymachines.emulator.engines.docker_words import aliases, command, split_image
 from pytest_flymachines.emulator.engines.removal import remove_tree
 
@@ -52,7 +54,6 @@ _PODMAN_NOTES = (
     "with podman an exec needs /bin/sh, and its output ends with its program",
     "with podman a main program that is missing exits with 1",
 )
-_WAIT = ["/bin/sh", "-c", "read never < /dev/ptmx"]
 _MARK = "container"
 """File in a machine's directory with the id of the container that has its root file system."""
 
@@ -86,6 +87,7 @@ class DockerEngine:
 
     name = "docker"
     honours_image = True
+    takes_devices = False
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -113,23 +115,8 @@ class DockerEngine:
         try:
             api = await self._api()
             image = await self._call(import_probe_image, api, self._label)
-            with tempfile.TemporaryDirectory(prefix="pytest-flymachines-") as directory:
-                path = Path(directory)
-                config = MachineConfigForEngine(
-                    id="probe",
-                    app="probe",
-                    directory=path,
-                    image=image,
-                    argv=_WAIT,
-                    hostname="probe",
-                    private_ip="fdaa:0:ffff:a7b:1::2",
-                    log=path / "log",
-                )
-                machine = await self.start(config)
-                outcome = await machine.exec(["/bin/sh", "-c", "exit 7"], timeout_s=30)
-                reachable = await _refuses(machine)
-                await machine.kill()
-                await self.discard(path)
+            attempt = functools.partial(try_one, self, image)
+            (outcome, reachable), no_disk = await trial.with_disk_or_without(attempt)
             await self._call(api.remove_image, image, force=True)
         except (EngineError, DockerException, OSError) as error:
             return Probe(works=False, why=str(error))
@@ -141,7 +128,9 @@ class DockerEngine:
                 why="containers have no address that this process can reach, as with Docker "
                 "Desktop and rootless daemons",
             )
-        return Probe(works=True, notes=_PODMAN_NOTES if self._podman else ())
+        self.takes_devices = not no_disk
+        notes = _PODMAN_NOTES if self._podman else ()
+        return Probe(works=True, notes=notes + trial.unlimited(no_disk))
 
     async def resolve_image(self, image: str) -> str:
         """As in `Engine.resolve_image`; the image is pulled if the daemon does not have it."""
@@ -190,7 +179,7 @@ class DockerEngine:
         api = await self._api()
         if machine.hollow:
             image = await self._image(await self._hollow())
-            machine = replace(machine, argv=_WAIT)
+            machine = replace(machine, argv=WAIT)
         else:
             image = await self._image(machine.image)
         image_id = await self._kept(machine.directory) or image["Id"]
@@ -213,7 +202,9 @@ class DockerEngine:
         (machine.directory / _MARK).write_text(container)
         if machine.files:
             await self._call(api.put_archive, container, "/", archive(machine.files))
-        running = DockerMachine(api, self._pool, container, machine, podman=self._podman)
+        running = DockerMachine(
+            api, self._pool, container, machine, label=self._label, podman=self._podman
+        )
         others = [
             replace(
                 program,
@@ -239,7 +230,7 @@ class DockerEngine:
             memswap_limit=memory,
             nano_cpus=min(machine.cpus, self._cpus) * 10**9,
             pids_limit=pids_limit(machine.memory_mb),
-            binds={str(m.source): {"bind": m.path, "mode": "rw"} for m in machine.mounts},
+            binds=await self._call(binds, api, self._label, machine.mounts),
             init=True,
             log_config={"Type": "none", "Config": {}},
         )
@@ -375,16 +366,3 @@ class DockerEngine:
     async def _call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         call = functools.partial(function, *arguments, **options)
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
-
-
-async def _refuses(machine: DockerMachine) -> bool:
-    """Whether connections get as far as the container, in which nothing listens."""
-    try:
-        # A new bridge uses its IPv6 address only once it is sure that nobody else has it: 2 s.
-        async with asyncio.timeout(15):
-            (await machine.connect(9)).close()
-    except ConnectionRefusedError:
-        return True
-    except (TimeoutError, OSError):
-        return False
-    return True

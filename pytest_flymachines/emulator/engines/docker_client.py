@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 OWNER = "pytest-flymachines.owner"
-"""Label of every container and network of an engine; its value says which process's."""
+"""Label of every container, volume and network of an engine; its value says which process's."""
 
 _CONNECTIONS = 64
 
@@ -81,12 +81,14 @@ def sweep(api: Any) -> None:
 
 
 def remove_all(api: Any, label: str) -> None:
-    """Remove the containers, images and networks of one engine."""
+    """Remove the containers, images, volumes and networks of one engine."""
     mine = {"label": f"{OWNER}={label}"}
     for container in api.containers(all=True, filters=mine):
         _ignoring(api.remove_container, container["Id"], force=True, v=True)
     for image in api.images(all=True, filters=mine):
         _ignoring(api.remove_image, image["Id"], force=True)
+    for volume in api.volumes(filters=mine)["Volumes"] or ():
+        _ignoring(api.remove_volume, volume["Name"], force=True)
     for network in api.networks(filters=mine):
         _ignoring(api.remove_network, network["Id"])
 

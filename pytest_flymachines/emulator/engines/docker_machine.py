@@ -20,10 +20,12 @@ from pytest_flymachines.emulator.engines.base import (
     EngineError,
     ExecOutcome,
     ExitStatus,
+    GuestMount,
     GuestProcess,
     MachineConfigForEngine,
     Program,
 )
+from pytest_flymachines.emulator.engines.docker_disks import mountpoint
 from pytest_flymachines.emulator.engines.docker_files import only_file
 from pytest_flymachines.emulator.engines.docker_program import DockerProgram, close
 from pytest_flymachines.emulator.engines.output import LIMIT_BYTES
@@ -46,6 +48,7 @@ class DockerMachine:
         pool: Runs its blocking calls.
         container: Its id; also an attribute.
         config: What it was made from.
+        label: Of the engine.
         podman: The daemon is podman's.
     """
 
@@ -56,9 +59,11 @@ class DockerMachine:
         container: str,
         config: MachineConfigForEngine,
         *,
+        label: str,
         podman: bool,
     ) -> None:
         self._api = api
+        self._label = label
         self._podman = podman
         # With podman, ps would run in the container.
         self._ps = "hpid,comm,args" if podman else "-eo pid,comm,args"
@@ -192,6 +197,13 @@ class DockerMachine:
 
         found: IO[bytes] | None = await self._call(fetch)
         return found
+
+    def mounted(self, mount: GuestMount) -> Path | None:
+        """As in `RunningMachine.mounted`, where the daemon is on this computer."""
+        try:
+            return mountpoint(self._api, self._label, mount)
+        except (DockerException, OSError):
+            return None
 
     async def processes(self) -> list[GuestProcess]:
         """As in `RunningMachine.processes`; less is known of another computer's or user's."""

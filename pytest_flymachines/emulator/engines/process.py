@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from pytest_flymachines.emulator.engines import cgroups
+from pytest_flymachines.emulator.engines import cgroups, trial
 from pytest_flymachines.emulator.engines.base import (
     Door,
     EngineError,
+    ExecOutcome,
     GuestMount,
     MachineConfigForEngine,
     Probe,
@@ -53,6 +54,7 @@ class ProcessEngine:
 
     name = "process"
     honours_image = False
+    takes_devices = False
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -68,23 +70,39 @@ class ProcessEngine:
     async def probe(self) -> Probe:
         """As in `Engine.probe`."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=self._directory, prefix="probe-") as directory:
-            path = Path(directory)
-            config = MachineConfigForEngine(
-                id="probe", app="probe", directory=path, image="", hostname="", log=path / "log"
-            )
-            try:
-                machine = await self.start(config)
-                try:
-                    outcome = await machine.exec(["true"], timeout_s=_PROBE_TIMEOUT_S)
-                finally:
-                    await machine.kill()
-            except (EngineError, OSError) as error:
-                return Probe(works=False, why=str(error))
+        try:
+            outcome, no_disk = await trial.with_disk_or_without(self._try_one)
+        except (EngineError, OSError) as error:
+            return Probe(works=False, why=str(error))
         if outcome.exit_code != 0:
             return Probe(works=False, why=f"`true` in a machine ended as {outcome}")
+        self.takes_devices = not no_disk
         limited = self._groups is not None and self._groups.limits
-        return Probe(works=True, notes=_NOTES if limited else (*_NOTES, cgroups.NO_LIMITS))
+        notes = _NOTES if limited else (*_NOTES, cgroups.NO_LIMITS)
+        return Probe(works=True, notes=notes + trial.unlimited(no_disk))
+
+    async def _try_one(self, disk: bool) -> ExecOutcome:
+        with (
+            tempfile.TemporaryDirectory(dir=self._directory, prefix="probe-") as directory,
+            trial.disk(Path(directory), wanted=disk) as mounts,
+        ):
+            path = Path(directory, "machine")
+            path.mkdir()
+            config = MachineConfigForEngine(
+                id="probe",
+                app="probe",
+                directory=path,
+                image="",
+                hostname="",
+                mounts=mounts,
+                log=path / "log",
+            )
+            machine = await self.start(config)
+            try:
+                trial.look(machine, mounts)
+                return await machine.exec(["true"], timeout_s=_PROBE_TIMEOUT_S)
+            finally:
+                await machine.kill()
 
     async def resolve_image(self, image: str) -> str:
         """A digest made of the name: this computer's files are the image."""
@@ -144,6 +162,10 @@ class ProcessMachine(SupervisedMachine):
     def root(self) -> Path:
         """Its own directory: nothing of this computer's files beside it."""
         return self.config.directory / "root"
+
+    def place_of(self, mount: GuestMount) -> Path:
+        """Where its supervisor, whose mounts are its own, has it."""
+        return Path(f"/proc/{self.supervisor}/root") / mount.source.resolve().relative_to("/")
 
     async def connect(self, port: int) -> socket.socket:
         """As in `RunningMachine.connect`; only to what a process of this machine listens on."""

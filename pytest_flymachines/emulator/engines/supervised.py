@@ -19,6 +19,7 @@ from pytest_flymachines.emulator.engines.base import (
     ExecOutcome,
     ExitStatus,
     GuestFile,
+    GuestMount,
     GuestProcess,
     MachineConfigForEngine,
     Program,
@@ -91,6 +92,7 @@ class SupervisedMachine:
                 data_bytes=None if self.groups.limits else config.memory_mb * 2**20,
                 tty=config.tty,
                 listen=listen,
+                disks=[(m.device, str(m.source)) for m in config.mounts if m.device],
                 **fields,
             )
         except BaseException:
@@ -161,8 +163,24 @@ class SupervisedMachine:
         return sock
 
     @property
+    def supervisor(self) -> int:
+        """The pid of its supervisor."""
+        return self._pid
+
+    @property
     def root(self) -> Path:
         """What it sees as `/`, for this process."""
+        raise NotImplementedError
+
+    def mounted(self, mount: GuestMount) -> Path | None:
+        """As in `RunningMachine.mounted`."""
+        for own in self.config.mounts:
+            if own.source == mount.source:
+                return self.place_of(own)
+        return None
+
+    def place_of(self, mount: GuestMount) -> Path:
+        """Where this process finds one of its own mounts."""
         raise NotImplementedError
 
     async def open_file(self, path: str) -> IO[bytes] | None:

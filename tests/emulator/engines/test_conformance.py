@@ -7,9 +7,11 @@ import contextlib
 import errno
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
+from pytest_flymachines.emulator.engines import disks
 from pytest_flymachines.emulator.engines.base import (
     GuestFile,
     GuestMount,
@@ -51,6 +53,12 @@ SERVER = (
 
 def server(reply: str, port: int) -> list[str]:
     return ["sh", "-c", SERVER, "sh", reply, str(port)]
+
+
+def backing(device: str) -> str | None:
+    """The file behind a loop device, if it has one."""
+    file = Path("/sys/block", Path(device).name, "loop/backing_file")
+    return file.read_text() if file.exists() else None
 
 
 async def commands(machine: RunningMachine) -> list[str]:
@@ -316,6 +324,40 @@ class TestFiles:
             await machine.wait()
             assert expected in lab.log(f"m{len(lab.machines)}").read_text()
         assert (volume / "old").read_text() == "more\nmore\n"
+
+    async def test_disk_has_a_size_and_outlives_the_machine(self, lab: Lab) -> None:
+        await lab.engine.probe()
+        if why := disks.missing():
+            assert not lab.engine.takes_devices
+            pytest.skip(why)
+        assert lab.engine.takes_devices
+        (source := lab.directory / "vol_1").mkdir()
+        disk = disks.Disk(lab.directory / "vol_1.ext4")
+        disk.make(64 * 2**20)
+        try:
+            mounts = [GuestMount(source, "/data", disk.attach())]
+            first = await lab.start(mounts=mounts)
+            free = 'df -k "$PYTEST_FLYMACHINES_ROOT/data/" | tail -1 | awk "{print \\$2}"'
+            assert 40_000 < int(await output(first, free)) < 65_536
+            await output(first, 'cd "$PYTEST_FLYMACHINES_ROOT/data" && echo kept > file')
+            fill = 'cd "$PYTEST_FLYMACHINES_ROOT/data" && dd if=/dev/zero of=more bs=1M count=90'
+            full = await sh(first, fill)
+            assert full.exit_code != 0
+            assert b"No space left on device" in full.stderr
+            place = first.mounted(mounts[0])
+            assert place is not None
+            assert (place / "file").read_text() == "kept\n"
+            assert disk.fit_mounted(source) is False, "it is mounted in the machine only"
+            await output(first, 'rm "$PYTEST_FLYMACHINES_ROOT/data/more"')
+            await first.kill()
+            second = await lab.start(mounts=mounts)
+            assert await output(second, 'cat "$PYTEST_FLYMACHINES_ROOT/data/file"') == "kept"
+            await second.kill()
+            assert list(source.iterdir()) == [], "nothing is mounted outside of machines"
+        finally:
+            device = disk.attach()
+            disk.detach()
+        await eventually(lambda: asyncio.to_thread(backing, device), lambda file: file is None)
 
     async def test_stay_over_a_boot_in_the_same_directory(self, lab: Lab) -> None:
         directory = lab.directory / "mkept"

@@ -143,9 +143,10 @@ class _Supervisor:
         """Build the walls if any, step inside, write files, start the main processes.
 
         Fields: `cgroup`, `bwrap` (null: no walls), `ids`, `network_of` (a process whose network
-        is to be shared, or null), `pasta` (or null), `address`, `root` (prefix of guest paths),
-        `files`, `limits`, `listen` (port on loopback, or null), `env` (of execs), `tty`, and
-        `programs` with `argv`, `env`, `user` each.
+        is to be shared, or null), `disks` (devices, and directories to mount them at), `pasta`
+        (or null), `address`, `root` (prefix of guest paths), `files`, `limits`, `listen` (port on
+        loopback, or null), `env` (of execs), `tty`, and `programs` with `argv`, `env`, `user`
+        each.
 
         The answer comes with the socket that listens, with the machine's interface to others if
         it is `linked`, and with the other ends of its terminals.
@@ -154,6 +155,8 @@ class _Supervisor:
         device: int | None = None
         isolated = message["bwrap"] is not None
         self._cgroup = walls.Cgroup.create(message["cgroup"])
+        if message["disks"]:
+            linux.mount_disks(message["disks"])
         if isolated:
             shared = message["network_of"]
             if shared is not None:
