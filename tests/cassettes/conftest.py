@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.cassettes.machine import Server
-from tests.cassettes.project import Project
+from tests.cassettes.project import Project, Runs
 
 
 @pytest.fixture
@@ -27,10 +28,17 @@ def machine(tmp_path: Path) -> Iterator[Server]:
             thread.join()
 
 
+@pytest.fixture(scope="session")
+def runs() -> Iterator[Runs]:
+    """Many runs of pytest that need not import it."""
+    with ExitStack() as stack:
+        yield Runs(stack)
+
+
 @pytest.fixture
-def project(pytester: pytest.Pytester, machine: Server, tmp_path: Path) -> Project:
+def project(pytester: pytest.Pytester, machine: Server, tmp_path: Path, runs: Runs) -> Project:
     """An empty project with a fixture `box` that talks to the server."""
-    return Project(pytester, machine, tmp_path / "shared")
+    return Project(pytester, machine, tmp_path / "shared", runs)
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.cassettes.machine import Server
+from tests.e2e.forks import forks
 
 CONFTEST = """
 import os
@@ -89,15 +93,37 @@ PLUGINS = {
 }
 
 
+#: A network that has no interface, not even a loopback that is up.
+NO_NETWORK = ("unshare", "-rn")
+#: What runs import, none of it a plugin of pytest.
+MODULES = ("pytest_flymachines._http", "pytest_flymachines.cassettes.pytest_glue", "httpx", "vcr")
+
+
+class Runs:
+    """Processes to fork runs from, one with a network and one without, once they are asked for."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._enter = cache(lambda prefix: stack.enter_context(forks(MODULES, prefix)))
+
+    def end(self, prefix: tuple[str, ...], args: Sequence[str], output: Path) -> pytest.RunResult:
+        """Run to the end, in this directory and environment."""
+        began = time.monotonic()
+        ended = self._enter(prefix).end(args, Path.cwd(), os.environ, output)
+        took_s = time.monotonic() - began
+        return pytest.RunResult(ended.code, ended.output.splitlines(), [], took_s)
+
+
 class Project:
     """Attributes:
     path: Its directory.
     """
 
-    def __init__(self, pytester: pytest.Pytester, server: Server, shared: Path) -> None:
+    def __init__(self, pytester: pytest.Pytester, server: Server, shared: Path, runs: Runs) -> None:
+        self._runs = runs
         self.path = pytester.path
         self._pytester = pytester
         self._server = server
+        self._shared = shared
         self._env = {"FLY_TEST_SHARED": str(shared)}
         pytester.makeconftest(CONFTEST)
         pytester.makeini(
@@ -131,8 +157,8 @@ class Project:
             return subprocess.Popen(self._command(args), cwd=self.path, stdout=subprocess.DEVNULL)
 
     def replay(self, *args: str, **env: str) -> pytest.RunResult:
-        """Run in a network namespace that has no interface, not even a loopback that is up."""
-        return self._run(["unshare", "-rn"], args, {"FLY_TEST_MODE": "replay", **env})
+        """Run without any network."""
+        return self._run(NO_NETWORK, args, {"FLY_TEST_MODE": "replay", **env})
 
     def _recording(self, mode: str, env: dict[str, str]) -> dict[str, str]:
         return {"FLY_TEST_MODE": mode, "FLY_TEST_URL": self._server.url, **env}
@@ -141,6 +167,10 @@ class Project:
         self, prefix: Sequence[str], args: Sequence[str], env: dict[str, str]
     ) -> pytest.RunResult:
         with self._environment(env):
+            if tuple(prefix) in ((), NO_NETWORK) and "-p" not in args:
+                output = self._shared.parent / "output"
+                return self._runs.end(tuple(prefix), self._arguments(args), output)
+            # what else changes a process, or patches modules, gets a fresh one
             return self._pytester.run(*prefix, *self._command(args))
 
     @contextmanager
@@ -156,10 +186,12 @@ class Project:
             yield
 
     @staticmethod
-    def _command(args: Sequence[str]) -> list[str]:
+    def _arguments(args: Sequence[str]) -> list[str]:
         plugins = [name for option, name in PLUGINS.items() if option in " ".join(args)]
-        chosen = [word for name in plugins for word in ("-p", name)]
-        return [sys.executable, "-m", "pytest", *chosen, *args]
+        return [*(word for name in plugins for word in ("-p", name)), *args]
+
+    def _command(self, args: Sequence[str]) -> list[str]:
+        return [sys.executable, "-m", "pytest", *self._arguments(args)]
 
     def cassettes(self) -> set[str]:
         """Files below the directory of the cassettes."""

@@ -15,10 +15,11 @@ from threading import Lock
 from .cloud import Ended, Project, until
 
 _MAIN = """
-import ctypes, json, os, signal, sys
-import pytest, xdist.dsession, xdist.workermanage
-import pytest_flymachines.controller, pytest_flymachines.run, pytest_flymachines.session
+import ctypes, importlib, json, os, signal, sys
+import pytest
 
+for name in sys.argv[1:]:
+    importlib.import_module(name)
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
 for line in sys.stdin:
     args, directory, environment, into = json.loads(line)
@@ -43,6 +44,13 @@ for line in sys.stdin:
 """
 
 
+#: What a run on machines imports.
+LIVE = (
+    *("xdist.dsession", "xdist.workermanage", "pytest_flymachines.controller"),
+    *("pytest_flymachines.run", "pytest_flymachines.session"),
+)
+
+
 class Forks:
     """Starts runs, each in a session and process group of its own."""
 
@@ -63,19 +71,30 @@ class Forks:
 
     def run(self, project: Project, *args: str, env: Mapping[str, str]) -> Ended:
         """Start one and wait for its end; nobody may kill it."""
-        group = self.start(project.arguments(*args), project.path, project.environment(env))
+        arguments, environment = project.arguments(*args), project.environment(env)
+        return self.end(arguments, project.path, environment, project.path / "output")
+
+    def end(
+        self, args: Sequence[str], directory: Path, env: Mapping[str, str], output: Path
+    ) -> Ended:
+        """Start a run in a directory and wait for its end; it writes to the file `output`."""
+        group = self.start(args, directory, env, str(output))
         if not until(lambda: not alive(group), 120, every_s=0.03):
             os.killpg(group, signal.SIGKILL)
-            raise AssertionError(f"still running:\n{(project.path / 'output').read_text()}")
-        code = int((project.path / "output.code").read_text())
-        return Ended(code, (project.path / "output").read_text())
+            raise AssertionError(f"still running:\n{output.read_text()}")
+        return Ended(int(Path(f"{output}.code").read_text()), output.read_text())
 
 
 @contextmanager
-def forks() -> Iterator[Forks]:
-    """A process to fork from."""
+def forks(modules: Sequence[str] = LIVE, prefix: Sequence[str] = ()) -> Iterator[Forks]:
+    """A process to fork from.
+
+    Args:
+        modules: What it imports beside pytest.
+        prefix: A command that starts it.
+    """
     pipe = subprocess.PIPE
-    command = [sys.executable, "-c", _MAIN]
+    command = [*prefix, sys.executable, "-c", _MAIN, *modules]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         yield Forks(process)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from .cloud import Cloud, Project, cloud, until
+from .forks import Forks, forks
 
 TESTS = """
 import pytest
@@ -40,6 +41,13 @@ def fly() -> Iterator[Cloud]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def runs() -> Iterator[Forks]:
+    """Runs that need not import pytest again, for there are many."""
+    with forks() as found:
+        yield found
+
+
 @pytest.fixture(autouse=True)
 def clean(fly: Cloud) -> Iterator[None]:
     """Each test begins without requests and faults, and leaves nothing of ours behind."""
@@ -68,11 +76,13 @@ def clean(fly: Cloud) -> Iterator[None]:
         (f"lost,{DESTROY},count=1", 1),
     ],
 )
-def test_what_passes_is_outlived(fly: Cloud, tmp_path: Path, fault: str, creates: int) -> None:
+def test_what_passes_is_outlived(
+    fly: Cloud, runs: Forks, tmp_path: Path, fault: str, creates: int
+) -> None:
     """The tests pass, and there never was a second machine."""
     fly.fault(fault)
     volume = ["--fly-volume-gb=1"] if "volumes" in fault else []
-    ended = Project(tmp_path, TESTS).run(*volume, env=fly.environment)
+    ended = runs.run(Project(tmp_path, TESTS), *volume, env=fly.environment)
     if volume:  # volumes have no unique names: another one was made, and both are removed
         assert fly.count("POST volumes") == 2
     ended.has("3 passed", "1 machine(s)")
@@ -80,26 +90,30 @@ def test_what_passes_is_outlived(fly: Cloud, tmp_path: Path, fault: str, creates
     assert fly.count("POST machines") == creates
 
 
-def test_an_image_that_was_pushed_just_now_is_waited_for(fly: Cloud, tmp_path: Path) -> None:
+def test_an_image_that_was_pushed_just_now_is_waited_for(
+    fly: Cloud, runs: Forks, tmp_path: Path
+) -> None:
     unknown = "body=failed to get manifest: not found [http 404]: MANIFEST_UNKNOWN"
     fly.fault(f"status=400,{CREATE},count=2,{unknown}")
     image = "--fly-image=registry.fly.io/mine:1"
-    ended = Project(tmp_path, TESTS).run(image, env=fly.environment)
+    ended = runs.run(Project(tmp_path, TESTS), image, env=fly.environment)
     ended.has("3 passed", "1 machine(s)")
     assert fly.count("POST machines") == 3
 
 
-def test_an_image_of_another_registry_is_refused_at_once(fly: Cloud, tmp_path: Path) -> None:
+def test_an_image_of_another_registry_is_refused_at_once(
+    fly: Cloud, runs: Forks, tmp_path: Path
+) -> None:
     fly.fault(f"status=400,{CREATE},body=failed to get manifest: MANIFEST_UNKNOWN")
-    ended = Project(tmp_path, TESTS).run("--fly-image=alpine:nope", env=fly.environment)
+    ended = runs.run(Project(tmp_path, TESTS), "--fly-image=alpine:nope", env=fly.environment)
     ended.has("refused the machine of this spec", "MANIFEST_UNKNOWN")
     assert fly.count("POST machines") == 1
 
 
-def test_a_lost_answer_is_found_again_though_lists_lag(tmp_path: Path) -> None:
+def test_a_lost_answer_is_found_again_though_lists_lag(runs: Forks, tmp_path: Path) -> None:
     with cloud("--list-delay", "2500") as slow:
         slow.fault(f"lost,{CREATE},count=1")
-        ended = Project(tmp_path, TESTS).run(env=slow.environment)
+        ended = runs.run(Project(tmp_path, TESTS), env=slow.environment)
         ended.has("3 passed", "1 machine(s)")
         assert slow.count("POST machines") == 1
         assert until(lambda: not slow.machines(), 30)
@@ -114,11 +128,13 @@ def test_a_lost_answer_is_found_again_though_lists_lag(tmp_path: Path) -> None:
         (f"status=422,{CREATE},body=could not find a candidate host,count=1", "candidate host"),
     ],
 )
-def test_the_next_region_is_tried(fly: Cloud, tmp_path: Path, fault: str, said: str) -> None:
+def test_the_next_region_is_tried(
+    fly: Cloud, runs: Forks, tmp_path: Path, fault: str, said: str
+) -> None:
     fly.fault(fault)
     project = Project(tmp_path, TESTS, IMPATIENT)
     args = ["--fly-region=ord,iad", "--fly-volume-gb=1", "--fly-agent=off"]
-    ended = project.run(*args, env=fly.environment)
+    ended = runs.run(project, *args, env=fly.environment)
     ended.has("3 passed")
     assert re.search(
         f"^fly sandbox: no machine in ord, trying iad: .*{said}", ended.output, re.MULTILINE
@@ -136,10 +152,10 @@ def test_the_next_region_is_tried(fly: Cloud, tmp_path: Path, fault: str, said: 
     ids=["workers, verbose", "workers", "quiet"],
 )
 def test_a_launch_says_what_it_does(
-    fly: Cloud, tmp_path: Path, args: list[str], told: set[str]
+    fly: Cloud, runs: Forks, tmp_path: Path, args: list[str], told: set[str]
 ) -> None:
     fly.fault(f"status=422,{CREATE},body=could not find a candidate host,count=1")
-    ended = Project(tmp_path, TESTS).run("--fly-region=ord,iad", *args, env=fly.environment)
+    ended = runs.run(Project(tmp_path, TESTS), "--fly-region=ord,iad", *args, env=fly.environment)
     ended.has("3 passed", *(f"\nfly sandbox: {text}" for text in told))
     lines = ended.output.count("fly sandbox: ")
     # the header, and what the end says: quiet has but the latter
@@ -148,20 +164,20 @@ def test_a_launch_says_what_it_does(
     assert fly.count("GET machines") == 2
 
 
-def test_the_final_error_lists_each_try(fly: Cloud, tmp_path: Path) -> None:
+def test_the_final_error_lists_each_try(fly: Cloud, runs: Forks, tmp_path: Path) -> None:
     fly.fault("stuck=created")
     project = Project(tmp_path, TESTS, IMPATIENT)
-    ended = project.run("--fly-region=ord,iad", env=fly.environment)
+    ended = runs.run(project, "--fly-region=ord,iad", env=fly.environment)
     ended.has("3 errors", "1. ord: ", "2. iad: ", "after 3 s, but created", "--fly-region")
 
 
 @pytest.mark.parametrize("regions", ["ord", "ord,iad"])
 def test_a_boot_loop_is_an_error_that_lists_each_try(
-    fly: Cloud, tmp_path: Path, regions: str
+    fly: Cloud, runs: Forks, tmp_path: Path, regions: str
 ) -> None:
     fly.fault("death=0")
-    ended = Project(tmp_path, TESTS).run(
-        f"--fly-region={regions}", "--fly-agent=off", env=fly.environment
+    ended = runs.run(
+        Project(tmp_path, TESTS), f"--fly-region={regions}", "--fly-agent=off", env=fly.environment
     )
     second = regions.split(",")[-1]
     ended.has("3 errors", "1. ord: machine ", f"2. {second}: machine ", "check the image")
@@ -169,66 +185,74 @@ def test_a_boot_loop_is_an_error_that_lists_each_try(
 
 
 @pytest.mark.parametrize("fault", ["status=429", "status=500", "status=503", "reset"])
-def test_a_create_that_never_works_is_an_error(fly: Cloud, tmp_path: Path, fault: str) -> None:
+def test_a_create_that_never_works_is_an_error(
+    fly: Cloud, runs: Forks, tmp_path: Path, fault: str
+) -> None:
     fly.fault(f"{fault},{CREATE}")
-    ended = Project(tmp_path, TESTS, GIVES_UP).run("--fly-region=ord,iad", env=fly.environment)
+    ended = runs.run(
+        Project(tmp_path, TESTS, GIVES_UP), "--fly-region=ord,iad", env=fly.environment
+    )
     ended.has("3 errors", "POST /v1/apps/cook-sandbox/machines")
     assert ended.code == 1
 
 
 def test_where_lists_are_broken_the_name_still_finds_the_machine(
-    fly: Cloud, tmp_path: Path
+    fly: Cloud, runs: Forks, tmp_path: Path
 ) -> None:
     """Its id is in the refusal of the next create; and what is known by its id is taken down."""
     fly.fault(f"lost,{CREATE}")
     fly.fault("status=500,method=GET,path=*/machines")
-    ended = Project(tmp_path, TESTS, GIVES_UP).run(env=fly.environment)
+    ended = runs.run(Project(tmp_path, TESTS, GIVES_UP), env=fly.environment)
     fly.clear_faults()
     ended.has("3 passed", "1 machine(s)", "could not be listed")
 
 
-def test_no_capacity_anywhere_says_so_without_another_try(fly: Cloud, tmp_path: Path) -> None:
+def test_no_capacity_anywhere_says_so_without_another_try(
+    fly: Cloud, runs: Forks, tmp_path: Path
+) -> None:
     fly.fault(f"status=422,{CREATE},body=could not find a candidate host")
-    ended = Project(tmp_path, TESTS).run(env=fly.environment)
+    ended = runs.run(Project(tmp_path, TESTS), env=fly.environment)
     ended.has("3 errors", "could not find a candidate host", "smaller guest")
     assert fly.count("POST machines") == 1
 
 
-def test_an_api_that_is_not_there(fly: Cloud, tmp_path: Path) -> None:
+def test_an_api_that_is_not_there(fly: Cloud, runs: Forks, tmp_path: Path) -> None:
     nowhere = {**fly.environment, "FLY_FLAPS_BASE_URL": "http://no-such-host.invalid"}
-    ended = Project(tmp_path, TESTS).run(env=nowhere)
+    ended = runs.run(Project(tmp_path, TESTS), env=nowhere)
     ended.has("3 errors", "no-such-host.invalid")
     assert ended.code == 1
 
 
 def test_a_destroy_that_never_works_is_reported_with_the_command(
-    fly: Cloud, tmp_path: Path
+    fly: Cloud, runs: Forks, tmp_path: Path
 ) -> None:
     fly.fault(f"status=400,{DESTROY},body=host trouble")
-    ended = Project(tmp_path, TESTS).run("--fly-ttl=10", env=fly.environment)
+    ended = runs.run(Project(tmp_path, TESTS), "--fly-ttl=10", env=fly.environment)
     ended.has("3 passed", "LEFT BEHIND", "host trouble", "fly machine destroy --force")
     assert ended.code == 0
     assert until(lambda: not fly.machines(), 30), "it did not end itself"
 
 
-def test_a_budget_refuses_the_second_machine(fly: Cloud, tmp_path: Path) -> None:
+def test_a_budget_refuses_the_second_machine(fly: Cloud, runs: Forks, tmp_path: Path) -> None:
     tests = """
 def test_it(fly_sandbox, fly_sandbox_factory):
     fly_sandbox_factory(memory_mb=2048)
 """
-    ended = Project(tmp_path, tests).run("--fly-budget=0.006", env=fly.environment)
+    ended = runs.run(Project(tmp_path, tests), "--fly-budget=0.006", env=fly.environment)
     ended.has("1 failed", "--fly-budget=0.006: 2 machine(s)")
     assert fly.count("POST machines") == 1
 
 
-def test_a_name_that_somebody_else_has(fly: Cloud, tmp_path: Path) -> None:
+def test_a_name_that_somebody_else_has(fly: Cloud, runs: Forks, tmp_path: Path) -> None:
     """The next name is taken; the machine that has ours stays as it is."""
     first = Project(tmp_path / "a", TESTS)
-    kept = first.run("--fly-run-id=ci 7", "--fly-keep=always", env=fly.environment)
+    kept = runs.run(first, "--fly-run-id=ci 7", "--fly-keep=always", env=fly.environment)
     kept.has("fly sandbox: kept")
     (mine,) = fly.machines()
     fly.client.set_metadata(mine_app := "cook-sandbox", mine.id, "pytest_flymachines_run", "other")
-    Project(tmp_path / "b", TESTS).run("--fly-run-id=ci 7", env=fly.environment).has("3 passed")
+    runs.run(Project(tmp_path / "b", TESTS), "--fly-run-id=ci 7", env=fly.environment).has(
+        "3 passed"
+    )
     assert [machine.id for machine in fly.machines()] == [mine.id]
     fly.client.destroy_machine(mine_app, mine.id)
 
