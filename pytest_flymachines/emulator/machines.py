@@ -108,18 +108,16 @@ async def update(call: Call) -> Response:
     machine, emulator = life.machine, call.emulator
     body = call.body(CreateRequest, "main.updateMachineRequest")
     leases.require(call, life)
-    if body.current_version and body.current_version != machine.instance_id:
-        raise failed_precondition(
-            f"machine version mismatch, expected {body.current_version}, "
-            f"currently {machine.instance_id}"
-        )
+    _present(machine, body.current_version)
     config = _checked(body.config)
     ttl_s = leases.bounded("lease_ttl", body.lease_ttl)
     mounted = config.mounts[0].volume if config.mounts else ""
     if mounted != machine.volume and mounted != _volume_name(emulator, machine.volume):
         raise Problem(400, "invalid config.mounts, the volume of a machine cannot be changed")
     digest = await resolve_all(emulator.flyd.engine, config)
+    call.live()  # Others may have been served while the image was looked up.
     leases.require(call, life)
+    _present(machine, body.current_version)
     mount(emulator, machine.app, config)
     normalize(config)
 
@@ -146,6 +144,14 @@ async def destroy(call: Call) -> Response:
     leases.require(call, life)
     life.destroy(force=force)
     return ok()
+
+
+def _present(machine: Machine, version: str) -> None:
+    """Refuse an update that is meant for another version."""
+    if version and version != machine.instance_id:
+        raise failed_precondition(
+            f"machine version mismatch, expected {version}, currently {machine.instance_id}"
+        )
 
 
 def _checked(config: MachineConfig | None) -> MachineConfig:

@@ -47,13 +47,19 @@ class State:
 
 @dataclass(frozen=True)
 class Op:
-    """A request of a client; `nonce` says that it carried the nonce of the client's lease."""
+    """A request of a client.
+
+    Attributes:
+        nonce: It carried the nonce of the client's lease.
+        current: The version that an update is meant for; None asks for any.
+    """
 
     client: int
     action: str
     nonce: bool = False
     force: bool = False
     skip_launch: bool = False
+    current: int | None = None
 
 
 @dataclass(frozen=True)
@@ -219,6 +225,9 @@ def _start(state: State) -> Steps:
 
 
 def _update(state: State, op: Op) -> Steps:
+    if op.current not in (None, state.version):
+        yield 412, None, state
+        return
     if state.phase == "replacing":
         yield 409, None, state
         return

@@ -1,4 +1,4 @@
-"""The emulator with the tiny engine: `python -m tests.emulator.serve`.
+"""The emulator with the tiny engine, unless another is named: `python -m tests.emulator.serve`.
 
 `EMULATOR_TIMINGS` holds the timings that differ, as JSON.
 """
@@ -10,16 +10,19 @@ import json
 import os
 import sys
 
+from pytest_flymachines.emulator import engines
 from pytest_flymachines.emulator.flyd import Timings
 from pytest_flymachines.emulator.options import parse
 from pytest_flymachines.emulator.process import CannotServe, serve
-from tests.emulator.tiny import choose
+from tests.emulator import tiny
 
 
 def main() -> int:
     timings = Timings(**json.loads(os.environ.get("EMULATOR_TIMINGS", "{}")))
     try:
-        asyncio.run(serve(parse(sys.argv[1:]), choose, timings))
+        options = parse(sys.argv[1:])
+        choose = tiny.choose if options.engine == "auto" else engines.choose
+        asyncio.run(serve(options, choose, timings))
     except CannotServe as error:
         print(error, file=sys.stderr)
         return 1

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -418,6 +419,19 @@ def test_update_leaves_stopped_machines_stopped(app: App) -> None:
     new = app.fly.ok("POST", machine.path, {"config": config, "skip_launch": True})
     machine.wait("stopped", version=new["version"])
     assert machine.state == "stopped"
+
+
+@shows("POST M", "one of several updates of the same version at once is accepted", "docs")
+def test_updates_of_one_version_at_once(app: App) -> None:
+    """Also where the image takes a while to be looked up."""
+    machine = app.create("sleep", "inf", image="slow-to-look-up", skip_launch=True, wait=None)
+    machine.wait("stopped")
+    before = machine.get()
+    body = {"config": before["config"], "current_version": before["version"]}
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: app.fly("POST", machine.path, body), range(4)))
+    assert sorted(answer.status_code for answer in answers) == [200, 412, 412, 412]
+    assert len(app.fly.ok("GET", f"{machine.path}/versions")) == 2
 
 
 @shows("POST M", "412 when `current_version` is not the present one", "guess")

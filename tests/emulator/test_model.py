@@ -1,7 +1,7 @@
 """Several clients do random things to machines, and the model explains every answer.
 
 `EMULATOR_MODEL_EXAMPLES=500` tries that many sequences instead of a few; `EMULATOR_MODEL_STEPS`
-says how long they are.
+says how long they are, and `EMULATOR_MODEL_ENGINE` which of the real engines runs the machines.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import itertools
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, Phase, note, settings
@@ -28,15 +30,17 @@ from tests.emulator.machine_model import Answer, Op, State, after, explain, rest
 
 EXAMPLES = int(os.environ.get("EMULATOR_MODEL_EXAMPLES", "6"))
 STEPS = int(os.environ.get("EMULATOR_MODEL_STEPS", "30"))
+ENGINE = os.environ.get("EMULATOR_MODEL_ENGINE", "auto")
 CLIENTS = 3
 #: More deaths than these within five minutes, and `on-failure` may give up.
 MAX_KILLS = 8
+IMAGES = ("alpine", "slow-to-look-up")
 #: A main process that takes its time to end.
 SLOW = ["sh", "-c", "trap 'sleep 0.2; exit' INT TERM; while :; do sleep 0.02; done"]
 #: Those that lead on are asked for more often.
 ACTIONS = (
     *("start", "stop", "suspend", "mark", "look") * 4,
-    *("restart", "update", "kill", "release") * 2,
+    *("restart", "update", "guarded update", "guarded update", "kill", "release") * 2,
     *("acquire", "exec", "metadata", "destroy"),
 )
 #: There are never more machines that live, so that each comes far.
@@ -44,18 +48,55 @@ MAX_MACHINES = 2
 APPS = (f"model-{number}" for number in itertools.count(1))
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A machine that a client wants."""
+
+    name: str
+    policy: str = "no"
+    auto_destroy: bool = False
+    skip_launch: bool = False
+    slow_to_stop: bool = True
+    leased: bool = False
+    image: str = "alpine"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {
+            "image": self.image,
+            "init": {"exec": SLOW if self.slow_to_stop else ["sleep", "inf"]},
+            "restart": {"policy": self.policy},
+            "auto_destroy": self.auto_destroy,
+        }
+
+
+PLANS = st.builds(
+    Plan,
+    name=st.sampled_from(["one", "two", "three"]),
+    policy=st.sampled_from(["no", "on-failure", "always"]),
+    auto_destroy=st.sampled_from([False, False, True]),
+    skip_launch=st.sampled_from([False, False, True]),
+    slow_to_stop=st.booleans(),
+    leased=st.sampled_from([False, False, False, True]),
+    # An image takes a while to be looked up, in which others may do what they like.
+    image=st.sampled_from(IMAGES),
+)
+
+
 class Known:
     """A machine, and what the clients can know of it."""
 
-    def __init__(self, machine: Machine, name: str, config: dict[str, Any], state: State) -> None:
+    def __init__(self, machine: Machine, plan: Plan, state: State) -> None:
         self.machine = machine
-        self.name = name
-        self.config = config
+        self.name = plan.name
+        self.config = plan.config
         self.possible = frozenset({state})
+        #: What it may have been while others were asked.
+        self.seen = self.possible
         self.nonces: dict[int, str] = {}
         self.metadata: dict[str, str] = {}
-        self.versions = {0: machine.get()["instance_id"]}
         self.kills = 0
+        self.instance_id = ""
 
 
 class Clients(RuleBasedStateMachine):
@@ -74,22 +115,14 @@ class Clients(RuleBasedStateMachine):
         """The machines that may still live."""
         return [known for known in self.known if not _gone(known.possible)]
 
-    @rule(
-        skip_launch=st.sampled_from([False, False, True]),
-        policy=st.sampled_from(["no", "on-failure", "always"]),
-        auto_destroy=st.sampled_from([False, False, True]),
-        slow=st.booleans(),
-        name=st.sampled_from(["one", "two", "three"]),
-    )
-    def create(
-        self, *, skip_launch: bool, policy: str, auto_destroy: bool, slow: bool, name: str
-    ) -> None:
-        """A machine whose name nobody has is made."""
-        if len(self.living()) == MAX_MACHINES:
+    @rule(plans=st.lists(PLANS, min_size=1, max_size=CLIENTS))
+    def create(self, *, plans: list[Plan]) -> None:
+        """Of the clients that want a name at once, one gets it if nobody has it."""
+        plans = self._room_for(plans)
+        if not plans:
             self.look_around()
             return
-        program = SLOW if slow else ["sleep", "inf"]
-        self._create(name, program, policy, auto_destroy=auto_destroy, skip_launch=skip_launch)
+        self._explain_creates(plans, list(self.pool.map(self._ask_for, range(CLIENTS), plans)))
 
     @rule(
         which=st.integers(0, MAX_MACHINES - 1),
@@ -134,55 +167,106 @@ class Clients(RuleBasedStateMachine):
         assert listed == {known.machine.id for known in self.living()}
 
     @rule(
-        which=st.integers(0, MAX_MACHINES - 1),
         actions=st.lists(
-            st.tuples(st.sampled_from(ACTIONS), st.booleans()), min_size=2, max_size=CLIENTS
+            st.tuples(st.integers(0, MAX_MACHINES - 1), st.sampled_from(ACTIONS), st.booleans()),
+            min_size=2,
+            max_size=CLIENTS,
         ),
+        alike=st.sampled_from(["nothing", "machine", "action"]),
+        plans=st.lists(PLANS, max_size=2),
     )
-    def at_once(self, which: int, actions: list[tuple[str, bool]]) -> None:
+    def at_once(
+        self, *, actions: list[tuple[int, str, bool]], alike: str, plans: list[Plan]
+    ) -> None:
         """Requests of several clients at once are answered as if made in some order."""
-        known = self._pick(which)
-        ops = [self._op(known, client, *action) for client, action in enumerate(actions)]
-        answers = list(self.pool.map(lambda op: self._send(known, op), ops))
-        note(f"{ops}: {answers}")
-        before = known.possible
-        known.possible = explain(before, list(zip(ops, answers, strict=True)))
-        assert known.possible, f"{ops} cannot answer {answers} in {rest(before)}"
+        asked = []
+        for client, (which, action, flag) in enumerate(actions):
+            known = self._pick(which if alike == "nothing" else actions[0][0])
+            action = actions[0][1] if alike == "action" else action
+            asked.append((known, self._op(known, client, action, flag)))
+        plans = self._room_for(plans)
+        made = [self.pool.submit(self._ask_for, client, plan) for client, plan in enumerate(plans)]
+        answers = list(self.pool.map(lambda one: self._send(*one), asked))
+        created = [future.result() for future in made]
+        for known in dict.fromkeys(known for known, _ in asked):
+            done = [
+                (op, answer)
+                for (other, op), answer in zip(asked, answers, strict=True)
+                if other is known
+            ]
+            note(f"{known.name}: {done}")
+            before = known.possible
+            known.possible = explain(before, done)
+            assert known.possible, f"nothing explains {done} in {rest(before)}"
+        self._explain_creates(plans, created)
+
+    def _room_for(self, plans: list[Plan]) -> list[Plan]:
+        """Those of as many names as there may be more machines; all that lives is looked at."""
+        for known in self.known:
+            known.seen = rest(known.possible)
+        names = list(dict.fromkeys(plan.name for plan in plans))
+        names = names[: MAX_MACHINES - len(self.living())]
+        return [plan for plan in plans if plan.name in names]
 
     def _pick(self, which: int) -> Known:
         # Made here, as no precondition can ask for it: what is drawn must not depend on timing.
         if not self.living():
-            self._create("one", SLOW, "no")
+            plan = Plan("one")
+            self._explain_creates([plan], [self._ask_for(0, plan)])
         living = self.living() or self.known
         return living[which % len(living)]
 
-    def _create(
-        self,
-        name: str,
-        program: list[str],
-        policy: str,
-        *,
-        auto_destroy: bool = False,
-        skip_launch: bool = False,
-    ) -> None:
-        config = {
-            "image": "alpine",
-            "init": {"exec": program},
-            "restart": {"policy": policy},
-            "auto_destroy": auto_destroy,
+    def _ask_for(self, client: int, plan: Plan) -> httpx.Response:
+        app = App(self.clients[client], self.name)
+        body = {
+            "name": plan.name,
+            "config": plan.config,
+            "skip_launch": plan.skip_launch,
+            "lease_ttl": 600 if plan.leased else 0,
         }
-        body = {"name": name, "config": config, "skip_launch": skip_launch}
-        app = App(self.clients[0], self.name)
-        answer = app.fly("POST", app.machines, body)
-        holders = [known for known in self.known if known.name == name]
-        if answer.status_code == 409:
-            assert any(holder.machine.id in answer.json()["error"] for holder in holders)
-            return
-        assert answer.status_code == 200, answer.text
+        return app.fly("POST", app.machines, body)
+
+    def _explain_creates(self, plans: list[Plan], answers: list[httpx.Response]) -> None:
+        """One of those that wanted a name at once got it, unless it was taken."""
+        for name in {plan.name for plan in plans}:
+            rivals = [
+                (client, plan, answer)
+                for client, (plan, answer) in enumerate(zip(plans, answers, strict=True))
+                if plan.name == name
+            ]
+            note(f"{rivals}: {[answer.text for *_, answer in rivals]}")
+            self._explain_rivals(
+                [known for known in self.known if known.name == name],
+                [rival for rival in rivals if rival[2].status_code == 200],
+                [answer for *_, answer in rivals if answer.status_code != 200],
+            )
+
+    def _explain_rivals(
+        self,
+        holders: list[Known],
+        made: list[tuple[int, Plan, httpx.Response]],
+        refused: list[httpx.Response],
+    ) -> None:
         # A name is free again once its machine is gone.
-        assert all(_may_be_gone(holder) for holder in holders)
-        state = State(policy=policy, auto_destroy=auto_destroy, launch=not skip_launch)
-        self.known.append(Known(Machine(app, answer.json()["id"]), name, config, state))
+        assert len(made) <= 1
+        assert made or any(not _gone(holder.seen) for holder in holders)
+        assert not made or all(_may_be_gone(holder) for holder in holders)
+        for client, plan, answer in made:
+            machine = Machine(App(self.clients[0], self.name), answer.json()["id"])
+            state = State(
+                policy=plan.policy,
+                auto_destroy=plan.auto_destroy,
+                launch=not plan.skip_launch,
+                lease=client if plan.leased else None,
+            )
+            known = Known(machine, plan, state)
+            if plan.leased:
+                known.nonces[client] = answer.json()["nonce"]
+            self.known.append(known)
+            holders = [*holders, known]
+        for answer in refused:
+            assert answer.status_code == 409, answer.text
+            assert any(holder.machine.id in answer.json()["error"] for holder in holders)
 
     def _one(self, known: Known, client: int, action: str, *, flag: bool) -> None:
         op = self._op(known, client, action, flag)
@@ -210,7 +294,16 @@ class Clients(RuleBasedStateMachine):
             action = "kill" if known.kills <= MAX_KILLS else "look"
         if action == "release" and known.nonces:
             client = next(iter(known.nonces))
-        return Op(client, action, client in known.nonces, force=flag, skip_launch=flag)
+        current = None
+        if action == "guarded update":
+            action = "update"
+            versions = {state.version for state in known.possible}
+            shown = known.machine.fly("GET", known.machine.path)
+            if len(versions) == 1 and shown.status_code == 200:
+                [current] = versions
+                known.instance_id = shown.json()["instance_id"]
+        nonce = client in known.nonces
+        return Op(client, action, nonce, force=flag, skip_launch=flag, current=current)
 
     def _send(self, known: Known, op: Op) -> Answer:
         machine = Machine(App(self.clients[op.client], self.name), known.machine.id)
@@ -220,6 +313,8 @@ class Clients(RuleBasedStateMachine):
         match op.action:
             case "update":
                 body = {"config": known.config, "skip_launch": op.skip_launch}
+                if op.current is not None:
+                    body["current_version"] = known.instance_id
                 answer = send("POST", path, body, headers=headers)
             case "destroy":
                 force = "true" if op.force else "false"
@@ -306,7 +401,7 @@ def _may_be_gone(known: Known) -> bool:
 @pytest.fixture(scope="module")
 def emulator(serve: Serve) -> Iterator[EmulatorProcess]:
     """Policy restarts follow each other quickly."""
-    with serve(restart_backoff_s=0.01, restart_backoff_max_s=0.02) as process:
+    with serve("--engine", ENGINE, restart_backoff_s=0.01, restart_backoff_max_s=0.02) as process:
         yield process
 
 

@@ -147,6 +147,8 @@ class TinyEngine:
         return Probe(works=True)
 
     async def resolve_image(self, image: str) -> str:
+        if "slow" in image:
+            await asyncio.sleep(0.02)
         if "missing" in image:
             raise ImageNotFound(image)
         return "sha256:" + hashlib.sha256(image.encode()).hexdigest()
