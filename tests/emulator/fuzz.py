@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import json
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from hypothesis.errors import HypothesisException
 from hypothesis.strategies import SearchStrategy
 from schemathesis import GenerationMode
 
+from pytest_flymachines.emulator.faults import STATES
 from pytest_flymachines.emulator.launch import EmulatorProcess, launch
 from tests.emulator.fuzz_shapes import plain, sharp
 from tests.emulator.fuzz_world import World
@@ -38,13 +40,36 @@ from tests.emulator.schema import REQUEST_ID
 #: Their answer may take a while; a request that waits has not failed.
 SLOW = ("/wait", "/exec")
 SLOW_S = 4.0
+#: In the body of what a `status` fault answers.
+INJECTED = b"injected fault"
+BAD_DAY = (
+    "status=503,probability=0.1",
+    "status=500,when=after,probability=0.1",
+    "delay=0.05,probability=0.2",
+    "reset=before,probability=0.05",
+    "reset=after,probability=0.05",
+    "lost,probability=0.1",
+    "slow-boot=0.3,probability=0.3",
+    *(f"stuck={state},delay_s=0.3,probability=0.2" for state in STATES),
+    "capacity,probability=0.1",
+    "image-pull,probability=0.1",
+    "death=0.05,probability=0.2",
+    "death=0.05,path=*/machines/*,probability=0.2",
+)
 
 
 class Fuzz:
     """One run."""
 
-    def __init__(self, emulator: EmulatorProcess, examples: int, seed: int) -> None:
+    def __init__(
+        self, emulator: EmulatorProcess, examples: int, seed: int, faults: Sequence[str] = ()
+    ) -> None:
         self.world = World(emulator)
+        self._control = httpx.Client(
+            base_url=emulator.control_url, headers=self.world.http.headers, trust_env=False
+        )
+        self._faults = faults
+        self._sent = 0
         self.statuses: dict[str, collections.Counter[int]] = collections.defaultdict(
             collections.Counter
         )
@@ -83,13 +108,18 @@ class Fuzz:
         if "data" in arguments:
             arguments["content"] = arguments.pop("data")
         try:
-            response = self.world.http.request(
-                **arguments,
-                headers={name: str(value).encode("utf-8") for name, value in headers.items()},
-                timeout=SLOW_S if case.path.endswith(SLOW) else 60,
-            )
+            with self._on_a_bad_day():
+                response = self.world.http.request(
+                    **arguments,
+                    headers={name: str(value).encode("utf-8") for name, value in headers.items()},
+                    timeout=SLOW_S if case.path.endswith(SLOW) else 60,
+                )
         except httpx.ReadTimeout:
             assert case.path.endswith(SLOW), f"no answer within 60 s\n{case.as_curl_command()}"
+            return
+        except (httpx.ReadError, httpx.RemoteProtocolError):
+            assert self._faults, f"no answer\n{case.as_curl_command()}"
+            self.statuses[label][0] += 1
             return
         self.statuses[label][response.status_code] += 1
         try:
@@ -99,9 +129,31 @@ class Fuzz:
                 f"{error}\n  {case.as_curl_command()}\n  {response.status_code} {response.text}"
             ) from None
 
+    @contextlib.contextmanager
+    def _on_a_bad_day(self) -> Iterator[None]:
+        """The faults are in force, for this request and what it sets going."""
+        for number, fault in enumerate(self._faults):
+            # Another chance each time, which the seed of the run decides.
+            seed = self._seed * 1_000_000 + self._sent * 100 + number
+            self._control.post("/faults", json={"spec": f"{fault},seed={seed}"}).raise_for_status()
+        self._sent += 1
+        try:
+            yield
+        finally:
+            if self._faults:
+                self._control.delete("/faults").raise_for_status()
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self.world.close()
+        self._control.close()
+
 
 def _check(response: httpx.Response) -> None:
-    assert response.status_code < 500 or response.status_code == 501, "a failure of the server"
+    injected = INJECTED in response.content
+    assert response.status_code < 500 or response.status_code == 501 or injected, (
+        "a failure of the server"
+    )
     assert REQUEST_ID.match(response.headers["fly-request-id"]), "no request id"
     if response.headers.get("content-type", "").startswith("application/json"):
         path = response.request.url.raw_path.decode().split("?")[0]
@@ -146,14 +198,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="other requests (0)")
     parser.add_argument("--only", default="", help="operations whose name has this text")
     parser.add_argument("--engine", default="auto", help="what runs the machines (auto)")
+    parser.add_argument("--state", action="store_true", help="with its state on disk")
+    parser.add_argument(
+        "--bad-day", action="store_true", help="with faults of each kind, now and then"
+    )
     given = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory) / "log"
-        with launch(engine=given.engine, apps=["fuzz"], log=log) as emulator:
-            fuzz = Fuzz(emulator, given.examples, given.seed)
+        state = Path(directory) / "state" if given.state else None
+        with launch(engine=given.engine, apps=["fuzz"], log=log, state=state) as emulator:
+            fuzz = Fuzz(emulator, given.examples, given.seed, BAD_DAY if given.bad_day else ())
             failed = run(fuzz, given.only, print)
-            fuzz.world.close()
+            fuzz.close()
         lines = log.read_bytes().splitlines()  # only of bytes does it split at newlines alone
         failures = [line.decode() for line in lines if "failure" in json.loads(line)]
     for label, statuses in fuzz.statuses.items():
