@@ -18,7 +18,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["NO_LIMITS", "Groups", "find", "pids_limit", "sweep"]
+__all__ = [
+    "NO_LIMITS",
+    "Groups",
+    "MachineGroups",
+    "find",
+    "own_groups",
+    "pids_limit",
+    "remove_group",
+    "sweep",
+    "top_groups",
+]
 
 _CONTROLLERS = ("memory", "pids")
 _PREFIX = "pytest-flymachines-"
@@ -153,7 +163,7 @@ class MachineGroups:
 
 def find() -> Groups:
     """Make the parent groups of an engine, wherever this computer lets us."""
-    own = _own_groups()
+    own = own_groups()
     name = f"{_PREFIX}{os.getpid()}-{secrets.token_hex(3)}"
     legacy: dict[str, Path] = {}
     for controller in _CONTROLLERS:
@@ -167,9 +177,38 @@ def find() -> Groups:
     return Groups(unified, unified_limits, legacy)
 
 
+def top_groups() -> Groups:
+    """Make parent groups that limit, with one path below the top of each hierarchy.
+
+    Those of `find` are below our own groups, whose paths may differ.
+    """
+    name = f"{_PREFIX}{os.getpid()}-{secrets.token_hex(3)}"
+    tops = {controller: _top(path) for controller, path in own_groups().items()}
+    made: dict[str, Path] = {}
+    for controller in _CONTROLLERS:
+        with contextlib.suppress(OSError):
+            if controller in tops:
+                made[controller] = tops[controller] / name
+                made[controller].mkdir()
+    if not made and "" in tops:
+        group = tops[""] / name
+        with contextlib.suppress(OSError):
+            group.mkdir()
+            if _controls(tops[""], group):
+                return Groups(unified=group, unified_limits=True)
+            remove_group(group)
+    return Groups(legacy=made)
+
+
+def _top(group: Path) -> Path:
+    while (group.parent / "cgroup.procs").exists():
+        group = group.parent
+    return group
+
+
 def sweep() -> None:
     """Remove the groups of engines whose process is gone; only after a kill of everything."""
-    for path in _own_groups().values():
+    for path in own_groups().values():
         for base in (path, *path.parents):
             if not (base / "cgroup.procs").exists():
                 break
@@ -212,7 +251,7 @@ def _usable(group: Path) -> bool:
     command = ["sh", "-c", 'echo 0 > "$1/cgroup.procs"', "sh", str(group)]
     moved = subprocess.run(command, capture_output=True, check=False).returncode == 0
     if not (moved and (group / "cgroup.freeze").exists()):
-        _remove(group)
+        remove_group(group)
         return False
     return True
 
@@ -227,7 +266,8 @@ def _controls(base: Path, group: Path) -> bool:
     return set(_CONTROLLERS) <= set((group / "cgroup.subtree_control").read_text().split())
 
 
-def _remove(group: Path) -> None:
+def remove_group(group: Path) -> None:
+    """Remove a group, once its last process has gone; what is still used then stays."""
     for _ in range(100):
         try:
             group.rmdir()
@@ -239,7 +279,7 @@ def _remove(group: Path) -> None:
             return
 
 
-def _own_groups() -> dict[str, Path]:
+def own_groups() -> dict[str, Path]:
     """Directory of our own group by controller; the version 2 hierarchy is `""`."""
     mounts: dict[str, tuple[str, Path]] = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():

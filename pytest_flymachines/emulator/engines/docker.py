@@ -40,6 +40,7 @@ from pytest_flymachines.emulator.engines.docker_client import (
     sweep,
 )
 from pytest_flymachines.emulator.engines.docker_disks import binds
+from pytest_flymachines.emulator.engines.docker_groups import SharedLimits
 from pytest_flymachines.emulator.engines.docker_machine import DockerMachine, unexecutable
 from pytest_flymachines.emulator.engines.docker_probe import WAIT, try_one
 from pytest_flymachines.emulator.engines.docker_words import aliases, command, split_image
@@ -97,6 +98,7 @@ class DockerEngine:
         self._client: Any = None
         self._cpus = 1
         self._podman = False
+        self._shared_limits: SharedLimits | None = None
         self._hollow_image = ""
         self._watcher: subprocess.Popen[bytes] | None = None
         self._networks: dict[str, _Network] = {}
@@ -157,6 +159,8 @@ class DockerEngine:
     async def discard(self, directory: Path) -> None:
         """As in `Engine.discard`."""
         await self._remove_container(directory)
+        if self._shared_limits is not None:
+            await self._call(self._shared_limits.remove, directory)
         await asyncio.to_thread(remove_tree, directory)
 
     async def close(self) -> None:
@@ -166,6 +170,8 @@ class DockerEngine:
         self._closers.clear()
         if self._client is not None:
             await self._call(remove_all, self._client, self._label)
+            if self._shared_limits is not None:
+                await self._call(self._shared_limits.close)
             self._client.close()
             self._client = None
         if self._watcher is not None:
@@ -184,6 +190,7 @@ class DockerEngine:
             image = await self._image(machine.image)
         image_id = await self._kept(machine.directory) or image["Id"]
         argv = command(machine, machine.image, image["Config"])
+        placed = await self._place(api, machine)
         created = await self._call(
             api.create_container,
             image_id,
@@ -195,15 +202,22 @@ class DockerEngine:
             environment=dict(machine.env),
             labels={OWNER: self._label},
             use_config_proxy=False,
-            **await self._place(api, machine),
+            **placed,
         )
         container = created["Id"]
         await self._remove_container(machine.directory)
         (machine.directory / _MARK).write_text(container)
         if machine.files:
             await self._call(api.put_archive, container, "/", archive(machine.files))
+        group = placed["host_config"].get("CgroupParent")
         running = DockerMachine(
-            api, self._pool, container, machine, label=self._label, podman=self._podman
+            api,
+            self._pool,
+            container,
+            machine,
+            label=self._label,
+            podman=self._podman,
+            group=group,
         )
         others = [
             replace(
@@ -233,6 +247,7 @@ class DockerEngine:
             binds=await self._call(binds, api, self._label, machine.mounts),
             init=True,
             log_config={"Type": "none", "Config": {}},
+            cgroup_parent=await self._group(machine),
         )
         if isinstance(machine.beside, DockerMachine):
             network_mode = f"container:{machine.beside.container}"
@@ -251,6 +266,18 @@ class DockerEngine:
                 dns_opt=list(machine.resolver_options) or None,
             ),
         }
+
+    async def _group(self, machine: MachineConfigForEngine) -> str | None:
+        """The control group of a machine of several containers."""
+        if isinstance(machine.beside, DockerMachine):
+            return machine.beside.group
+        if not machine.hollow or self._shared_limits is None:
+            return None
+        around = self._shared_limits.around
+        group: str | None = await self._call(
+            around, machine.directory, machine.id, machine.memory_mb
+        )
+        return group
 
     async def _network(self, machine: MachineConfigForEngine) -> _Network:
         """The network of the app's 6PN: its machines reach each other at their `private_ip`."""
@@ -351,7 +378,9 @@ class DockerEngine:
             if self._client is None:
                 client = await self._call(connect)
                 await self._call(sweep, client)
-                self._cpus = (await self._call(client.info))["NCPU"]
+                info = await self._call(client.info)
+                self._cpus = info["NCPU"]
+                self._shared_limits = SharedLimits(info)
                 version = await self._call(client.version)
                 self._podman = "podman" in str(version.get("Components")).lower()
                 self._watcher = subprocess.Popen(

@@ -50,6 +50,7 @@ class DockerMachine:
         config: What it was made from.
         label: Of the engine.
         podman: The daemon is podman's.
+        group: The control group of the machine, if it is ours; also an attribute.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class DockerMachine:
         *,
         label: str,
         podman: bool,
+        group: str | None = None,
     ) -> None:
         self._api = api
         self._label = label
@@ -69,6 +71,7 @@ class DockerMachine:
         self._ps = "hpid,comm,args" if podman else "-eo pid,comm,args"
         self._pool = pool
         self.container = container
+        self.group = group
         self._config = config
         self._paused = False
         self._addresses: list[str] = []
@@ -164,6 +167,8 @@ class DockerMachine:
         """As in `RunningMachine.connect`."""
         ended = ConnectionRefusedError(f"machine {self._config.id} has ended")
         failure: OSError = ended
+        if isinstance(self._config.beside, DockerMachine) and not self._status.done():
+            return await self._config.beside.connect(port)  # the network is that one's
         if not self._status.done():
             for address in self._addresses:
                 family = socket.AF_INET6 if ":" in address else socket.AF_INET

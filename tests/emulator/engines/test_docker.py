@@ -118,6 +118,26 @@ class TestGuest:
         status = await machine.wait()
         assert (status.exit_code, status.oom_killed) == (137, True)
 
+    async def test_memory_is_that_of_all_containers_of_a_machine(
+        self, lab: Lab, daemon: Any
+    ) -> None:
+        """Each hog alone would fit."""
+        outer: Any = await lab.start(hollow=True, memory_mb=64)
+        hog = ("dd", "if=/dev/zero", "of=/dev/null", "bs=40M")
+        one = await lab.start(*hog, beside=outer, memory_mb=64)
+        await eventually(one.memory, lambda found: found[0] < 30)
+        two = await lab.start(*hog, beside=outer, memory_mb=64)
+        ends = [asyncio.ensure_future(machine.wait()) for machine in (one, two)]
+        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED, timeout=DEADLINE_S)
+        status = done.pop().result()
+        assert (status.exit_code, status.oom_killed) == (137, True)
+        assert (await sh(outer, "exit 3")).exit_code == 3
+        for machine in (two, one, outer):
+            await machine.kill()
+        for number in (3, 2, 1):
+            await lab.engine.discard(lab.directory / f"m{number}")
+        assert not list(Path("/sys/fs/cgroup").glob(f"*{outer.group}"))
+
     async def test_fork_bomb_ends_with_its_machine(self, lab: Lab, daemon: Any) -> None:
         bomb = "b() { b | b & }; b; sleep 60"
         machine = await lab.start("sh", "-c", bomb, memory_mb=256)
