@@ -177,8 +177,14 @@ class Control:
         ]
 
     async def _services(self, _: Request) -> Response:
-        """`host:port` on this computer of each external port of each app."""
-        return answer(self._proxy.listing())
+        """`host:port` on this computer of each external port of each app; UDP as `53/udp`."""
+        listing: dict[str, dict[str, str]] = {}
+        for app, ports in self._proxy.listing().items():
+            listing[app] = {str(port): where for port, where in ports.items()}
+        for app, ports in self._proxy.udp_listing().items():
+            udp = {f"{port}/udp": where for port, where in ports.items()}
+            listing[app] = listing.get(app, {}) | udp
+        return answer(listing)
 
     async def _ca(self, _: Request) -> Response:
         """The CA behind the certificates of services with TLS."""

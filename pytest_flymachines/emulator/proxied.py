@@ -95,6 +95,17 @@ class ProxyDirectory:
         except EngineError:
             return None
 
+    async def datagrams(self, machine_id: str, port: int) -> socket.socket:
+        """A UDP socket into a machine.
+
+        Raises:
+            OSError: The machine does not run.
+        """
+        life = self._emulator.flyd.life(machine_id)
+        if life is None:
+            raise ConnectionRefusedError(f"there is no machine {machine_id}")
+        return await life.datagrams(port)
+
     async def start(self, machine_id: str) -> None:
         """Start or resume a machine and wait until it is started.
 

@@ -59,6 +59,16 @@ class Work:
             raise ConnectionRefusedError(f"machine {self.machine.id} is not running")
         return await self._run.connect(port)
 
+    async def datagrams(self, port: int) -> socket.socket:
+        """A UDP socket of a visitor into what runs.
+
+        Raises:
+            OSError: The machine is not started.
+        """
+        if self._run is None or self.machine.state != "started":
+            raise ConnectionRefusedError(f"machine {self.machine.id} is not running")
+        return await self._run.machine.datagrams(port)
+
     def _begin(self, job: Callable[[asyncio.Event], Awaitable[None]]) -> None:
         mine = self._supersede()
         self.cause = cause()

@@ -148,7 +148,10 @@ GAPS = (
     ("WireGuard, `dns_forward_rules`, static egress addresses", "not there"),
     (
         "services with protocol `udp`",
-        "accepted and shown, and nothing listens: the proxy carries TCP",
+        (
+            "programs see another address than the visitor's, one for each; with docker "
+            "`fly-global-services` is 0.0.0.0, with process there is no such name; no autostart"
+        ),
     ),
     (
         "compression by the proxy",

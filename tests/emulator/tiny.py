@@ -103,6 +103,9 @@ class TinyMachine:
             raise
         return connection
 
+    async def datagrams(self, port: int) -> socket.socket:
+        raise ConnectionRefusedError("there is no UDP here")
+
     async def open_file(self, path: str) -> IO[bytes] | None:
         return open_below(self.config.directory, path)
 

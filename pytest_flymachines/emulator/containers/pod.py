@@ -112,6 +112,10 @@ class Pod:
                 return await machine.connect(port)
         return await self._outer.connect(port)
 
+    async def datagrams(self, port: int) -> socket.socket:
+        """As in `RunningMachine.datagrams`: they share its network."""
+        return await self._outer.datagrams(port)
+
     async def open_file(self, path: str) -> IO[bytes] | None:
         """As in `RunningMachine.open_file`, of the first container."""
         running = self.inside("", machine=False)

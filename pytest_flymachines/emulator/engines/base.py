@@ -269,6 +269,14 @@ class RunningMachine(Protocol):
         """Where this process finds what the machine has mounted of a device; None if nowhere."""
         ...
 
+    async def datagrams(self, port: int) -> socket.socket:
+        """A non-blocking UDP socket connected to this port of `fly-global-services` inside.
+
+        Raises:
+            OSError: The machine has ended.
+        """
+        ...
+
     async def processes(self) -> list[GuestProcess]:
         """The processes of the machine, with pids as seen inside it."""
         ...

@@ -39,6 +39,8 @@ from pytest_flymachines.emulator.engines.supervised import (
 __all__ = ["BubblewrapEngine", "BubblewrapMachine"]
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Of the machine's own loopback, which answers at 127.0.0.1 unless bound to another address.
+_GLOBAL_SERVICES, _UDP_VISITORS = "127.19.0.3", "127.19.0.2"
 _IDLE = ("sleep", "infinity")
 _OPEN_FILES = 10240  # As Fly's init sets it.
 _PROBE_TIMEOUT_S = 20.0
@@ -329,6 +331,13 @@ class BubblewrapMachine(SupervisedMachine):
         """As in `RunningMachine.connect`."""
         return await self.connect_to(["127.0.0.1", self.config.private_ip, "::1"], port)
 
+    async def datagrams(self, port: int) -> socket.socket:
+        """As in `RunningMachine.datagrams`.
+
+        What answers from another address, as a program bound to 0.0.0.0 does, is not heard.
+        """
+        return await self.datagrams_to(_GLOBAL_SERVICES, port, source=_UDP_VISITORS)
+
 
 def _proxy_variables(computer: _Computer, machine: MachineConfigForEngine) -> dict[str, str]:
     return egress.proxy_variables(machine.private_ip) if computer.proxied else {}
@@ -341,6 +350,7 @@ def _network_files(
     hosts = (
         "127.0.0.1\tlocalhost\n"
         "::1\tlocalhost ip6-localhost ip6-loopback\n"
+        f"{_GLOBAL_SERVICES}\tfly-global-services\n"
         f"{machine.private_ip}\tfly-local-6pn {own} {machine.hostname}\n"
     )
     nameservers = machine.nameservers

@@ -254,7 +254,10 @@ class DockerEngine:
             return {"host_config": host_config(network_mode=network_mode)}
         network = await self._network(machine)
         address = machine.private_ip if network.has_6pn else None
-        own = {"fly-local-6pn": machine.private_ip} if network.has_6pn else {}
+        # The daemon chooses the IPv4 address only when the container starts.
+        own = {"fly-global-services": "0.0.0.0"}
+        if network.has_6pn:
+            own["fly-local-6pn"] = machine.private_ip
         endpoint = api.create_endpoint_config(ipv6_address=address, aliases=aliases(machine))
         return {
             "hostname": machine.hostname,

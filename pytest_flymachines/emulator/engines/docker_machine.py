@@ -210,6 +210,19 @@ class DockerMachine:
         except (DockerException, OSError):
             return None
 
+    async def datagrams(self, port: int) -> socket.socket:
+        """As in `RunningMachine.datagrams`."""
+        if self._status.done():
+            raise ConnectionRefusedError(f"machine {self._config.id} has ended")
+        address = next((address for address in self._addresses if ":" not in address), "")
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            sock.connect((address, port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
     async def processes(self) -> list[GuestProcess]:
         """As in `RunningMachine.processes`; less is known of another computer's or user's."""
         try:

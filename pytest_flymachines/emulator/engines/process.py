@@ -180,6 +180,10 @@ class ProcessMachine(SupervisedMachine):
             return await self.connect_to([self.address, "127.0.0.1", "::1"], port)
         return await self.connect_to(sorted(listening), port)
 
+    async def datagrams(self, port: int) -> socket.socket:
+        """As in `RunningMachine.datagrams`: at its own address."""
+        return await self.datagrams_to(self.address, port)
+
 
 def _environment(root: Path, address: str, wanted: Mapping[str, str]) -> dict[str, str]:
     own = {

@@ -187,6 +187,25 @@ class SupervisedMachine:
         """As in `RunningMachine.open_file`."""
         return await asyncio.to_thread(open_below, self.root, path)
 
+    async def datagrams_to(self, address: str, port: int, *, source: str = "") -> socket.socket:
+        """A non-blocking UDP socket connected to an address as the machine knows it.
+
+        Args:
+            address: Where to.
+            port: Likewise.
+            source: Its own address; empty: the kernel's choice.
+
+        Raises:
+            OSError: The machine has ended.
+        """
+        try:
+            _, fds = await self._peer.request(
+                "datagrams", address=address, port=port, source=source
+            )
+        except EngineError as error:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, str(error)) from error
+        return socket.socket(fileno=fds[0])
+
     async def suspend(self) -> None:
         """As in `RunningMachine.suspend`."""
         if self.groups.unified:

@@ -108,6 +108,14 @@ class Directory(Protocol):
         """A regular file of a machine that runs, to be read; None if there is none."""
         ...
 
+    async def datagrams(self, machine_id: str, port: int) -> socket.socket:
+        """A non-blocking UDP socket connected to this port of `fly-global-services` inside.
+
+        Raises:
+            OSError: The machine does not run.
+        """
+        ...
+
     async def start(self, machine_id: str) -> None:
         """Start or resume a machine and wait until it is started.
 

@@ -92,7 +92,7 @@ class Proxy:
         gateway = Gateway(self._balancer, self._upstreams, self._listing_of, sign)
         self._visitors = visitors = Visitors(gateway, self._balancer, self._tls)
         self._front = Listener.at(visitors.serve_front, host, port)
-        self._services = Services(directory, visitors, host)
+        self._services = Services(directory, visitors, host, edge)
         self._flycast = Flycast(directory, visitors, self._services.ports, open_door)
         self.forwards = Forwards(directory, host)
 
@@ -104,6 +104,10 @@ class Proxy:
     def listing(self) -> dict[str, dict[int, str]]:
         """`host:port` of each external port of each app, on this computer."""
         return self._services.listing()
+
+    def udp_listing(self) -> dict[str, dict[int, str]]:
+        """The same for ports of services with the protocol `udp`."""
+        return self._services.udp_listing()
 
     def sync(self, app: str) -> None:
         """Take note that machines of an app have come, gone or changed."""

@@ -92,10 +92,12 @@ def regions(text: str) -> tuple[frozenset[str], ...]:
     return tuple(frozenset(regions_of(part)) for part in text.split(","))
 
 
-def match(machine: MachineRecord, external: int) -> tuple[Service, Port] | None:
-    """The service of a machine that has this external TCP port."""
+def match(
+    machine: MachineRecord, external: int, protocol: str = "tcp"
+) -> tuple[Service, Port] | None:
+    """The service of a machine that has this external port."""
     for service in machine.config.services or ():
-        if service.protocol == "udp":
+        if (service.protocol or "tcp") != protocol:
             continue
         for port in service.ports or ():
             first, last = span(port)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +11,7 @@ import httpx
 import pytest
 
 from pytest_flymachines.emulator.launch import EmulatorProcess, launch
+from tests.emulator.fidelity import shows
 
 SERVER = (
     "cd ${TMPDIR:-/tmp} && mkdir -p www && cd www && echo hello > a.txt && "
@@ -90,3 +93,58 @@ def test_a_machine_reaches_its_own_record_and_nobody_elses(api: httpx.Client) ->
     body = {"command": ["python3", "-c", ask], "timeout": 30}
     answer = api.post(f"/machines/{machine_id}/exec", json=body).json()
     assert answer["stdout"].split() == ["200", "401"], answer
+
+
+UDP_ECHO = (
+    "import os, socket, sys\n"
+    "name = os.environ.get('PYTEST_FLYMACHINES_BIND', sys.argv[1])\n"
+    "s = socket.socket(type=socket.SOCK_DGRAM)\n"
+    "s.bind((name, 5353))\n"
+    "while True:\n"
+    "  data, visitor = s.recvfrom(999)\n"
+    "  s.sendto(data + b' from ' + name.encode(), visitor)\n"
+)
+
+
+def udp_machine(api: httpx.Client, name: str) -> str:
+    services = [{"protocol": "udp", "internal_port": 9, "ports": [{"port": 5353}]}]
+    return started(api, f'exec python3 -c "{UDP_ECHO}" {name}', services=services)
+
+
+def asked(emulator: EmulatorProcess, text: bytes, tries: int) -> bytes:
+    """What comes back from the UDP port of app `web`; empty if nothing does."""
+    headers = {"Authorization": f"Bearer {emulator.token}"}
+    url = f"{emulator.control_url}/services"
+    where = httpx.get(url, headers=headers, trust_env=False).json()["web"]["5353/udp"]
+    host, _, port = where.rpartition(":")
+    with socket.socket(type=socket.SOCK_DGRAM) as visitor:
+        visitor.settimeout(0.2)
+        for _ in range(tries):
+            visitor.sendto(text, (host, int(port)))
+            with contextlib.suppress(TimeoutError):
+                return visitor.recv(999)
+    return b""
+
+
+@shows(
+    "proxy",
+    "services with protocol `udp` get datagrams at `fly-global-services` and the external port",
+    "docs",
+)
+def test_datagrams_reach_a_machine(emulator: EmulatorProcess, api: httpx.Client) -> None:
+    udp_machine(api, "fly-global-services")
+    assert asked(emulator, b"hello", tries=100).startswith(b"hello from ")
+
+
+@shows("proxy", "what a program answers that is bound to 0.0.0.0 does not arrive (UDP)", "docs")
+def test_an_answer_from_another_address_is_not_heard(
+    emulator: EmulatorProcess, api: httpx.Client
+) -> None:
+    if emulator.engine != "bubblewrap":
+        pytest.skip("only bubblewrap's machines have a loopback of their own")
+    machine = udp_machine(api, "0.0.0.0")
+    url = f"/machines/{machine}/exec"
+    bound = {"command": ["grep", "-qs", ":14E9 ", "/proc/net/udp"]}
+    while api.post(url, json=bound).json()["exit_code"]:
+        pass
+    assert asked(emulator, b"hello", tries=2) == b""

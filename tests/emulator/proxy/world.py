@@ -44,6 +44,7 @@ class World:
         self.callers: dict[str, Caller] = {}
         self.programs: dict[str, Program] = {}
         self.servers: dict[str, asyncio.Server] = {}
+        self.udp: dict[str, tuple[str, int]] = {}
         self.connects: list[str] = []
         self.sockets: list[socket.socket] = []
         self.starts: list[str] = []
@@ -164,6 +165,13 @@ class World:
             raise
         self.sockets.append(connection)
         return connection
+
+    async def datagrams(self, machine_id: str, port: int) -> socket.socket:
+        if machine_id not in self.udp:
+            raise ConnectionRefusedError(111, "Connection refused")
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        sock.connect(self.udp[machine_id])
+        return sock
 
     async def start(self, machine_id: str) -> None:
         self.starts.append(machine_id)

@@ -33,6 +33,7 @@ from pytest_flymachines.emulator.engines.supervisor.tree import kill_children
 __all__ = ["main"]
 
 _CONNECT_TIMEOUT_MS = 20
+_UDP = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
 
 
 def main(control: socket.socket, spawner: int) -> NoReturn:
@@ -62,6 +63,7 @@ class _Supervisor:
     | start | see `_start`; the log | `walls`, `linked`; sockets, interface, terminal |
     | exec | argv, env; stdin, stdout, stderr | `status`, from waitpid, when it has ended |
     | connect | addresses, port | errno and a connecting socket |
+    | datagrams | address, port, source | a connected UDP socket |
     | signal | number | none |
     | kill | | none |
 
@@ -133,6 +135,11 @@ class _Supervisor:
                     self._execs[pid] = serial
                 case "connect":
                     self._connect(serial, message["addresses"], message["port"])
+                case "datagrams":
+                    with socket.socket(socket.AF_INET, _UDP) as sock:
+                        sock.bind((message["source"], 0))
+                        sock.connect((message["address"], message["port"]))
+                        self._tell({"id": serial}, [sock.fileno()])
                 case "signal":
                     for pid in self._mains:
                         os.kill(pid, message["number"])
