@@ -129,7 +129,7 @@ def test_a_run_that_stops_early_takes_down(
 def test_reruns_random_order_and_time_outs_share(fly: Cloud, tmp_path: Path) -> None:
     tests = CRASH.format(once=True, how="assert False") + textwrap.dedent(
         """
-        @pytest.mark.timeout(1)
+        @pytest.mark.timeout(1, func_only=True)
         def test_hangs(fly_sandbox):
             fly_sandbox.exec("sleep 60")
         """
