@@ -67,9 +67,14 @@ def _collect(wanted: list[Facts], rootdir: Path, files: list[str]) -> Answer:
             raise CassetteError(
                 f"the tests of {rootdir} could not be collected, so it is not known whose "
                 "cassettes have no test any more; pytest said:\n"
-                f"{done.stdout.strip()}\n{done.stderr.strip()}"
+                f"{_errors(done.stdout)}\n{done.stderr.strip()}"
             )
         return msgspec.json.decode(answer.read_bytes(), type=Answer)
+
+
+def _errors(output: str) -> str:
+    """What pytest says of errors, without the tests that it lists before."""
+    return output[max(0, output.find("= ERRORS =")) :].strip()
 
 
 def _file(entry: Entry) -> str:

@@ -230,11 +230,13 @@ def test_a_test_that_is_not_run_by_default_is_no_orphan(recorded: Project) -> No
 def test_nothing_is_an_orphan_while_tests_cannot_be_collected(recorded: Project) -> None:
     before = recorded.cassettes()
     (recorded.path / "test_a.py").write_text("import nothing_of_this_name\n")
+    (recorded.path / "test_b.py").write_text("def test_fine(): pass\n")
     for command in (["check"], ["prune", "--yes"]):
         done = cli(recorded, *command)
         assert done.returncode == 1
         assert "could not be collected" in done.stderr
         assert "nothing_of_this_name" in done.stderr
+        assert "test_fine" not in done.stderr
     assert recorded.cassettes() == before
 
 
