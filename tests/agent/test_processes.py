@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -217,11 +216,14 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_what_runs_on_in_the_background_does_not_hold_up_the_answer(channel: AgentChannel) -> None:
-    update = shell(channel, "(sleep 1; echo late; sleep 300) & echo $!")
+def test_what_runs_on_in_the_background_does_not_hold_up_the_answer(
+    channel: AgentChannel, tmp_path: Path
+) -> None:
+    wrote = tmp_path / "wrote"
+    update = shell(channel, f"(sleep 0.5; echo late; >{wrote}; sleep 300) & echo $!")
     background = int(update.stdout)
     assert update.exit_code == 0
-    time.sleep(1.3)  # it has written to its stdout, which must not have killed it
+    eventually(wrote.exists)  # its stdout was still there to write to
     assert alive(background)
     os.kill(background, signal.SIGKILL)
 

@@ -21,9 +21,10 @@ def many_descriptors() -> Iterator[None]:
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """One whose proxy waits a second for a machine, and a minute for a test that is `PATIENT`."""
     before = open_descriptors()
-    world = World()
+    world = World(patience_s=getattr(request, "param", 1.0))
     try:
         yield world
     finally:

@@ -9,7 +9,7 @@ import httpx
 
 from tests.emulator.fidelity import shows
 from tests.emulator.proxy.programs import mirror, says
-from tests.emulator.proxy.world import World, service
+from tests.emulator.proxy.world import PATIENT, World, service
 
 ONE_AT_A_TIME = {"type": "requests", "soft_limit": 1, "hard_limit": 1}
 
@@ -126,6 +126,7 @@ def test_regions_are_preferred_and_forced(world: World, client: httpx.Client) ->
     assert client.get("/", headers={"fly-force-region": "nrt"}).status_code == 503
 
 
+@PATIENT
 def test_checks_that_begin_to_pass_let_a_waiting_request_through(
     world: World, client: httpx.Client
 ) -> None:
@@ -145,6 +146,7 @@ def test_a_machine_that_refuses_is_passed_over(world: World, client: httpx.Clien
     assert {client.get("/").text for _ in range(8)} == {"b"}
 
 
+@PATIENT
 def test_a_program_that_comes_up_late_is_waited_for(world: World, client: httpx.Client) -> None:
     world.add("a")
     with ThreadPoolExecutor() as pool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import msgspec
+import pytest
 
 from pytest_flymachines.emulator.config import MachineConfig, decode_hook
 from pytest_flymachines.emulator.proxy import AppRecord, Caller, MachineRecord, Proxy, StartRefused
@@ -22,6 +23,7 @@ from pytest_flymachines.emulator.proxy.proxy import start_proxy
 Program = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 T = TypeVar("T")
 
+PATIENT = pytest.mark.parametrize("world", [60.0], indirect=True, ids=["patient"])
 HTTP = {"port": 80, "handlers": ["http"]}
 HTTPS = {"port": 443, "handlers": ["tls", "http"]}
 
