@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import h11
 
-from pytest_flymachines.emulator.proxy.headers import Headers
+from pytest_flymachines.emulator.proxy.headers import Headers, first, trailing
 from pytest_flymachines.emulator.proxy.message import Body, Problem, Request, Responder
 from pytest_flymachines.emulator.proxy.replay import Replay, asked_for, read
 from pytest_flymachines.emulator.proxy.upstream import Connection, Upstream
@@ -76,13 +76,13 @@ class BaseExchange:
         """Take the answer back."""
         raise NotImplementedError
 
-    async def _pump(self, body: Body) -> None:
-        """Send a body as it comes."""
+    async def _pump(self, body: Body, *, sized: bool) -> None:
+        """Send a body as it comes; `sized`: its length was told before."""
         raise NotImplementedError
 
-    def _pumping(self, body: Body) -> asyncio.Task[None]:
+    def _pumping(self, body: Body, *, sized: bool) -> asyncio.Task[None]:
         loop = asyncio.get_running_loop()
-        pump = loop.create_task(self._pump(body), name="request body")
+        pump = loop.create_task(self._pump(body, sized=sized), name="request body")
         pump.add_done_callback(self._pumped)
         return pump
 
@@ -98,28 +98,25 @@ class Exchange(BaseExchange):
     upstream: Upstream
 
     def _send(self, request: Request, headers: Headers) -> asyncio.Task[None] | None:
-        http = self.upstream.http
+        http, body = self.upstream.http, request.body
+        head = h11.Request(method=request.method, target=request.target, headers=headers)
+        sized = bool(first(headers, b"content-length"))
         try:
-            out = http.send(
-                h11.Request(method=request.method, target=request.target, headers=headers)
-            )
+            parts = [http.send(head)]
+            if body.complete:
+                parts.append(http.send(h11.Data(data=body.arrived)) if body.arrived else b"")
+                parts.append(http.send(_end_of(body, sized=sized)))
         except h11.LocalProtocolError as error:
             raise Problem(502, f"[PU04] could not build the request: {error}") from None
-        body = request.body
-        if not body.complete:
-            self.upstream.wire.write(out or b"")
-            return self._pumping(body)
-        parts = [out, http.send(h11.Data(data=body.arrived)) if body.arrived else b""]
-        parts.append(http.send(h11.EndOfMessage(headers=body.trailers)))
         self.upstream.wire.write(b"".join(part for part in parts if part))
-        return None
+        return None if body.complete else self._pumping(body, sized=sized)
 
-    async def _pump(self, body: Body) -> None:
+    async def _pump(self, body: Body, *, sized: bool) -> None:
         async with contextlib.aclosing(body.pieces()) as pieces:
             async for piece in pieces:
                 if not await self._pass_on(h11.Data(data=piece)):
                     return
-        await self._pass_on(h11.EndOfMessage(headers=body.trailers))
+        await self._pass_on(_end_of(body, sized=sized))
 
     async def _pass_on(self, event: h11.Data | h11.EndOfMessage) -> bool:
         """Send a piece; False if the machine takes no more, which its answer will explain."""
@@ -156,7 +153,7 @@ class Exchange(BaseExchange):
                 case h11.Data():
                     responder.data(event.data)
                 case h11.EndOfMessage():
-                    responder.end(event.headers.raw_items())
+                    responder.end(trailing(event.headers.raw_items()))
                     await responder.flush()
                     return None
                 case _:
@@ -174,3 +171,8 @@ class Exchange(BaseExchange):
                         raise Problem(502, "[PA03] the body of the fly-replay is larger than 1 MB")
                 case _:
                     return bytes(body)
+
+
+def _end_of(body: Body, *, sized: bool) -> h11.EndOfMessage:
+    """The end of a body; in HTTP/1.1 none has both a length and trailers."""
+    return h11.EndOfMessage(headers=[] if sized else body.trailers)

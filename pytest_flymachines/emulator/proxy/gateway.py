@@ -24,6 +24,7 @@ from pytest_flymachines.emulator.proxy.headers import (
     for_machine,
     for_visitor,
 )
+from pytest_flymachines.emulator.proxy.http1 import IDLE_TIMEOUT_S
 from pytest_flymachines.emulator.proxy.leg import Leg
 from pytest_flymachines.emulator.proxy.message import Problem, Request, Responder
 from pytest_flymachines.emulator.proxy.replay import Replay
@@ -32,10 +33,8 @@ from pytest_flymachines.emulator.proxy.routing import Target, Wish, regions
 from pytest_flymachines.emulator.proxy.upstream import Connection, Upstream, Upstreams
 from pytest_flymachines.emulator.service_config import HttpOptions
 
-__all__ = ["IDLE_TIMEOUT_S", "Gateway"]
+__all__ = ["Gateway"]
 
-# https://fly.io/docs/reference/services/: idle connections are closed after 60 seconds.
-IDLE_TIMEOUT_S = 60.0
 # What may be sent again when a kept connection has ended; anything else might happen twice.
 IDEMPOTENT = (b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE")
 NO_OPTIONS = HttpOptions()

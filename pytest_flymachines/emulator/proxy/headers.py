@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pytest_flymachines.emulator.config import Port
 from pytest_flymachines.emulator.proxy.directory import Caller
 
-__all__ = ["Headers", "Visit", "end_to_end", "first", "for_machine", "for_visitor"]
+__all__ = ["Headers", "Visit", "end_to_end", "first", "for_machine", "for_visitor", "trailing"]
 
 # Pairs of name, as it was written, and value.
 Headers = list[tuple[bytes, bytes]]
@@ -20,6 +20,8 @@ SERVER = b"Fly/emulator"
 HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade")
 )
+# What `Connection` cannot take away.
+FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding"))
 # Only the proxy itself may say these to a machine.
 OURS = frozenset(
     (
@@ -80,8 +82,8 @@ def end_to_end(headers: Headers) -> Headers:
 
 def for_machine(headers: Headers, visit: Visit, *, upgrade: bool) -> Headers:
     """Headers of a request, for the machine."""
-    gone = _named_by_connection(headers) | OURS
-    kept = [(name, value) for name, value in headers if name.lower() not in gone]
+    gone = _named_by_connection(headers)
+    kept = [pair for pair in headers if pair[0].lower() not in gone and not _is_ours(pair[0])]
     if upgrade:
         kept.append((b"Connection", b"Upgrade"))
         kept += [(name, value) for name, value in headers if name.lower() == b"upgrade"]
@@ -105,6 +107,8 @@ def for_visitor(headers: Headers, visit: Visit, port: Port | None) -> Headers:
     """Headers of a response, for the visitor; hop-by-hop ones and framing are left out."""
     options = port.http_options.response if port and port.http_options else None
     gone = _named_by_connection(headers) | {b"transfer-encoding"}
+    if first(headers, b"transfer-encoding"):
+        gone |= {b"content-length"}  # it does not count (RFC 9112, 6.3)
     pristine = options is not None and options.pristine
     if not pristine:
         gone |= {b"server", b"via", b"fly-request-id"}
@@ -123,9 +127,20 @@ def for_visitor(headers: Headers, visit: Visit, port: Port | None) -> Headers:
     return kept
 
 
+def trailing(fields: Headers) -> Headers:
+    """What may stand after a body: nothing that says where it goes or how long it is."""
+    gone = HOP_BY_HOP | FRAMING
+    return [pair for pair in fields if pair[0].lower() not in gone and not _is_ours(pair[0])]
+
+
+def _is_ours(name: bytes) -> bool:
+    # many programs see `Fly_Client_IP` as the same name
+    return name.lower().replace(b"_", b"-") in OURS
+
+
 def _named_by_connection(headers: Headers) -> frozenset[bytes]:
     named = ",".join(_all(headers, b"connection")).lower()
-    return HOP_BY_HOP | {part.strip().encode("latin-1") for part in named.split(",")}
+    return HOP_BY_HOP | {part.strip().encode("latin-1") for part in named.split(",")} - FRAMING
 
 
 def _all(headers: Headers, name: bytes) -> list[str]:

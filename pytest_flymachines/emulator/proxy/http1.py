@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
 
 import h11
 
-from pytest_flymachines.emulator.proxy.headers import Headers, first
+from pytest_flymachines.emulator.proxy.headers import Headers, first, trailing
 from pytest_flymachines.emulator.proxy.message import Body, Problem, Request, Responder
+from pytest_flymachines.emulator.proxy.target import check_framing, origin_form
 from pytest_flymachines.emulator.proxy.tunnel import tunnel
 from pytest_flymachines.emulator.proxy.upstream import Upstream
 from pytest_flymachines.emulator.proxy.wire import Wire
 
-__all__ = ["Http1", "Passthrough"]
+__all__ = ["HEAD_TIMEOUT_S", "IDLE_TIMEOUT_S", "LINGER_S", "Handle", "Http1", "Passthrough"]
+
+# https://fly.io/docs/reference/services/: idle connections are closed after 60 seconds.
+IDLE_TIMEOUT_S = 60.0
 
 MAX_HEAD = 64 * 1024
 LINGER_S = 2.0
+# Not documented; without any limit whoever sends a byte now and then could stay for ever.
+HEAD_TIMEOUT_S = 60.0
 # A request of which something has not been read: nothing can follow on its connection.
 NO_BODY = (204, 304)
 UNREAD = (h11.SEND_BODY, h11.ERROR)
@@ -35,17 +40,24 @@ class Http1:
 
     _body: Body
 
-    def __init__(self, wire: Wire, *, head_timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        *,
+        head_timeout_s: float = HEAD_TIMEOUT_S,
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
+    ) -> None:
         """Take over a connection.
 
         Args:
             wire: The connection.
-            head_timeout_s: How long the head of a request may take; None does not limit it.
+            head_timeout_s: How long the head of a request may take from its first byte on.
+            idle_timeout_s: How long there may be no byte either way; `limit_idle` changes it.
         """
         self._wire = wire
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._head_timeout_s = head_timeout_s
-        self._idle_timeout_s = 0.0
+        self._idle_timeout_s = idle_timeout_s
         self._out: list[bytes] = []
         self._first: list[bytes] | None = []
         self.begun = False
@@ -65,6 +77,7 @@ class Http1:
         task = asyncio.current_task()
         assert task is not None
         self._wire.on_lost = task.cancel
+        self._wire.limit_idle(self._idle_timeout_s)
         try:
             while request := await self._request():
                 if self._first is not None and instead and (way := instead(request)):
@@ -91,6 +104,11 @@ class Http1:
             await handle(request, self)
         except Problem as problem:
             await self._answer(problem, request.method)
+        except h11.LocalProtocolError as error:
+            if self.begun:
+                raise ConnectionAbortedError(f"the answer cannot go on: {error}") from error
+            text = f"[PU02] the machine's answer cannot be passed on: {error}"
+            await self._answer(Problem(502, text), request.method)
 
     async def _request(self) -> Request | None:
         """The next request; None if the visitor is done, or has been told of a bad one."""
@@ -119,14 +137,8 @@ class Http1:
     def _read(self, event: h11.Request) -> Request:
         if event.method == b"CONNECT":
             raise Problem(405, "there is no CONNECT here: address the app by the Host header")
-        headers: Headers = event.headers.raw_items()
-        target, host = event.target, first(headers, b"host")
-        if not target.startswith(b"/"):
-            url = urlsplit(target.decode("latin-1"))
-            if url.netloc:  # the visitor takes us for its HTTP proxy, or names the host twice
-                host = url.netloc
-                path = url._replace(scheme="", netloc="", fragment="").geturl()
-                target = path.encode("latin-1") or b"/"
+        check_framing(event.http_version, event.headers.raw_items())
+        target, headers = origin_form(event.method, event.target, event.headers.raw_items())
         connection = {part.strip() for part in first(headers, b"connection").lower().split(",")}
         protocol = first(headers, b"upgrade").lower()
         self._body = body = Body(self._more)
@@ -134,7 +146,7 @@ class Http1:
         return Request(
             method=event.method,
             target=target,
-            host=host.lower(),
+            host=first(headers, b"host").lower(),
             headers=headers,
             body=body,
             client=self._wire.peer,
@@ -150,7 +162,7 @@ class Http1:
                 case h11.Data():
                     body.add(bytes(event.data))
                 case h11.EndOfMessage():
-                    body.trailers = event.headers.raw_items()
+                    body.trailers = trailing(event.headers.raw_items())
                     body.add(b"")
                 case _:
                     return
@@ -162,7 +174,7 @@ class Http1:
                 case h11.Data():
                     return bytes(event.data)
                 case h11.EndOfMessage():
-                    self._body.trailers = event.headers.raw_items()
+                    self._body.trailers = trailing(event.headers.raw_items())
                     return b""
                 case _:
                     await self._receive()
@@ -203,6 +215,8 @@ class Http1:
     def begin(self, status: int, reason: bytes, headers: Headers) -> None:
         """Add the head of the final answer."""
         self.begun = True
+        if status == 204:
+            headers = [pair for pair in headers if pair[0].lower() != b"content-length"]
         chunked = self._http.their_http_version != b"1.0" and not first(headers, b"content-length")
         self._takes_trailers = chunked and not (status < 200 or status in NO_BODY)
         if self._http.their_state in UNREAD:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
 
 import h2.config
 import h2.connection
@@ -12,13 +11,18 @@ import h2.errors
 import h2.events
 import h2.exceptions
 
-from pytest_flymachines.emulator.proxy.headers import Headers, first
-from pytest_flymachines.emulator.proxy.http1 import LINGER_S, Handle
+from pytest_flymachines.emulator.proxy.headers import Headers, first, trailing
+from pytest_flymachines.emulator.proxy.http1 import IDLE_TIMEOUT_S, LINGER_S, Handle
 from pytest_flymachines.emulator.proxy.message import Body, Problem, Request
+from pytest_flymachines.emulator.proxy.target import origin_form
 from pytest_flymachines.emulator.proxy.upstream import Upstream
 from pytest_flymachines.emulator.proxy.wire import Wire
 
 __all__ = ["Http2"]
+
+
+# https://nvd.nist.gov/vuln/detail/CVE-2023-44487: rapid reset.
+MAX_GIVEN_UP = 200
 
 
 class Http2:
@@ -30,6 +34,7 @@ class Http2:
         self.http = h2.connection.H2Connection(config)
         self.idle_timeout_s = 0.0
         self._streams: dict[int, Stream] = {}
+        self._begun = self._given_up = 0
 
     async def serve(self, handle: Handle) -> None:
         """Have each request handled, until either side closes.
@@ -39,6 +44,8 @@ class Http2:
         task = asyncio.current_task()
         assert task is not None
         self.wire.on_lost = task.cancel
+        self.idle_timeout_s = IDLE_TIMEOUT_S
+        self.wire.limit_idle(IDLE_TIMEOUT_S)
         try:
             self.http.initiate_connection()
             await self.flush()
@@ -69,18 +76,28 @@ class Http2:
             case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
                 for stream in self._streams.values():
                     stream.window.set()
+            case h2.events.StreamReset(stream_id=reset) if reset in self._streams:
+                self._count_reset()
             case h2.events.ConnectionTerminated():
                 raise ConnectionResetError("the visitor has ended the connection")
         stream_id = getattr(event, "stream_id", None)
         if stream_id in self._streams:
             self._streams[stream_id].take(event)
 
+    def _count_reset(self) -> None:
+        """End a connection that does little else than to begin requests and give them up."""
+        self._given_up += 1
+        if self._given_up > MAX_GIVEN_UP and self._given_up * 2 > self._begun:
+            self.http.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+            raise ConnectionAbortedError("the visitor gives up nearly all that he asks for")
+
     def _begin(self, event: h2.events.RequestReceived, handle: Handle) -> None:
+        self._begun += 1
         stream_id = event.stream_id
         stream = self._streams[stream_id] = Stream(self, stream_id)
-        request = stream.request(event.headers, whole=event.stream_ended is not None)
+        fields, whole = list(event.headers), event.stream_ended is not None
         task = asyncio.get_running_loop().create_task(
-            stream.serve(request, handle), name=f"stream {stream_id}"
+            stream.serve(fields, handle, whole=whole), name=f"stream {stream_id}"
         )
         stream.task = task
         task.add_done_callback(lambda _: self._streams.pop(stream_id, None))
@@ -101,9 +118,8 @@ class Stream:
         self.task: asyncio.Task[None] | None = None
         self.begun = False
 
-    def request(self, fields: Iterable[tuple[bytes, bytes]], *, whole: bool) -> Request:
+    def _request(self, fields: list[tuple[bytes, bytes]], *, whole: bool) -> Request:
         """The request that these fields describe, in the words of HTTP/1.1."""
-        fields = list(fields)
         pseudo = {name: value for name, value in fields if name.startswith(b":")}
         headers: Headers = [
             (name, value) for name, value in fields if name[:1] != b":" and name != b"cookie"
@@ -114,13 +130,15 @@ class Stream:
         if authority is not None:
             headers = [pair for pair in headers if pair[0] != b"host"]
             headers.insert(0, (b"Host", authority))
+        method = pseudo.get(b":method", b"")
+        target, headers = origin_form(method, pseudo.get(b":path", b"*"), headers)
         if whole:
             self._body.add(b"")
         elif not first(headers, b"content-length"):
             headers.append((b"Transfer-Encoding", b"chunked"))
         return Request(
-            method=pseudo.get(b":method", b""),
-            target=pseudo.get(b":path", b"*"),
+            method=method,
+            target=target,
             host=first(headers, b"host").lower(),
             headers=headers,
             body=self._body,
@@ -128,16 +146,25 @@ class Stream:
             version="2",
         )
 
-    async def serve(self, request: Request, handle: Handle) -> None:
-        """Have the request handled."""
+    async def serve(
+        self, fields: list[tuple[bytes, bytes]], handle: Handle, *, whole: bool
+    ) -> None:
+        """Have the request that these fields describe handled.
+
+        Args:
+            fields: Its head.
+            handle: Answers it.
+            whole: There is no body.
+        """
+        method = dict(fields).get(b":method", b"")
         try:
             try:
-                if request.method == b"CONNECT":
+                if method == b"CONNECT":
                     raise Problem(405, "there is no CONNECT here")
-                await handle(request, self)
+                await handle(self._request(fields, whole=whole), self)
             except Problem as problem:
                 self.begin(problem.status, problem.reason, problem.answer_headers)
-                if request.method != b"HEAD":
+                if method != b"HEAD":
                     self.data(problem.body)
                 self.end([])
                 await self.flush()
@@ -164,7 +191,7 @@ class Stream:
             case h2.events.DataReceived():
                 self._arrived.put_nowait((event.data or b"", event.flow_controlled_length or 0))
             case h2.events.TrailersReceived():
-                self._body.trailers = list(event.headers or [])
+                self._body.trailers = trailing(list(event.headers or []))
             case h2.events.StreamEnded():
                 if not self._body.complete:
                     self._arrived.put_nowait((b"", 0))
@@ -209,6 +236,8 @@ class Stream:
         """Add the head of the final answer; HTTP/2 knows no reason."""
         del reason
         self.begun = True
+        if status == 204:
+            headers = [pair for pair in headers if pair[0].lower() != b"content-length"]
         self._http.send_headers(self._id, _fields(status, headers))
 
     def data(self, data: bytes) -> None:

@@ -20,7 +20,7 @@ import h2.events
 import h2.exceptions
 
 from pytest_flymachines.emulator.proxy.exchange import MAX_REPLAY_ANSWER, BaseExchange
-from pytest_flymachines.emulator.proxy.headers import HOP_BY_HOP, Headers, first
+from pytest_flymachines.emulator.proxy.headers import HOP_BY_HOP, Headers, first, trailing
 from pytest_flymachines.emulator.proxy.message import Body, Problem, Request
 from pytest_flymachines.emulator.proxy.replay import Replay, asked_for, read
 from pytest_flymachines.emulator.proxy.upstream import Connection, Key
@@ -106,9 +106,10 @@ class Http2Exchange(BaseExchange):
             http.send_headers(stream_id, _fields(request, headers), end_stream=empty)
         except h2.exceptions.ProtocolError as error:
             raise Problem(502, f"[PU04] could not build the request: {error}") from None
-        return None if empty else self._pumping(body)
+        return None if empty else self._pumping(body, sized=False)
 
-    async def _pump(self, body: Body) -> None:
+    async def _pump(self, body: Body, *, sized: bool) -> None:
+        del sized
         async with contextlib.aclosing(body.pieces()) as pieces:
             async for piece in pieces:
                 await self._send_data(piece)
@@ -165,7 +166,7 @@ class Http2Exchange(BaseExchange):
                             text = "[PA03] the body of the fly-replay is larger than 1 MB"
                             raise Problem(502, text)
                     case h2.events.TrailersReceived():
-                        trailers = list(event.headers or ())
+                        trailers = trailing(list(event.headers or ()))
                     case h2.events.StreamEnded():
                         self._acknowledge(taken)
                         await self._finish()

@@ -88,7 +88,8 @@ class Inside:
                 raise Problem(403, f"the API is at http://{API_NAME}:{API_PORT} in a machine")
             await self._relay(request, responder, self._headers(request, own))
 
-        await Http1(await connected(visitor)).serve(handle)
+        wire = await connected(visitor)
+        await Http1(wire, idle_timeout_s=IDLE_TIMEOUT_S).serve(handle)
 
     def _headers(self, request: Request, own: str | None) -> Headers:
         """The request's headers, with the token if it is about the machine's own path, if any."""

@@ -72,7 +72,9 @@ class Upstream(Connection):
     @property
     def reusable(self) -> bool:
         """Whether both sides are done with this exchange and will have another."""
-        return self.http.our_state is h11.DONE and self.http.their_state is h11.DONE
+        done = self.http.our_state is h11.DONE and self.http.their_state is h11.DONE
+        # What came after the answer would be taken for that to the next request.
+        return done and not self.http.trailing_data[0]
 
     def renew(self) -> None:
         """Get ready for another exchange."""

@@ -13,9 +13,14 @@ from dataclasses import replace
 from pytest_flymachines.emulator.proxy import pg_tls
 from pytest_flymachines.emulator.proxy.balancer import Balancer, Unreachable
 from pytest_flymachines.emulator.proxy.destination import Destination, by_host, by_port
-from pytest_flymachines.emulator.proxy.gateway import IDLE_TIMEOUT_S, Gateway
+from pytest_flymachines.emulator.proxy.gateway import Gateway
 from pytest_flymachines.emulator.proxy.headers import first
-from pytest_flymachines.emulator.proxy.http1 import Http1, Passthrough
+from pytest_flymachines.emulator.proxy.http1 import (
+    HEAD_TIMEOUT_S,
+    IDLE_TIMEOUT_S,
+    Http1,
+    Passthrough,
+)
 from pytest_flymachines.emulator.proxy.message import Problem, Request, Responder
 from pytest_flymachines.emulator.proxy.proxy_proto import header
 from pytest_flymachines.emulator.proxy.routing import Target, Wish
@@ -94,7 +99,7 @@ class Visitors:
             await Http2(wire).serve(handle)
             return
         options = to.port.http_options
-        timeout_s = options.headers_read_timeout if options else None
+        timeout_s = (options.headers_read_timeout if options else None) or HEAD_TIMEOUT_S
         await Http1(wire, head_timeout_s=timeout_s).serve(handle)
 
     async def _by_host(self, request: Request, responder: Responder) -> None:
