@@ -86,11 +86,13 @@ class Call:
         """The machine of the path, to act on.
 
         Raises:
-            Problem: 404, also when it is destroyed; 403.
+            Problem: 404, also when it is destroyed; 403; 503 when its host does not answer.
         """
         life = self.life()
         if life.machine.state == "destroyed":
             raise Problem(404, "not_found: machine not found")
+        if life.machine.host_status != "ok":
+            raise Problem(503, f"unavailable: host of machine {life.machine.id} does not answer")
         return life
 
 

@@ -137,12 +137,15 @@ class Control:
         self._emulator.faults.add(fault)
         if fault.kind == "death":
             self._emulator.flyd.arrange_deaths(fault.id)
+        if fault.kind == "host-failure":
+            self._emulator.flyd.hosts.arrange_all(fault.id)
         return answer(fault, 201)
 
     async def _remove_faults(self, request: Request) -> Response:
         wanted = request.path_params.get("id")
         if not self._emulator.faults.remove(wanted) and wanted is not None:
             raise Problem(404, f"there is no fault {wanted}")
+        self._emulator.flyd.hosts.repair()
         return empty()
 
     async def _list_forwards(self, _: Request) -> Response:

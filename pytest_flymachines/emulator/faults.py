@@ -24,7 +24,16 @@ from pytest_flymachines.emulator.model import Machine
 __all__ = ["KINDS", "Cause", "Fault", "FaultError", "Faults", "asking", "cause", "parse_fault"]
 
 Kind = Literal[
-    "status", "delay", "reset", "lost", "slow-boot", "stuck", "capacity", "image-pull", "death"
+    "status",
+    "delay",
+    "reset",
+    "lost",
+    "slow-boot",
+    "stuck",
+    "capacity",
+    "image-pull",
+    "death",
+    "host-failure",
 ]
 KINDS: tuple[str, ...] = Kind.__args__  # type: ignore[attr-defined]  # of typing.Literal
 STATES = ("created", "starting", "stopping", "suspending", "restarting", "replacing", "destroying")
@@ -38,6 +47,7 @@ SHORTHAND = {
     "slow-boot": "delay_s",
     "stuck": "state",
     "death": "delay_s",
+    "host-failure": "delay_s",
 }
 
 #: The fields with a meaning for one kind only or for some.
@@ -48,6 +58,7 @@ OWN_FIELDS = {
     "slow-boot": {"delay_s"},
     "stuck": {"state", "delay_s"},
     "death": {"delay_s"},
+    "host-failure": {"delay_s"},
 }
 
 
@@ -65,7 +76,8 @@ class Fault(Struct, kw_only=True, forbid_unknown_fields=True):
             (for ever, or for `delay_s`); `capacity` refuses create, start and update for lack of
             room; `image-pull` makes a new machine end in `launch_failed`, and an updated one in
             `failed`; `death` kills a machine `delay_s` after its start, or, with a method or
-            path, after a request to it came in.
+            path, after a request to it came in; `host-failure` takes its host away `delay_s` after
+            its start, until the fault is removed.
         method: Of the request, or `*`.
         path: Of the request; `*` and `?` are wildcards.
         app: Name of the app, with wildcards.

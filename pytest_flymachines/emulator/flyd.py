@@ -24,6 +24,7 @@ from pytest_flymachines.emulator.engines.base import (
     RunningMachine,
 )
 from pytest_flymachines.emulator.faults import Faults
+from pytest_flymachines.emulator.hosts import Hosts
 from pytest_flymachines.emulator.lifecycle import Life
 from pytest_flymachines.emulator.metrics import Metrics
 from pytest_flymachines.emulator.model import Machine, Volume, share_files
@@ -89,6 +90,7 @@ class Flyd:
         self.metrics = Metrics(self)
         self._checks = Checks(self)
         self.schedules = Schedules(self)
+        self.hosts = Hosts(self)
         volumes = directory / "volumes"
         self.volumes = VolumeFiles(volumes, engine)
         self._machines = directory / "machines"

@@ -134,6 +134,7 @@ class Life(Work):
 
     def recover(self) -> None:
         """After the end of the emulator nothing runs; a suspended machine starts cold."""
+        self.machine.host_status = "ok"
         match self.machine.state:
             case "destroying" | "launch_failed":
                 self.destroy_again()

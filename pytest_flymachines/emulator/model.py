@@ -138,6 +138,7 @@ class Machine(Struct, kw_only=True):
     launched: bool = False
     restarts_ms: list[int] = []
     memory_limit_mb: int = 0
+    host_status: str = "ok"
 
     @property
     def policy(self) -> str:

@@ -57,13 +57,13 @@ class ProxyDirectory:
         return [
             _record(machine)
             for machine in self._emulator.store.machines_of(app)
-            if machine.config.services and not machine.destroyed_ms
+            if machine.config.services and _there(machine)
         ]
 
     def machine(self, machine_id: str) -> MachineRecord | None:
         """One machine that is not destroyed."""
         machine = self._emulator.store.machines.get(machine_id)
-        return _record(machine) if machine and not machine.destroyed_ms else None
+        return _record(machine) if machine and _there(machine) else None
 
     def caller(self, address: str) -> Caller | None:
         """The machine with this 6PN address."""
@@ -182,6 +182,10 @@ async def _autostop(emulator: Emulator, directory: ProxyDirectory, proxy: Proxy)
                     directory.suspend(machine_id)
                 else:
                     directory.stop(machine_id)
+
+
+def _there(machine: Machine) -> bool:
+    return not machine.destroyed_ms and machine.host_status == "ok"
 
 
 def _record(machine: Machine) -> MachineRecord:

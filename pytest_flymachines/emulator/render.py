@@ -45,7 +45,9 @@ def machine_json(
     if not summary:
         events = machine.events[:SHOWN_EVENTS]
         events += [event for event in machine.events[SHOWN_EVENTS:] if event.type == "launch"][:1]
-        shown |= {"config": machine.config, "events": events, "host_status": "ok"}
+        shown |= {"config": machine.config, "events": events, "host_status": machine.host_status}
+        if machine.host_status != "ok":
+            shown |= {"config": None, "incomplete_config": machine.config}
         if machine.checks:
             shown["checks"] = list(machine.checks.values())
         if machine.containers:

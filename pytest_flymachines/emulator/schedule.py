@@ -46,6 +46,8 @@ class Schedules:
 
     def _run(self, life: Life) -> None:
         # One that was made with `skip_launch` waits for its first start by hand.
-        if life.machine.launched and life.machine.state in ("stopped", "failed"):
+        machine = life.machine
+        at_rest = machine.state in ("stopped", "failed") and machine.host_status == "ok"
+        if machine.launched and at_rest:
             life.start(source="flyd")
         self.arm(life)

@@ -69,6 +69,18 @@ class Work:
             raise ConnectionRefusedError(f"machine {self.machine.id} is not running")
         return await self._run.machine.datagrams(port)
 
+    def lose_host(self) -> None:
+        """The host does not answer any more: what runs ends, and nobody tells of it."""
+        self.machine.host_status = "unreachable"
+        self._flyd.changed(self.machine)
+        self._begin(self._lose_host)
+
+    def regain_host(self) -> None:
+        """The host is back; a machine that was to run is started anew."""
+        self.machine.host_status = "ok"
+        self._flyd.changed(self.machine)
+        self._begin(self._regain_host)
+
     def _begin(self, job: Callable[[asyncio.Event], Awaitable[None]]) -> None:
         mine = self._supersede()
         self.cause = cause()
@@ -153,6 +165,7 @@ class Work:
         self._journal.enter("started", ("start", "started", "flyd"))
         self._flyd.attend(self)
         self._flyd.arrange_death(self)
+        self._flyd.hosts.arrange(self)
 
     def _could_not_start(self, why: str) -> None:
         self._flyd.log(self.machine, f"failed to start: {why}")
@@ -269,6 +282,25 @@ class Work:
         await self._flyd.discard(self.machine)
         self._journal.enter("destroyed", ("destroy", "destroyed", "flyd"))
         self._flyd.buried(self.machine)
+
+    async def _lose_host(self, _: asyncio.Event) -> None:
+        if self._run is not None:
+            await self._end(self._run, signal.SIGKILL, 0)
+
+    async def _regain_host(self, mine: asyncio.Event) -> None:
+        match self.machine.state:
+            case "started":
+                lost = ExitStatus(exit_code=137, signal=signal.SIGKILL)
+                self._journal.note(
+                    exit_happening(self.machine, lost, requested=False, restarting=True)
+                )
+                await self._start_over(mine, keep_root=self._keeps_root(restart=True))
+            case "created" | "starting" | "restarting" | "replacing":
+                await self._start_over(mine)
+            case "stopping" | "suspending":
+                self._journal.enter("stopped")
+            case "destroying" | "launch_failed":
+                await self._destroy(mine)
 
     async def _destroy_if_asked(self, mine: asyncio.Event) -> None:
         if self.machine.config.auto_destroy and self.machine.policy == "no":

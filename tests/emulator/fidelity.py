@@ -98,7 +98,7 @@ GAPS = (
         "accepted and shown, but this computer's own files are the image",
     ),
     (
-        "`standbys`, `cache_drive`, `spot`, `rootfs.size_gb`, `kernel_args`",
+        "`cache_drive`, `spot`, `rootfs.size_gb`, `kernel_args`",
         "accepted, checked and shown; nothing is done with them",
     ),
     (
@@ -179,7 +179,13 @@ GAPS = (
     ),
     ("`M/ps`, `M/memory` while a machine is not started", "412"),
     ("snapshots of volumes", "copies, at once and not once a day"),
-    ("host failures: `host_status`, migration, standbys", "never happen"),
+    (
+        "host failures",
+        (
+            "only by the fault `host-failure`, each machine having a host of its own; no move, "
+            "no `unknown` host, and a volume's `host_status` is always `ok`"
+        ),
+    ),
     ("deploy, launch, ssh, console, proxy, logs of flyctl", "their services are not here"),
     ("organizations", "one springs into being with its first app; there are no roles"),
     ("trial limits, billing, quotas", "none"),
@@ -201,6 +207,7 @@ DEVIATIONS = (
     ("`services[].autostop`", "a text", "a boolean, unless it is `suspend`", "fly-go"),
     ("`services[].force_instance_key`", "a text", "null when there is none", "fly-go"),
     ("`attached_machine_id`, `attached_alloc_id`", "a text", "null when there is none", "docs"),
+    ("`config` of a machine whose host does not answer", "an object", "null", "fly-go"),
     ("`status` of an error", "two values", "also `name_taken` and others", "fly-go"),
     ("the body of a snapshot's creation", "none", "`{Msg: {backup: ...}}`", "docs"),
 )

@@ -46,6 +46,8 @@ CORRECTIONS: dict[tuple[str, str], JSON] = {
     ("Volume", "attached_alloc_id"): NULLABLE_TEXT,
     ("OrgVolume", "attached_machine_id"): NULLABLE_TEXT,
     ("OrgVolume", "attached_alloc_id"): NULLABLE_TEXT,
+    # fly-go: there is none when the host does not answer.
+    ("Machine", "config"): {"allOf": [_ref("fly.MachineConfig")], "nullable": True},
     # Two more codes were seen on the live API.
     ("ErrorResponse", "status"): {
         "enum": ["unknown", "insufficient_capacity", "name_taken", "volume_placement_capacity"]

@@ -215,9 +215,10 @@ MACHINE = an(
     created_at=TIME,
     updated_at=TIME,
     cordoned=BOOLEAN,
-    config__=CONFIG,
+    config__=null_or(CONFIG),
+    incomplete_config__=CONFIG,
     events__=many(EVENT),
-    host_status__=one_of("ok"),
+    host_status__=one_of("ok", "unreachable"),
     checks__=many(
         an(
             name=STRING,

@@ -68,7 +68,6 @@ LEFT_OUT = {
     26: "nothing is billed here; to a client it is a machine that stopped, which others show",
     29: "there is one host; `Sandbox.private_ip` is that of the launch",
     30: "this computer's disk is as fast as it is",
-    32: "the host always answers, or the emulator is gone with it",
 }
 
 
@@ -84,9 +83,6 @@ SHOWN: dict[int, list[_Shown]] = {}
 SURVIVED = {
     9: ("tests/sandbox/test_api_channel.py: test_stdin_of_a_process",),
     26: ("tests/api/test_emulator.py: test_a_machine_that_ends_at_once_misses_its_start",),
-    32: (
-        "tests/api/test_machines.py: test_a_machine_on_a_host_that_does_not_answer_has_no_config",
-    ),
 }
 
 
