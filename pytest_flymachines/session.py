@@ -205,7 +205,7 @@ class Session:
         from pytest_flymachines.cassettes.pytest_glue import record_command
 
         settings = self._settings
-        scrubber = Scrubber(settings.scrub)
+        scrubber = Scrubber(settings.scrub, lenient=settings.record == "none")
         if info is not None and info.emulator is not None:
             scrubber.add_token("FLY_API_TOKEN", info.emulator.token)
         scrubber.add_token("FLY_API_TOKEN", settings.token)  # a controller elsewhere told it
@@ -245,7 +245,9 @@ class Session:
     def scrub(self, values: Iterable[str]) -> None:
         """Keep these out of every cassette."""
         for value in values:
-            self.recorder.scrubber.add("fly_scrub", value, shortest=1)
+            self.recorder.scrubber.add_named(
+                value, {}, lenient=self.recorder.mode not in ("once", "all")
+            )
 
     def _worker_name(self) -> str:
         return str(self._worker_input["workerid"]) if self._worker_input else "main"

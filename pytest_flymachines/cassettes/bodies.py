@@ -23,6 +23,8 @@ from pytest_flymachines.errors import CassetteError
 __all__ = ["Blobs", "from_text", "to_text", "write_whole"]
 
 _PIECE_BYTES = 1 << 20
+_SAMPLE_BYTES = 16 << 10
+_REPEATS = 0.7
 _LAYOUTS = {"compact": -1, "one line": 0}
 _BLOB = re.compile(rb"blob sha256:([0-9a-f]{64}) \(\d+ bytes\)")
 
@@ -105,10 +107,14 @@ def _is_whole(path: Path) -> bool:
 
 
 def _compressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    packer = zlib.compressobj(wbits=31)
+    """Members of gzip; what has nothing that repeats is not searched for it, which takes long."""
     for piece in pieces:
-        yield packer.compress(piece)
-    yield packer.flush()
+        middle = len(piece) // 2
+        sample = piece[middle : middle + _SAMPLE_BYTES]
+        repeats = len(zlib.compress(sample, 1)) < _REPEATS * len(sample)
+        strategy = zlib.Z_DEFAULT_STRATEGY if repeats else zlib.Z_HUFFMAN_ONLY
+        packer = zlib.compressobj(wbits=31, strategy=strategy)
+        yield packer.compress(piece) + packer.flush()
 
 
 def write_whole(path: Path, pieces: Iterable[bytes]) -> None:

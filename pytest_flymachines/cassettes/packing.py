@@ -1,11 +1,10 @@
-"""What bytes are packed in: gzip wherever it stands, other compressions and archives, tar.
+"""What bytes are packed in, and packing it again: gzip, zlib, tar.
 
 Packing again keeps the size wherever it can: sizes and offsets of what was recorded stay true.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import re
@@ -14,21 +13,17 @@ from collections.abc import Iterable, Iterator
 
 __all__ = [
     "GZIP",
-    "MEMBER",
     "TAIL_BYTES",
-    "Member",
     "expanded",
-    "opened",
     "packed_again",
     "sha256",
+    "tidied",
     "unpacked",
-    "with_checksums",
     "with_tail",
 ]
 
 TAIL_BYTES = 64
 GZIP = b"\x1f\x8b"
-MEMBER = re.compile(rb"\x1f\x8b\x08[\x00-\x1f]")
 
 _GZIP_BITS = 31  # zlib's word for a gzip stream
 # what fits is not always what is compressed most
@@ -36,6 +31,11 @@ _LEVELS = (9, 6, 4, 1)
 _PIECE_BYTES = 1 << 20
 _BLOCK = 512
 _CHECKSUM = slice(148, 156)
+_SIZE = slice(124, 136)
+# headers that hold names of the member after them, by their type
+_LONG = {b"x": b"", b"L": b"path", b"K": b"linkpath"}
+_PAX_NAME = re.compile(rb"[0-9]+ (path|linkpath)=([^\n]*)\n")
+_NAME_FIELDS = {b"path": (0, 100), b"linkpath": (157, 257)}
 
 
 def unpacked(data: bytes) -> bytes | None:
@@ -68,38 +68,6 @@ def packed_again(plain: bytes, like: bytes, *, fixed: bool = False) -> bytes | N
     return packed.ljust(len(like), b"\0")
 
 
-class Member:
-    """One gzip member within bytes, whose content is iterated in pieces.
-
-    Attributes:
-        end: Where it ends; None until then, and if it is no member or not all of it is there.
-        unfinished: It goes on beyond the end of the bytes.
-    """
-
-    def __init__(self, data: bytes, start: int) -> None:
-        self._data = data
-        self._start = start
-        self.end: int | None = None
-        self.unfinished = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        inflater = zlib.decompressobj(_GZIP_BITS)
-        rest: bytes = self._data[self._start :]
-        try:
-            while not inflater.eof:
-                piece = inflater.decompress(rest, _PIECE_BYTES)
-                rest = inflater.unconsumed_tail
-                if piece:
-                    yield piece
-                elif not rest:
-                    self.unfinished = not inflater.eof
-                    break
-        except zlib.error:
-            return
-        if inflater.eof:
-            self.end = len(self._data) - len(inflater.unused_data)
-
-
 def expanded(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The content of a gzip stream, of one member or several, as far as it is one."""
     inflater = zlib.decompressobj(_GZIP_BITS)
@@ -115,55 +83,53 @@ def expanded(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield rest  # what follows is no member, and is what it is
 
 
-def opened(data: bytes) -> Iterator[bytes]:
-    """What is in an archive or compression that can be looked into, but is not packed again.
+def tidied(data: bytes) -> bytes:
+    """A tar archive that was changed, with headers that are right again; anything else as is.
 
-    What is damaged, or has a password, holds nothing that could be seen.
+    A long name, or one in another alphabet, stands before its member; what the header itself
+    has of it is cut off, and has question marks. So it is taken from there once more.
     """
-    if data[:4] == b"PK\3\4":
-        yield from _zipped(data)
-    elif data[:3] == b"BZh":
-        import bz2
-
-        with contextlib.suppress(OSError, ValueError):
-            yield bz2.BZ2Decompressor().decompress(data)
-    elif data[:6] == b"\xfd7zXZ\0":
-        import lzma
-
-        with contextlib.suppress(lzma.LZMAError):
-            yield lzma.LZMADecompressor().decompress(data)
-    elif data[:1] == b"\x78" and (plain := unpacked(data)) is not None:
-        yield plain
-
-
-def _zipped(data: bytes) -> Iterator[bytes]:
-    import io
-    import zipfile
-
-    damaged = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError)
-    with contextlib.suppress(*damaged), zipfile.ZipFile(io.BytesIO(data)) as archive:
-        for entry in archive.infolist():
-            yield entry.filename.encode("utf-8", "surrogateescape")
-            with contextlib.suppress(*damaged), archive.open(entry) as file:
-                yield from iter(lambda: file.read(_PIECE_BYTES), b"")
-
-
-def with_checksums(data: bytes) -> bytes:
-    """A tar archive whose headers have the checksums that they must have; anything else as is."""
     changed: bytearray | None = None
+    names: dict[bytes, bytes] = {}
     at = 0
     while data[at + 257 : at + 262] == b"ustar" and len(data) >= at + _BLOCK:
         header = bytearray(data[at : at + _BLOCK])
+        kind = bytes(header[156:157])
+        if kind in _LONG:
+            names = {**names, **_names(kind, data[at + _BLOCK :], _number(bytes(header[_SIZE])))}
+        elif kind != b"g":
+            _rename(header, names)
+            names = {}
         header[_CHECKSUM] = b" " * 8
-        checksum = b"%06o\0 " % sum(header)
         if _number(data[at + 148 : at + 156]) != sum(header):
             changed = changed or bytearray(data)
-            changed[at + 148 : at + 156] = checksum
-        size = _number(bytes(header[124:136]))
+            header[_CHECKSUM] = b"%06o\0 " % sum(header)
+            changed[at : at + _BLOCK] = header
+        size = _number(bytes(header[_SIZE]))
         if size is None:
             break
         at += _BLOCK + -(-size // _BLOCK) * _BLOCK
     return data if changed is None else bytes(changed)
+
+
+def _names(kind: bytes, data: bytes, size: int | None) -> dict[bytes, bytes]:
+    """What a header of names says: the fields that it is about, and their content."""
+    content = data[: size or 0]
+    if kind != b"x":
+        return {_LONG[kind]: content.rstrip(b"\0")}
+    return {m[1]: m[2] for m in _PAX_NAME.finditer(content)}
+
+
+def _rename(header: bytearray, names: dict[bytes, bytes]) -> None:
+    """Have a header's own fields agree with the names before it, as far as they go."""
+    for field, (start, end) in _NAME_FIELDS.items():
+        name = names.get(field)
+        if name is None or b"*" not in name:
+            continue
+        text = name.decode("utf-8", "surrogateescape").encode("ascii", "replace")
+        header[start:end] = text[: end - start].ljust(end - start, b"\0")
+        if field == b"path" and header[257:263] == b"ustar\0":
+            header[345:500] = b"\0" * 155
 
 
 def sha256(data: bytes) -> bytes:

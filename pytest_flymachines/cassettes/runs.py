@@ -1,34 +1,89 @@
-"""Runs of base64 in text: found, decoded however they may be meant, and put back."""
+"""Runs of base64 in text: found, decoded however they may be meant, and put back.
+
+Runs of hexadecimal digits and of base32 are such runs too.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import re
+import string
 from collections.abc import Iterator
 
-__all__ = ["RUN", "bare", "decodings", "recoded", "with_gaps"]
+__all__ = ["bare", "decodings", "has_row", "recoded", "runs", "with_gaps"]
 
 # also wrapped into lines, also where a JSON text inside a text writes its line ends
-_GAP = rb"(?:\s|\\[nr])+"
+_GAP = rb"(?:\s|\\+[nr])+"
 _GAPS = re.compile(_GAP)
-RUN = re.compile(rb"[A-Za-z0-9+/_-]{8,}(?:%b[A-Za-z0-9+/_-]+)*={0,2}" % _GAP)
+_WRITTEN_GAP = re.compile(rb"\\\\*[nr]")
+_SPACES = b" \t\n\r\f\v"
+_LETTERS = (string.ascii_letters + string.digits + "+/_-").encode()
+_SHORTEST = 8
+_PADDING = 2
+_RUN = re.compile(b"a" * _SHORTEST + rb"[ag]*")
 
 _TO_URLSAFE = bytes.maketrans(b"+/", b"-_")
 _FROM_URLSAFE = bytes.maketrans(b"-_", b"+/")
 _GZIP = b"H4sI"
 
 
+def _kinds(letters: bytes, spaces: bytes = b"") -> bytes:
+    """A table that has `a` for letters, `g` for spaces, and a dot for everything else."""
+    kinds = bytearray(b"." * 256)
+    for byte in letters:
+        kinds[byte] = ord("a")
+    for byte in spaces:
+        kinds[byte] = ord("g")
+    return bytes(kinds)
+
+
+_KINDS = _kinds(_LETTERS, _SPACES)
+_ROWS = {
+    "hex": (_kinds(b"0123456789abcdefABCDEF"),),
+    "base32": (
+        _kinds(string.ascii_uppercase.encode() + b"234567"),
+        _kinds(string.ascii_lowercase.encode() + b"234567"),
+    ),
+}
+
+
+def runs(data: bytes) -> Iterator[tuple[int, int]]:
+    """Where runs begin and end.
+
+    A pattern that is tried at each byte takes long; to look for one text does not.
+    """
+    same = data
+    if b"\\" in data:
+        same = _WRITTEN_GAP.sub(lambda match: b" " * len(match[0]), data)
+    for match in _RUN.finditer(same.translate(_KINDS)):
+        start = match.start()
+        end = start + len(same[start : match.end()].rstrip(_SPACES))
+        while data[end : end + 1] == b"=" and end - match.end() < _PADDING:
+            end += 1
+        yield start, end
+
+
+def has_row(run: bytes, kind: str, size: int) -> bool:
+    """Whether so many characters of `hex` or `base32` follow each other in a bare run."""
+    return any(b"a" * size in run.translate(table) for table in _ROWS[kind])
+
+
 def bare(run: bytes) -> bytes:
     """A run without its line breaks."""
-    run = run.translate(None, b" \t\n\r\f\v")
+    run = run.translate(None, _SPACES)
     return _GAPS.sub(b"", run) if b"\\" in run else run
 
 
-def decodings(run: bytes) -> Iterator[tuple[int, bytes]]:
-    """What a bare run may encode, by where its first group begins."""
+def decodings(run: bytes, *, gzips: bool = False) -> Iterator[tuple[int, bytes]]:
+    """What a bare run may encode, by where its first group begins.
+
+    Args:
+        run: The run.
+        gzips: Begin also where gzip may, after words that look like a part of the run.
+    """
     standard = run.rstrip(b"=").translate(_FROM_URLSAFE)
-    for offset in _starts(standard):
+    for offset in _starts(standard, gzips):
         part = standard[offset:]
         if len(part) % 4 == 1:
             part = part[:-1]
@@ -38,10 +93,9 @@ def decodings(run: bytes) -> Iterator[tuple[int, bytes]]:
             continue
 
 
-def _starts(standard: bytes) -> Iterator[int]:
-    """Every alignment, and where gzip may begin after words that look like a part of the run."""
+def _starts(standard: bytes, gzips: bool) -> Iterator[int]:
     yield from range(min(4, len(standard)))
-    at = standard.find(_GZIP, 4)
+    at = standard.find(_GZIP, 4) if gzips else -1
     while at >= 0:
         yield at
         at = standard.find(_GZIP, at + 1)

@@ -6,37 +6,50 @@ archives and base64 stay true, and a replayed client that relies on them works o
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 
-from pytest_flymachines.cassettes.packing import (
-    MEMBER,
-    Member,
-    expanded,
-    opened,
-    packed_again,
-    unpacked,
-    with_checksums,
+from pytest_flymachines.cassettes.escapes import regions, unescaped
+from pytest_flymachines.cassettes.members import GZIP_MEMBER, Member, members
+from pytest_flymachines.cassettes.packing import expanded, packed_again, tidied, unpacked
+from pytest_flymachines.cassettes.runs import (
+    bare,
+    decodings,
+    has_row,
+    recoded,
+    runs,
+    with_gaps,
 )
-from pytest_flymachines.cassettes.runs import RUN, bare, decodings, recoded, with_gaps
-from pytest_flymachines.cassettes.spelling import PLACEHOLDER, anchors, core, placeholder, spellings
+from pytest_flymachines.cassettes.spelling import PLACEHOLDER, Secret, placeholder
+from pytest_flymachines.cassettes.values import SHORTEST, SHORTEST_NAMED, check_named, is_common
 from pytest_flymachines.cassettes.volatile import SECRET_NAME
 from pytest_flymachines.options import TOKEN_VARIABLES
 
 __all__ = ["Scrubber"]
 
-_SHORTEST = 4
-_SHORTEST_GUESS = 8
 _DEPTH = 4
 # requests go to few addresses, again and again
 _REMEMBERED = 200
+_REMEMBERED_STREAMS = 10_000
 # of what is too large to be held: so much is looked through at a time, and so much of it again
 _WINDOW_BYTES = 2 << 20
 _OVERLAP_BYTES = 32 << 10
+# what words of a text encode is looked through together, with this between them
+_SMALL_BYTES = 4096
+_BETWEEN = b"\n\xff\xff\n"
+# the longest way to write one character
+_ESCAPE_BYTES = 12
+_LONGEST_MARGIN = 4096
 
-_URL = re.compile(rb"(?<=://)[^/\s\"'<>@]+(?=@[A-Za-z0-9\[])")
+# of something that has a scheme and a host: in random bytes `://` stands now and then
+_URL = re.compile(
+    rb"://(?:(?<=[A-Za-z][A-Za-z0-9+.-][A-Za-z0-9]://)|(?<=\bs3://)|(?<=\bws://))"
+    rb"([^\x00-\x20\x7f/\"'<>@]{1,1024})"
+    rb"(?=@(?:\[[0-9A-Fa-f:]|[A-Za-z0-9]\b|[A-Za-z0-9][A-Za-z0-9.-]))"
+)
 _HEADER = re.compile(
     rb"(authorization(?:\\?[\"'])?\s*[:=]\s*(?:\\?[\"'])?(?:bearer|basic|flyv1|token)\s+)"
     rb"(?=[^\s\"']*[0-9=_+/]|[^\s\"']+(?-i:[A-Z]))([^\s\"'\\<>*]{8,})",
@@ -52,37 +65,68 @@ class Scrubber:
     are secret), from what the user names, and from the `Authorization` of each request.
     """
 
-    def __init__(self, named: Iterable[str] = (), environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        named: Iterable[str] = (),
+        environ: Mapping[str, str] | None = None,
+        *,
+        lenient: bool = False,
+    ) -> None:
         """Take the secrets of the environment.
 
         Args:
             named: What the user names: a variable of the environment, or a value itself.
             environ: The environment; None takes this process's.
+            lenient: Pass over what is named and cannot be taken for secret.
+
+        Raises:
+            SettingsError: What is named is too short or too common.
         """
-        self._names: dict[bytes, str] = {}
-        self._anchors: list[bytes] | None = None
-        self._secrets = re.compile(rb"(?!)")
+        self._known: dict[bytes, Secret] = {}
+        self._longest_first: list[Secret] | None = None
         self._clean_texts: dict[str, str] = {}
-        self._groups: list[tuple[str, int]] = []
+        self._clean_streams: set[bytes] = set()
         environ = os.environ if environ is None else environ
         for name in TOKEN_VARIABLES:
             self.add_token(name, environ.get(name, ""))
         for name, value in environ.items():
             if SECRET_NAME.search(name) and not value.startswith("/"):
-                self.add(name, value, shortest=_SHORTEST_GUESS)
+                self.add(name, value)
         for entry in named:
-            if entry in environ:
-                self.add(entry, environ[entry], shortest=1)
-            else:
-                self.add("scrubbed", entry, shortest=1)
+            self.add_named(entry, environ, lenient=lenient)
 
-    def add(self, name: str, value: str, *, shortest: int = _SHORTEST) -> None:
-        """Remember a secret; what is shorter than `shortest` characters stands for too much."""
+    def add(self, name: str, value: str, *, shortest: int = SHORTEST) -> None:
+        """Remember a secret.
+
+        Args:
+            name: What it is called.
+            value: The secret; what everybody uses is none.
+            shortest: What has fewer bytes stands for too much.
+        """
         data = value.strip().encode("utf-8", "surrogateescape")
-        if len(data) >= shortest and data not in self._names:
-            self._names[data] = name
-            self._anchors = None
+        if len(data) >= shortest and data not in self._known and not is_common(value):
+            self._known[data] = Secret(data, name)
+            self._longest_first = None
             self._clean_texts.clear()
+            self._clean_streams.clear()
+
+    def add_named(
+        self, entry: str, environ: Mapping[str, str] | None = None, *, lenient: bool = False
+    ) -> None:
+        """Remember what the user names.
+
+        Args:
+            entry: A variable of the environment, or a value itself; nothing, if it is empty.
+            environ: The environment; None takes this process's.
+            lenient: Pass over what cannot be taken for secret.
+
+        Raises:
+            SettingsError: It is too short or too common.
+        """
+        value = (os.environ if environ is None else environ).get(entry, entry)
+        if not lenient and value.strip():
+            check_named(entry, value)
+        self.add(entry if value != entry else "scrubbed", value, shortest=SHORTEST_NAMED)
 
     def add_token(self, name: str, value: str) -> None:
         """Remember a token, its parts, and both without the scheme that may stand before it.
@@ -103,10 +147,14 @@ class Scrubber:
                 clean = self.data(plain, depth - 1)
                 return data if clean is plain else packed_again(clean, data) or data
             data = self._clean_members(data, depth)
-            data = RUN.sub(lambda m: self._clean_run(m[0], depth), data)
-        data = _URL.sub(self._credentials, data)
+            data = _changed(data, runs(data), lambda run: self._clean_run(run, depth))
+            where = regions(data, self._margin)
+            data = _changed(data, where, self._clean_escaped)
+        data = _URL.sub(_without_credentials, data)
         data = _HEADER.sub(lambda m: m[1] + placeholder("Authorization", len(m[2])), data)
-        return with_checksums(self._secrets.sub(self._replace, data))
+        for secret in self._secrets():
+            data = secret.without(data)
+        return tidied(data)
 
     def text(self, text: str) -> str:
         """Text without secrets; the same object when there is none."""
@@ -126,9 +174,21 @@ class Scrubber:
         return found
 
     def scan(self, chunks: Iterable[bytes]) -> set[str]:
-        """Names of the secrets that stand in a stream, which is never held as a whole."""
+        """Names of the secrets that stand in a stream, which is never held as a whole.
+
+        What can be read again, and was found to be clean, is not looked through again.
+        """
+        digest = b""
+        if not isinstance(chunks, Iterator):
+            seen = hashlib.sha256()
+            for chunk in chunks:
+                seen.update(chunk)
+            if (digest := seen.digest()) in self._clean_streams:
+                return set()
         found: set[str] = set()
         self._scan(iter(chunks), _DEPTH, found)
+        if digest and not found and len(self._clean_streams) < _REMEMBERED_STREAMS:
+            self._clean_streams.add(digest)
         return found
 
     def _scan(self, chunks: Iterator[bytes], depth: int, found: set[str]) -> None:
@@ -138,7 +198,7 @@ class Scrubber:
             held += chunk
             if len(held) < wanted:
                 continue
-            if first and depth and MEMBER.match(held):
+            if first and depth and GZIP_MEMBER.match(held):
                 self._scan(expanded(chain([held], chunks)), depth - 1, found)
                 return
             first = False
@@ -149,67 +209,83 @@ class Scrubber:
 
     def _find(self, data: bytes, depth: int, found: set[str]) -> int:
         """Note what stands in `data`; where something packed begins that goes on after it."""
-        # nearly everything has nothing to be found
-        if self._may_stand_in(data):
-            found |= {self._groups[(m.lastindex or 0) - 1][0] for m in self._secrets.finditer(data)}
+        found |= {secret.name for secret in self._secrets() if secret.in_text(data)}
         if (b"uthorization" in data or b"UTHORIZATION" in data) and _HEADER.search(data):
             found.add("Authorization")
-        if b"://" in data and any(_is_credential(m[0]) for m in _URL.finditer(data)):
+        if b"://" in data and any(_is_credential(m[1]) for m in _URL.finditer(data)):
             found.add("credentials in a URL")
-        unfinished = len(data)
         if not depth:
-            return unfinished
-        for plain in opened(data):
+            return len(data)
+        if (plain := unpacked(data)) is not None:
             self._find(plain, depth - 1, found)
-        end = 0
-        for match in MEMBER.finditer(data):
-            if match.start() >= end:
-                member = Member(data, match.start())
-                self._scan(iter(member), depth - 1, found)
-                end = member.end or end
-                if member.unfinished:
-                    unfinished = min(unfinished, match.start())
-        for run in RUN.finditer(data):
-            for _, decoded in decodings(bare(run[0])):
-                inner = self._find(decoded, depth - 1, found)
-                if inner < len(decoded) and run.end() == len(data):
-                    unfinished = min(unfinished, run.start())
+        for start, end in regions(data, self._margin):
+            if (plain := unescaped(part := data[start:end])) != part:
+                self._find(plain, depth - 1, found)
+        return min(self._find_packed(data, depth, found), self._find_in_runs(data, depth, found))
+
+    def _find_packed(self, data: bytes, depth: int, found: set[str]) -> int:
+        unfinished = len(data)
+        for member in members(data):
+            self._scan(iter(member), depth - 1, found)
+            if member.unfinished:
+                unfinished = min(unfinished, member.start)
         return unfinished
 
-    def _may_stand_in(self, data: bytes) -> bool:
-        """Whether the patterns have to be tried, which takes long."""
-        if self._anchors is None:
-            self._compile()
-        return any(anchor in data for anchor in self._anchors or ())
+    def _find_in_runs(self, data: bytes, depth: int, found: set[str]) -> int:
+        unfinished = len(data)
+        small: list[bytes] = []
+        for start, end in runs(data):
+            run = bare(data[start:end])
+            if len(run) < _SMALL_BYTES:
+                small.append(run)
+                continue
+            self._find_coded(run, found)
+            for _, decoded in decodings(run):
+                inner = self._find(decoded, depth - 1, found)
+                if inner < len(decoded) and end == len(data):
+                    unfinished = start
+        if small:
+            self._find_coded(b"\n".join(small), found)
+            pieces = [decoded for run in small for _, decoded in decodings(run)]
+            for piece in pieces:
+                if piece[:1] == b"\x78" and (plain := unpacked(piece)) is not None:
+                    self._find(plain, depth - 1, found)
+            self._find(_BETWEEN.join(pieces), depth - 1, found)
+        return unfinished
 
-    def _compile(self) -> None:
-        ways = [
-            (way, name, shift)
-            for value, name in sorted(self._names.items(), key=lambda item: -len(item[0]))
-            for way, shift in spellings(value)
-        ]
-        self._groups = [(name, shift) for _, name, shift in ways]
-        alternatives = b"|".join(b"(%b)" % way for way, _, _ in ways)
-        self._secrets = re.compile(alternatives or rb"(?!)")
-        self._anchors = list(dict.fromkeys(chain.from_iterable(map(anchors, self._names))))
+    def _find_coded(self, run: bytes, found: set[str]) -> None:
+        """Note what stands in bare runs themselves."""
+        secrets = self._secrets()
+        if not secrets:
+            return
+        like = run.replace(b"-", b"+").replace(b"_", b"/")
+        found |= {secret.name for secret in secrets if secret.in_base64(like)}
+        shortest = min(len(secret.value) for secret in secrets)
+        if has_row(run, "hex", 2 * shortest):
+            small = run.lower()
+            found |= {secret.name for secret in secrets if secret.in_hex(small)}
+        if has_row(run, "base32", max(8, shortest * 8 // 5 - 2)):
+            small = run.lower()
+            found |= {secret.name for secret in secrets if secret.in_base32(small)}
 
-    def _replace(self, match: re.Match[bytes]) -> bytes:
-        assert match.lastindex
-        name, shift = self._groups[match.lastindex - 1]
-        if shift < 0:
-            return placeholder(name, len(match[0]))
-        return core(placeholder(name, len(match[0])), shift)[: len(match[0])]
+    def _secrets(self) -> list[Secret]:
+        """All that are known; the long ones first, of which others may be a part."""
+        if self._longest_first is None:
+            known = sorted(self._known.values(), key=lambda secret: -len(secret.value))
+            self._longest_first = known
+            longest = len(known[0].value) if known else 0
+            self._margin = min(_ESCAPE_BYTES * max(longest, 16), _LONGEST_MARGIN)
+        return self._longest_first
 
-    @staticmethod
-    def _credentials(match: re.Match[bytes]) -> bytes:
-        if not _is_credential(match[0]):
-            return match[0]
-        return placeholder("credentials", len(match[0]))
+    def _clean_escaped(self, part: bytes) -> bytes:
+        for secret in self._secrets():
+            part = secret.without_escaped(part)
+        return part
 
     def _clean_members(self, data: bytes, depth: int) -> bytes:
         """Bytes without the secrets in the gzip members that stand somewhere in them."""
         parts, end = [], 0
-        for match in MEMBER.finditer(data):
+        for match in GZIP_MEMBER.finditer(data):
             if match.start() < end:
                 continue
             member = Member(data, match.start())
@@ -225,7 +301,7 @@ class Scrubber:
     def _clean_run(self, run: bytes, depth: int) -> bytes:
         """A run of base64 without the secrets in what it encodes."""
         plain_run = bare(run)
-        for offset, decoded in decodings(plain_run):
+        for offset, decoded in decodings(plain_run, gzips=True):
             clean = self.data(decoded, depth - 1)
             if clean is decoded:
                 continue
@@ -233,7 +309,26 @@ class Scrubber:
             plain_run = recoded(plain_run, offset, clean, same_size=same_size)
             if not same_size:
                 return plain_run
+        for secret in self._secrets():
+            plain_run = secret.without_coded(plain_run)
         return with_gaps(plain_run, run)
+
+
+def _changed(
+    data: bytes, where: Iterable[tuple[int, int]], change: Callable[[bytes], bytes]
+) -> bytes:
+    """Bytes with parts of them changed."""
+    pieces, done = [], 0
+    for start, end in where:
+        pieces += [data[done:start], change(data[start:end])]
+        done = end
+    return b"".join([*pieces, data[done:]])
+
+
+def _without_credentials(match: re.Match[bytes]) -> bytes:
+    if not _is_credential(match[1]):
+        return match[0]
+    return b"://" + placeholder("credentials", len(match[1]))
 
 
 def _is_credential(userinfo: bytes) -> bool:

@@ -3,80 +3,150 @@
 from __future__ import annotations
 
 import base64
-import html
-import json
+import functools
 import re
-from collections.abc import Iterator
 
-__all__ = ["PLACEHOLDER", "anchors", "core", "placeholder", "spellings", "without_padding"]
+from pytest_flymachines.cassettes.escapes import character
+
+__all__ = ["PLACEHOLDER", "Secret", "core", "placeholder", "without_padding"]
 
 _SHORTEST_CORE = 8
-_SHORTEST_ANCHOR = 4
-_LONGEST_HEX = 16
+_SHORTEST_WORD = 4
 _WORD = re.compile(rb"[A-Za-z0-9]+")
-# once, or more often in a text within a text
-_ESCAPE = rb"\\+"
+# where a line goes on in the next one: YAML, shells, C; mails; and the zeros of UTF-16
+_GOES_ON = rb"(?:\\(?:\r?\n|\\{2,}n)[ \t]*|=\r?\n|\\+(?:u0000|x00|0{1,3})|%(?:25)*00)?"
+_UNSIGNED = bytes.maketrans(b"-_", b"+/")
 PLACEHOLDER = re.compile(r"<([A-Za-z_][A-Za-z0-9_ .-]*)\*+>")
 
 
-def spellings(value: bytes) -> Iterator[tuple[bytes, int]]:
-    """Patterns for a value as it may be written, with the shift of a base64 core, else -1."""
-    text = value.decode("utf-8", "surrogateescape")
-    yield b"".join(_character(character) for character in text), -1
-    yield b"(?:%b|%b)" % (value.hex().encode(), value.hex().upper().encode()), -1
-    for shift in range(3):
-        coded = core(value, shift)
-        if len(coded) >= _SHORTEST_CORE:
-            parts = [re.escape(part).replace(b"/", b"[/_]") for part in coded.split(b"+")]
-            yield b"[+-]".join(parts), shift
+class Secret:
+    """A value that must not be written, and how it is recognized.
 
-
-def anchors(value: bytes) -> list[bytes]:
-    """Bytes of which one stands in all data that holds a value in one of these spellings.
-
-    To look for them takes a small part of the time that the patterns take; the empty one, if a
-    value has no better, is in everything.
+    Attributes:
+        value: The value.
+        name: What it is called.
+        word: Stands in all texts that hold the value; empty, if it has no good one.
+        wide: The value in UTF-16, of either order.
     """
-    found = [max(_WORD.findall(value), key=len, default=b"")]
-    digits = value[:_LONGEST_HEX].hex()
-    found += [digits.encode(), digits.upper().encode()]
-    cores = [core(value, shift) for shift in range(3)]
-    found += [
-        max(_WORD.findall(coded), key=len, default=b"")
-        for coded in cores
-        if len(coded) >= _SHORTEST_CORE
-    ]
-    return [anchor if len(anchor) >= _SHORTEST_ANCHOR else b"" for anchor in found]
 
+    def __init__(self, value: bytes, name: str) -> None:
+        self.value = value
+        self.name = name
+        word = max(_WORD.findall(value), key=len, default=b"")
+        self.word = word if len(word) >= _SHORTEST_WORD else b""
+        self._text = value.decode("utf-8", "surrogateescape")
+        little = self._text.encode("utf-16-le", "surrogatepass")
+        big = self._text.encode("utf-16-be", "surrogatepass")
+        # of ASCII both are the same, but for the zero at an end
+        self.wide = [little[:-1]] if little[:-1] == big[1:] else [little, big]
+        cores = {shift: core(value, shift) for shift in range(3)}
+        self._cores = {shift: text for shift, text in cores.items() if len(text) >= _SHORTEST_CORE}
+        self.hex = value.hex().encode()
+        self.thirties = {shift: core32(value, shift) for shift in range(5)}
 
-def _character(character: str) -> bytes:
-    """A pattern for one character, plain or as URLs, JSON, HTML and shells write it."""
-    data = character.encode("utf-8", "surrogateescape")
-    if data.isalnum() and data.isascii():
+    @functools.cached_property
+    def plain(self) -> re.Pattern[bytes]:
+        """The value as people and programs write it."""
+        return re.compile(b"".join(character(c, thorough=False) for c in self._text))
+
+    @functools.cached_property
+    def escaped(self) -> re.Pattern[bytes]:
+        """The value as only somebody writes it who means to hide it."""
+        return re.compile(_GOES_ON.join(character(c, thorough=True) for c in self._text))
+
+    @functools.cached_property
+    def escaped_cores(self) -> list[tuple[re.Pattern[bytes], int]]:
+        """The value in base64, signs of which are escaped."""
+        return [
+            (re.compile(_GOES_ON.join(_sign(c) for c in coded.decode())), shift)
+            for shift, coded in self._cores.items()
+        ]
+
+    def in_text(self, data: bytes) -> bool:
+        """Whether it stands in data, not encoded."""
+        if self.word in data and self.plain.search(data):
+            return True
+        return b"\0" in data and any(wide in data for wide in self.wide)
+
+    def in_base64(self, run: bytes) -> bool:
+        """Whether it stands in a run of base64, in the alphabet that has `+` and `/`."""
+        return any(coded in run for coded in self._cores.values())
+
+    def in_hex(self, run: bytes) -> bool:
+        """Whether it stands in a run of hexadecimal digits, which are small."""
+        return self.hex in run
+
+    def in_base32(self, run: bytes) -> bool:
+        """Whether it stands in a run of base32, whose letters are small."""
+        return any(coded in run for coded in self.thirties.values())
+
+    def without(self, data: bytes) -> bytes:
+        """Text without it."""
+        if self.word in data:
+            data = self.plain.sub(lambda m: placeholder(self.name, len(m[0])), data)
+        if b"\0" in data:
+            for wide, order in zip(self.wide, ("utf-16-le", "utf-16-be"), strict=False):
+                stars = placeholder(self.name, (len(wide) + 1) // 2).decode()
+                data = data.replace(wide, stars.encode(order)[: len(wide)])
         return data
-    units = character.encode("utf-16-be", "surrogatepass")
-    escaped = b"".join(
-        b"%bu%b" % (_ESCAPE, units[at : at + 2].hex().encode()) for at in range(0, len(units), 2)
-    )
-    in_json = json.dumps(character)[1:-1].encode()
-    forms = [
-        _ESCAPE if character == "\\" else re.escape(data),
-        # once, or once more with what it is a part of
-        b"(?i:%b)" % "".join(f"%(?:25)*{byte:02x}" for byte in data).encode(),
-        b"(?i:%b)" % escaped,
-        re.escape(html.escape(character).encode("utf-8", "surrogateescape")),
-        *([_ESCAPE + re.escape(in_json[1:])] if in_json[:1] == b"\\" else []),
-        *([rb"\\+/"] if character == "/" else []),
-        *([rb"\+"] if character == " " else []),
-        *([rb"'\\+''", rb"'\\*\"'\\*\"'"] if character == "'" else []),
-    ]
-    return b"(?:%b)" % b"|".join(dict.fromkeys(forms))
+
+    def without_escaped(self, data: bytes) -> bytes:
+        """A part of a text without it, where letters are escaped."""
+        data = self.escaped.sub(lambda m: placeholder(self.name, len(m[0])), data)
+        for pattern, shift in self.escaped_cores:
+            data = pattern.sub(functools.partial(_in_url, self._coded(shift)), data)
+        return data
+
+    def without_coded(self, run: bytes) -> bytes:
+        """A run without it in base64, hexadecimal or base32; as long as it was."""
+        like = run.translate(_UNSIGNED)
+        for shift, coded in self._cores.items():
+            run = _replaced(run, like, coded, self._coded(shift))
+        small = run.lower()
+        stars = placeholder(self.name, len(self.value))
+        run = _replaced(run, small, self.hex, stars.hex().encode())
+        for shift, coded in self.thirties.items():
+            run = _replaced(run, small, coded, core32(stars, shift).upper())
+        return run
+
+    def _coded(self, shift: int) -> bytes:
+        return core(placeholder(self.name, len(self.value)), shift)
+
+
+def _replaced(run: bytes, like: bytes, old: bytes, new: bytes) -> bytes:
+    """A run with `new` wherever `like` has `old`, which is as long."""
+    at = like.find(old) if len(old) >= _SHORTEST_CORE else -1
+    while at >= 0:
+        run = run[:at] + new + run[at + len(old) :]
+        at = like.find(old, at + len(old))
+    return run
+
+
+def _in_url(new: bytes, match: re.Match[bytes]) -> bytes:
+    """A text with so many percent signs that it is as long; what is of no URL stays."""
+    more, rest = divmod(len(match[0]) - len(new), 2)
+    if b"%" not in match[0] or rest:
+        return match[0]
+    return b"".join(b"%%%02X" % byte for byte in new[:more]) + new[more:]
+
+
+def _sign(sign: str) -> bytes:
+    if sign.isalnum():
+        return character(sign, thorough=True)
+    other = character("_" if sign == "/" else "-", thorough=False)
+    return b"(?:%b|%b)" % (character(sign, thorough=False), other)
 
 
 def core(value: bytes, shift: int) -> bytes:
     """The base64 characters that `value` alone decides, with `shift` bytes before it."""
     coded = base64.b64encode(b"\0" * shift + value)
     return coded[-(-shift * 8 // 6) : (shift + len(value)) * 8 // 6]
+
+
+def core32(value: bytes, shift: int) -> bytes:
+    """The same in base32, in small letters."""
+    coded = base64.b32encode(b"\0" * shift + value).lower()
+    return coded[-(-shift * 8 // 5) : (shift + len(value)) * 8 // 5]
 
 
 def without_padding(text: str) -> str:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import base64
+import bz2
 import gzip
+import html
+import io
 import json
+import lzma
+import quopri
+import random
+import re
+import zipfile
 import zlib
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_flymachines.cassettes.scrub import Scrubber
 from pytest_flymachines.cassettes.spelling import without_padding
+from pytest_flymachines.cassettes.values import is_common
+from pytest_flymachines.errors import SettingsError
+from tests.cassettes.views import archive
 
 SECRET = "fo1_s3cr3t/tok+en&=value!"
 
@@ -45,7 +57,44 @@ SPELLINGS: dict[str, Callable[[bytes], bytes]] = {
     "base64 unpadded": lambda s: base64.b64encode(s + b"x").rstrip(b"="),
     "base64 after letters": lambda s: b"data/" + base64.b64encode(s),
     "base64 twice": lambda s: base64.b64encode(base64.b64encode(s)),
+    "url, every letter": lambda s: b"".join(b"%%%02x" % byte for byte in s),
+    "url, every letter, capitals": lambda s: b"".join(b"%%%02X" % byte for byte in s),
+    "url twice": lambda s: quote(quote(s, safe=""), safe="").encode(),
+    "url twice, every letter": lambda s: b"x" * 9000 + b"".join(b"%%25%02X" % byte for byte in s),
+    "url, every second letter": lambda s: b"".join(
+        b"%%%02x" % byte if at % 2 else bytes([byte]) for at, byte in enumerate(s)
+    ),
+    "json, every letter": lambda s: b"".join(b"\\u%04x" % byte for byte in s),
+    "json in json, every letter": lambda s: b"".join(b"\\\\u%04X" % byte for byte in s),
+    "javascript": lambda s: b"".join(b"\\x%02x" % byte for byte in s),
+    "octal": lambda s: b"".join(b"\\0%03o" % byte for byte in s),
+    "html": lambda s: html.escape(s.decode()).encode(),
+    "html, every letter": lambda s: b"".join(b"&#%d;" % byte for byte in s),
+    "html, every letter, hexadecimal": lambda s: b"".join(b"&#x%02X;" % byte for byte in s),
+    "html in html": lambda s: b"".join(b"&amp;#%d;" % byte for byte in s),
+    "shell": lambda s: re.sub(rb"(\W)", rb"\\\1", s),
+    "quoted-printable": lambda s: quopri.encodestring(b"x" * 60 + s),
+    "yaml over lines": lambda s: yaml.safe_dump(
+        {"a": (s.decode() + " \0 ") * 2}, width=20
+    ).encode(),
+    "a shell's lines": lambda s: s[:9] + b"\\\n" + s[9:],
+    "base64 in a URL": lambda s: quote(base64.b64encode(b"x?>" + s), safe="").encode(),
+    "base64 in escaped JSON": lambda s: base64.b64encode(b"x?>" + s).replace(b"/", b"\\/"),
+    "base32": base64.b32encode,
+    "base32 3": lambda s: base64.b32encode(b"xyz" + s).lower(),
+    "base32 in lines": lambda s: base64.b32encode(s)[:20] + b"\n" + base64.b32encode(s)[20:],
+    "UTF-16": lambda s: s.decode().encode("utf-16"),
+    "UTF-16, big": lambda s: s.decode().encode("utf-16-be"),
+    "UTF-16 in base64": lambda s: base64.b64encode(b"x" + s.decode().encode("utf-16-le")),
+    "UTF-16 in JSON": lambda s: json.dumps(s.decode().encode("utf-16-le").decode()).encode(),
     "hex": lambda s: s.hex().encode(),
+    "hex, mixed": lambda s: "".join(
+        c.upper() if at % 3 else c for at, c in enumerate(s.hex())
+    ).encode(),
+    "hex in lines": lambda s: s.hex()[:21].encode() + b"\n" + s.hex()[21:].encode(),
+    "URL in base64": lambda s: base64.b64encode(b"?a=" + quote(s, safe="").encode()),
+    "name in a tar": lambda s: archive(s.decode(), b"x"),
+    "gzip after something": lambda s: b"noise" + gzip.compress(s),
     "gzip": gzip.compress,
     "zlib": zlib.compress,
     "gzip in base64": lambda s: base64.b64encode(gzip.compress(b"a" * 100 + s)),
@@ -63,8 +112,28 @@ def test_a_secret_is_found_and_taken_out_in_every_spelling(
     clean = scrubber.data(data)
     assert not scrubber.find(clean)
     assert SECRET.encode() not in clean
-    if "gzip" not in spelling and spelling != "zlib":
+    if "gzip" not in spelling and spelling not in ("zlib", "base64 in escaped JSON"):
         assert len(clean) == len(data)
+
+
+def zipped(data: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", b"a" * 100)
+        archive.writestr("b", data)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("pack", [bz2.compress, lzma.compress, zipped])
+@pytest.mark.parametrize("size", [0, 1_200_000])
+def test_a_secret_is_found_wherever_something_packed_begins(
+    scrubber: Scrubber, pack: Callable[[bytes], bytes], size: int
+) -> None:
+    before = random.Random(1).randbytes(size)
+    packed = archive("a", pack(before + SECRET.encode() + before))
+    for data in (packed, packed[512:], base64.encodebytes(packed)):
+        pieces = [data[at : at + 100_000] for at in range(0, len(data), 100_000)]
+        assert scrubber.scan(pieces) == {"FLY_API_TOKEN"}
 
 
 def test_what_surrounds_a_secret_survives(scrubber: Scrubber) -> None:
@@ -90,9 +159,8 @@ def test_any_secret_is_taken_out_between_any_bytes(
     """Random secrets, plain and in base64."""
     secret = secret.strip()
     raw = secret.encode("utf-8", "surrogatepass")
-    if len(raw) < 8 or set(secret) <= set(
-        "*<>ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_"
-    ):
+    letters = "*<>ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_"
+    if len(raw) < 8 or is_common(secret) or set(secret) <= set(letters):
         return
     try:
         secret.encode()
@@ -128,6 +196,32 @@ def test_the_environment_gives_what_its_names_call_secret() -> None:
         "AWS_SECRET_ACCESS_KEY",
     }
     assert not scrubber.find(b"/tmp/agent.1234 short /home/somebody 1234567890 current-directory")
+
+
+@pytest.mark.parametrize("value", ["postgres", "Production", "********", "short12", "1", ""])
+def test_what_is_short_or_common_is_no_secret_by_the_name_of_its_variable(value: str) -> None:
+    scrubber = Scrubber(environ={"DB_PASSWORD": value, "FLY_API_TOKEN": value})
+    text = f"psql -U {value} {value}"
+    assert scrubber.text(text) is text
+
+
+@pytest.mark.parametrize("value", ["1", "abc", "true", "main", "xxxxx"])
+def test_a_named_value_that_would_take_everything_along_is_refused_and_told(value: str) -> None:
+    with pytest.raises(
+        SettingsError, match=r"'FLY_ORG', whose value (has fewer|is a word)"
+    ) as told:
+        Scrubber(["FLY_ORG"], environ={"FLY_ORG": value})
+    assert value not in str(told.value).partition(":")[0].replace("value", "")
+    with pytest.raises(SettingsError, match=f"fly_scrub names '{value}', which"):
+        Scrubber([value], environ={})
+    text = "1 abc true main xxxxx"
+    assert Scrubber([value], environ={}, lenient=True).text(text) is text
+
+
+def test_random_bytes_hold_no_credentials() -> None:
+    scrubber = Scrubber(environ={})
+    for data in (b"\x80\x01\x9a://\xb2~k@Zq", b"\x80a1://\xb2~k@Z\x90", b"\xfeab3://xy\x01k@host"):
+        assert scrubber.data(data) is data
 
 
 def test_the_user_names_a_variable_or_a_value() -> None:

@@ -1,0 +1,146 @@
+"""Characters as URLs, JSON, HTML, YAML, mails and shells write them: as patterns, and read back.
+
+Nobody has to escape a letter, a digit or a sign of base64. Where that was done, the text is read
+back, and looked through once more.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import re
+from collections.abc import Iterator
+from html.entities import html5
+
+__all__ = ["character", "regions", "unescaped"]
+
+_PERCENT = rb"%(?:25)*"
+_SLASHES = rb"\\+"
+_ENTITY = rb"&(?:amp;)*"
+# letters, digits, the signs of base64, and zero, which UTF-16 is full of
+_UNUSUAL = rb"(?:3[0-9Dd]|[46][1-9A-Fa-f]|[57][0-9Aa]|2[BbFf]|00)"
+# each begins with one sign, which is quickly looked for
+_HINTS = (
+    re.compile(_PERCENT + _UNUSUAL),
+    re.compile(
+        rb"\\(?:\\*(?:u00|u\{0*|U000000|x)%b|\\*0?(?:06[0-7]|07[0-5]|1[0-7]{2}|0{1,3})(?![0-9])"
+        rb"|\\*/|\r?\n|\\{2,}n)" % _UNUSUAL
+    ),
+    re.compile(_ENTITY + rb"(?:#|sol;|plus;|equals;)"),
+    re.compile(rb"=\r?\n(?=\S)"),
+)
+_WRITTEN = re.compile(
+    _PERCENT + rb"(?P<percent>[0-9A-Fa-f]{2})"
+    rb"|=(?:(?P<quoted>[0-9A-F]{2})|\r?\n)"
+    rb"|\\(?:\r?\n|\\{2,}n)[ \t]*"
+    rb"|\\+(?:(?P<pair>u[dD][89abAB][0-9A-Fa-f]{2}\\+u[dD][c-fC-F][0-9A-Fa-f]{2})"
+    rb"|u(?P<unit>[0-9A-Fa-f]{4})|u\{(?P<braced>[0-9A-Fa-f]{1,6})\}|U(?P<long>[0-9A-Fa-f]{8})"
+    rb"|x(?P<hex>[0-9A-Fa-f]{2})|0?(?P<octal>[0-3][0-7]{2})|(?P<nul>0)|(?P<other>[^0-9]))"
+    rb"|&(?:amp;)*(?P<entity>#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,12});",
+    re.DOTALL,
+)
+_SHORT = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f", b"e": b"\x1b"}
+_SHORT_OF = {value: key for key, value in _SHORT.items()}
+_ROUNDS = 3
+
+
+def regions(data: bytes, margin: int) -> Iterator[tuple[int, int]]:
+    """Where characters are escaped that need not be, with so many bytes around them."""
+    hints = sorted(
+        match.start()
+        for sign, hint in zip((b"%", b"\\", b"&", b"=\n"), _HINTS, strict=True)
+        if sign in data or (sign == b"=\n" and b"=\r\n" in data)
+        for match in hint.finditer(data)
+    )
+    start, end = 0, -1
+    for at in hints:
+        if end >= 0 and at - margin > end:
+            yield start, min(end, len(data))
+            end = -1
+        if end < 0:
+            start = max(0, at - margin)
+        end = at + margin
+    if end >= 0:
+        yield start, min(end, len(data))
+
+
+def unescaped(data: bytes) -> bytes:
+    """The text that is meant, also if it was escaped more than once."""
+    for _ in range(_ROUNDS):
+        plain = _WRITTEN.sub(_meant, data)
+        if plain == data:
+            break
+        data = plain
+    return data
+
+
+def _meant(match: re.Match[bytes]) -> bytes:
+    kind, text = match.lastgroup, match[match.lastgroup or 0]
+    if kind is None:
+        return b""  # the end of a line that goes on
+    if kind in ("percent", "quoted", "hex"):
+        return bytes([int(text, 16)])
+    if kind == "octal":
+        return bytes([int(text, 8)])
+    if kind == "nul":
+        return b"\0"
+    if kind == "other":
+        return _SHORT.get(text, text)
+    if kind == "pair":
+        units = text.replace(b"\\", b"").split(b"u")[1:]
+        return bytes.fromhex(b"".join(units).decode()).decode("utf-16-be").encode()
+    if kind == "entity":
+        return html.unescape(f"&{text.decode()};").encode("utf-8", "replace")
+    code = int(text, 16)
+    return chr(code).encode("utf-8", "surrogatepass") if code < 0x110000 else match[0]
+
+
+@functools.lru_cache(maxsize=1024)
+def character(text: str, *, thorough: bool) -> bytes:
+    """A pattern for one character, plain or as it may be written.
+
+    Args:
+        text: The character.
+        thorough: Also for letters and digits, which nobody has to escape.
+    """
+    data = text.encode("utf-8", "surrogateescape")
+    plain = data.isalnum() and data.isascii()
+    if plain and not thorough:
+        return data
+    return b"(?:%b)" % b"|".join(dict.fromkeys(_forms(text, data, plain=plain)))
+
+
+@functools.cache
+def _entities() -> dict[str, list[str]]:
+    """Names of characters in HTML."""
+    names: dict[str, list[str]] = {}
+    for name, what in sorted(html5.items()):
+        if name.endswith(";"):
+            names.setdefault(what, []).append(name[:-1])
+    return names
+
+
+def _forms(text: str, data: bytes, *, plain: bool) -> Iterator[bytes]:
+    yield data if plain else rb"\\*" + re.escape(data) if text != "\\" else _SLASHES
+    units = text.encode("utf-16-be", "surrogatepass")
+    hexes = [f"{byte:02x}".encode() for byte in data]
+    yield b"(?i:%b)" % b"".join(rb"(?:%b|=)%b" % (_PERCENT, pair) for pair in hexes)
+    yield b"(?i:%b)" % b"".join(
+        rb"\\+u%b" % units[at : at + 2].hex().encode() for at in range(0, len(units), 2)
+    )
+    yield b"(?i:%b)" % b"".join(rb"\\+x%b" % pair for pair in hexes)
+    yield b"".join(rb"\\+0?%03o" % byte for byte in data)
+    code = ord(text)
+    yield rb"(?i:\\+U%08x|\\+u\{0*%x\}|%b#(?:0*%d|x0*%x);?)" % (code, code, _ENTITY, code, code)
+    if plain:
+        return
+    if names := _entities().get(text):
+        yield rb"%b(?:%b);" % (_ENTITY, "|".join(names).encode())
+    if data in _SHORT_OF:
+        yield _SLASHES + _SHORT_OF[data]
+    if text == " ":
+        yield rb"\+|(?:\s|\\+[nrt])+"
+    elif text == "'":
+        yield rb"'\\+''|'\\*\"'\\*\"'|''"
+    elif not data.isascii():
+        yield rb"[?_]{1,%d}|\\+ufffd" % len(data)

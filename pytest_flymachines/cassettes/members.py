@@ -1,0 +1,141 @@
+"""What is packed, wherever in bytes it begins: gzip, bzip2, xz, zstd, and files in zip archives."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+__all__ = ["GZIP_MEMBER", "Member", "members"]
+
+GZIP_MEMBER = re.compile(rb"\x1f\x8b\x08[\x00-\x1f]")
+
+_GZIP_BITS = 31  # zlib's word for a gzip stream
+_RAW_BITS = -15  # and for one without any header
+_PIECE_BYTES = 1 << 20
+_ZIP_HEADER = 30
+_DEFLATED = 8
+
+
+class _Packer(NamedTuple):
+    """A way to pack.
+
+    Attributes:
+        sign: What its data begins with, as a part of it that is quickly found, and where in it.
+        start: The pattern of its beginning.
+        inflate: Makes what unpacks it, in pieces.
+    """
+
+    sign: bytes
+    start: re.Pattern[bytes]
+    inflate: Callable[[], Any]
+
+
+def _gzip() -> Any:
+    return zlib.decompressobj(_GZIP_BITS)
+
+
+def _zip() -> Any:
+    return zlib.decompressobj(_RAW_BITS)
+
+
+def _bzip2() -> Any:
+    import bz2
+
+    return bz2.BZ2Decompressor()
+
+
+def _xz() -> Any:
+    import lzma
+
+    return lzma.LZMADecompressor()
+
+
+@functools.cache
+def _zstd_module() -> Any:
+    """What unpacks zstd: Python's own from 3.14 on, or a package, if there is one."""
+    for name in ("compression.zstd", "backports.zstd", "pyzstd"):
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    return None
+
+
+def _zstd() -> Any:
+    return _zstd_module().ZstdDecompressor()
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What is raised for what is damaged."""
+    import lzma
+
+    theirs = (_zstd_module().ZstdError,) if _zstd_module() else ()
+    return (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError, *theirs)
+
+
+_PACKERS = (
+    _Packer(b"\x1f\x8b\x08", GZIP_MEMBER, _gzip),
+    _Packer(b"BZh", re.compile(rb"BZh[1-9]1AY&SY"), _bzip2),
+    _Packer(b"\xfd7zXZ\0", re.compile(rb"\xfd7zXZ\0"), _xz),
+    _Packer(b"PK\3\4", re.compile(rb"PK\x03\x04.{4}\x08\0", re.DOTALL), _zip),
+    _Packer(b"\x28\xb5\x2f\xfd", re.compile(rb"\x28\xb5\x2f\xfd"), _zstd),
+)
+
+
+class Member:
+    """One packed piece within bytes, whose content is iterated in pieces.
+
+    What is damaged, or has a password, holds nothing that could be seen.
+
+    Attributes:
+        start: Where it begins.
+        end: Where it ends; None until then, and if it is no member or not all of it is there.
+        unfinished: It goes on beyond the end of the bytes.
+    """
+
+    def __init__(self, data: bytes, start: int, inflate: Callable[[], Any] = _gzip) -> None:
+        self._data = data
+        self._inflate = inflate
+        self.start = start
+        self.end: int | None = None
+        self.unfinished = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        start = self.start
+        if self._inflate is _zip:
+            header = self._data[start : start + _ZIP_HEADER]
+            lengths = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:], "little")
+            start += _ZIP_HEADER + sum(lengths)
+        rest: bytes = self._data[start:]
+        inflater = self._inflate()
+        try:
+            while not inflater.eof:
+                piece = inflater.decompress(rest, _PIECE_BYTES)
+                # zlib gives back what it had no room for, the others keep it
+                rest = getattr(inflater, "unconsumed_tail", b"")
+                if piece:
+                    yield piece
+                elif not rest and getattr(inflater, "needs_input", True):
+                    self.unfinished = not inflater.eof
+                    break
+        except _errors():
+            return
+        if inflater.eof:
+            self.end = len(self._data) - len(inflater.unused_data)
+
+
+def members(data: bytes) -> Iterator[Member]:
+    """Everything in bytes that may be packed; each is to be read before the next is asked for."""
+    for packer in _PACKERS:
+        if packer.sign not in data or (packer.inflate is _zstd and _zstd_module() is None):
+            continue
+        end = 0
+        for match in packer.start.finditer(data):
+            if match.start() >= end:
+                member = Member(data, match.start(), packer.inflate)
+                yield member
+                end = member.end or end
