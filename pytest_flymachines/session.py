@@ -17,6 +17,7 @@ import msgspec
 import pytest
 from msgspec import structs
 
+from pytest_flymachines.common_values import SHORTEST_NAMED, check_named
 from pytest_flymachines.errors import SettingsError
 from pytest_flymachines.progress import Progress, Relay, silent, write_to
 from pytest_flymachines.report import Repeated, may_be_lost, progress_of, write_summary
@@ -243,11 +244,15 @@ class Session:
         self._config.pluginmanager.register(plugin, "flymachines-cassettes")
 
     def scrub(self, values: Iterable[str]) -> None:
-        """Keep these out of every cassette."""
+        """Keep these out of every cassette.
+
+        Raises:
+            SettingsError: Something is recorded, and one of them is too short or too common.
+        """
         for value in values:
-            self.recorder.scrubber.add_named(
-                value, {}, lenient=self.recorder.mode not in ("once", "all")
-            )
+            if self._settings.record != "none":
+                check_named(value, value)
+            self.recorder.scrubber.add("fly_scrub", value, shortest=SHORTEST_NAMED)
 
     def _worker_name(self) -> str:
         return str(self._worker_input["workerid"]) if self._worker_input else "main"

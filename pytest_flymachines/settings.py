@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from pytest_flymachines.common_values import check_named
 from pytest_flymachines.options import OPTIONS, TOKEN_VARIABLES, Option, Refused, token_in
 
 if TYPE_CHECKING:
@@ -192,6 +193,12 @@ def _settled(
         scrub=scrub,
         rootdir=rootdir,
     )
+    if settings.record != "none":
+        for entry in scrub:
+            try:
+                check_named(entry, environ.get(entry, entry))
+            except ValueError as error:
+                raise pytest.UsageError(str(error)) from None
     if chosen != "replay":
         try:
             settings.spec()

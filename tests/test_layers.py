@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "pytest_flymachines"
 LAYERS = (
     ("errors", "_clock", "_http", "emulator", "agent.server"),
     ("spec", "repository"),
-    ("options",),
+    ("options", "common_values"),
     ("settings",),
     ("api",),
     ("sandbox.channel",),

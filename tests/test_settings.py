@@ -93,6 +93,16 @@ def test_a_wrong_environment_variable_or_ini_key_is_named(pytester: pytest.Pytes
         load(config, {"FLY_REGION": "o r"})
 
 
+def test_what_would_take_everything_along_is_no_secret_to_name_while_recording(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeini("[pytest]\nfly_scrub =\n    FLY_ORG\n")
+    common = {**CLEAN, "FLY_ORG": "main"}
+    with pytest.raises(pytest.UsageError, match="fly_scrub: 'FLY_ORG' cannot be kept out"):
+        load(pytester.parseconfig("--fly-mode=local", "--fly-record=all"), common)
+    assert load(pytester.parseconfig("--fly-mode=local"), common).scrub == ("FLY_ORG",)
+
+
 def test_the_token_is_not_in_the_repr_and_not_kept_where_none_is_needed(
     pytester: pytest.Pytester,
 ) -> None:

@@ -39,6 +39,7 @@ def clean(exchanges: list[Exchange], scrubber: Scrubber) -> None:
             request.body = _OWN.encode()
     cleaner = _Cleaner(exchanges, scrubber)
     cleaner.learn()
+    cleaner.clean_names()
     cleaner.clean_streams()
     cleaner.clean_texts()
     cleaner.follow_digests()
@@ -107,6 +108,12 @@ class _Cleaner:
                 if clean != old[part.start : part.end]:
                     self._changes[part.piece] = clean + sha256(clean)[: part.tail]
 
+    def clean_names(self) -> None:
+        """Take out what is in names of JSON objects, as long as they stay different."""
+        for _, _, body in self._bodies():
+            if _rename(body.value, self._scrubber):
+                body.store()
+
     def clean_texts(self) -> None:
         """Take out what is in all other texts."""
         for key, piece in self._pieces():
@@ -160,6 +167,22 @@ class _Cleaner:
             return value
         told = self._told(value.encode("utf-8", "surrogateescape"))
         return self._scrubber.text(told.decode("utf-8", "surrogateescape"))
+
+
+def _rename(value: Any, scrubber: Scrubber) -> bool:
+    """Take secrets out of the names of a JSON value; where two would be one, they stay."""
+    changed = False
+    if isinstance(value, dict):
+        names = {name: scrubber.text(name) for name in value}
+        changed = list(names) != list(names.values()) and len(set(names.values())) == len(names)
+        if changed:
+            items = [(names[name], item) for name, item in value.items()]
+            value.clear()
+            value.update(items)
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, dict | list):
+            changed = _rename(item, scrubber) or changed
+    return changed
 
 
 def _drop_own(value: Any) -> bool:

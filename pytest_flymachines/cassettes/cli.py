@@ -83,8 +83,12 @@ def check(
     """
     from pytest_flymachines.cassettes.catalog import Catalog, suspicious
     from pytest_flymachines.cassettes.scrub import Scrubber
+    from pytest_flymachines.errors import SettingsError
 
-    catalog, scrubber = Catalog(directory), Scrubber(scrub)
+    try:
+        catalog, scrubber = Catalog(directory), Scrubber(scrub)
+    except SettingsError as error:
+        raise click.BadParameter(str(error), param_hint="--scrub") from None
     problems = []
     checked = files or catalog.paths()
     for entry in catalog.entries(checked):

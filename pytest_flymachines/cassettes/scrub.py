@@ -24,8 +24,8 @@ from pytest_flymachines.cassettes.runs import (
     with_gaps,
 )
 from pytest_flymachines.cassettes.spelling import PLACEHOLDER, Secret, placeholder
-from pytest_flymachines.cassettes.values import SHORTEST, SHORTEST_NAMED, check_named, is_common
 from pytest_flymachines.cassettes.volatile import SECRET_NAME
+from pytest_flymachines.common_values import SHORTEST, SHORTEST_NAMED, check_named, is_common
 from pytest_flymachines.options import TOKEN_VARIABLES
 
 __all__ = ["Scrubber"]
@@ -124,7 +124,7 @@ class Scrubber:
             SettingsError: It is too short or too common.
         """
         value = (os.environ if environ is None else environ).get(entry, entry)
-        if not lenient and value.strip():
+        if not lenient:
             check_named(entry, value)
         self.add(entry if value != entry else "scrubbed", value, shortest=SHORTEST_NAMED)
 

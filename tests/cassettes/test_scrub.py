@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from pytest_flymachines.cassettes.scrub import Scrubber
 from pytest_flymachines.cassettes.spelling import without_padding
-from pytest_flymachines.cassettes.values import is_common
+from pytest_flymachines.common_values import is_common
 from pytest_flymachines.errors import SettingsError
 from tests.cassettes.views import archive
 
@@ -208,11 +208,11 @@ def test_what_is_short_or_common_is_no_secret_by_the_name_of_its_variable(value:
 @pytest.mark.parametrize("value", ["1", "abc", "true", "main", "xxxxx"])
 def test_a_named_value_that_would_take_everything_along_is_refused_and_told(value: str) -> None:
     with pytest.raises(
-        SettingsError, match=r"'FLY_ORG', whose value (has fewer|is a word)"
+        SettingsError, match=r"'FLY_ORG' .* its value (has fewer|is a word)"
     ) as told:
         Scrubber(["FLY_ORG"], environ={"FLY_ORG": value})
-    assert value not in str(told.value).partition(":")[0].replace("value", "")
-    with pytest.raises(SettingsError, match=f"fly_scrub names '{value}', which"):
+    assert f"'{value}'" not in str(told.value)
+    with pytest.raises(SettingsError, match=f"fly_scrub: '{value}' .* because it "):
         Scrubber([value], environ={})
     text = "1 abc true main xxxxx"
     assert Scrubber([value], environ={}, lenient=True).text(text) is text

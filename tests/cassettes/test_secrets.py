@@ -81,6 +81,8 @@ PLACES: dict[str, Talk] = {
     "binary file": put(b"\x00\xff" + SECRET.encode() + b"\xfe" * 50),
     "gzip file": put(gzip.compress(SECRET.encode() * 3)),
     "large file": put(b"fill\n" * 70_000 + SECRET.encode()),
+    "name in JSON": run(labels={f"x{SECRET}": [{SECRET: 1}], "é": {}}),
+    "name in JSON in JSON": run(command=["x", json.dumps({SECRET: 1})]),
     "config file": run(config={"files": [{"guest_path": "/x", "raw_value": b64(SECRET)}]}),
     "query": lambda http: [
         http.request("GET", f"{M}/agent/file", params={"path": SECRET}).status_code
@@ -231,6 +233,19 @@ def test_a_secret_that_cannot_be_taken_out_stops_the_save_and_says_where(tmp_pat
     assert SECRET not in str(refused.value)
     assert path.read_bytes() == old
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [path.name]
+
+
+def test_names_that_would_become_one_stop_the_save(tmp_path: Path) -> None:
+    one, two = "k4s8-1one1", "k4s8-2two2"
+    scrubber = Scrubber(environ={"DEPLOYMENT_TOKEN": one, "REPOSITORY_TOKEN": two})
+    recorder = Recorder(tmp_path, mode="all", scrubber=scrubber)
+    with recorder.use(TEST):
+        http = Http(recorder.transport(Echo()), "https://x")
+        http.request("POST", f"{M}/exec", json={"a": {one: 1, two: 2}})
+    with pytest.raises(
+        CassetteError, match="DEPLOYMENT_TOKEN, REPOSITORY_TOKEN in request 1, body"
+    ):
+        recorder.finish(TEST, passed=True)
 
 
 def test_our_own_files_and_marks_are_not_kept(tmp_path: Path) -> None:

@@ -31,17 +31,22 @@ def is_common(value: str) -> bool:
 def check_named(entry: str, value: str) -> None:
     """Refuse a value that the user names and that would take everything along.
 
+    Args:
+        entry: What the user wrote: a variable, or the value.
+        value: The value; an empty one is nothing.
+
     Raises:
         SettingsError: It is too short, or too common.
     """
-    what = f"{entry!r}, whose value" if entry != value else f"{entry!r}, which"
-    if len(value.strip().encode("utf-8", "surrogateescape")) < SHORTEST_NAMED:
+    size = len(value.strip().encode("utf-8", "surrogateescape"))
+    if 0 < size < SHORTEST_NAMED:
         why = f"has fewer than {SHORTEST_NAMED} characters"
     elif is_common(value):
-        why = "is a word that stands in many places"
+        why = "is a word that everybody uses"
     else:
         return
     raise SettingsError(
-        f"fly_scrub names {what} {why}: wherever a cassette has it, something else would be put. "
-        "Name something longer that is about the secret, or leave it out."
+        f"fly_scrub: {entry!r} cannot be kept out of cassettes, because "
+        f"{'it' if entry == value else 'its value'} {why}, and something else would be put "
+        "wherever it stands. Name something longer that has the secret in it, or leave it out."
     )
