@@ -302,6 +302,9 @@ def parse_fault(text: str) -> Fault:
         if key not in DEFAULTS:
             raise FaultError(f"fault {text!r}: {key!r} is none of {', '.join(DEFAULTS)}")
         given[key] = value
+    for number in ("probability", "delay_s"):
+        if given.get(number, "").startswith("."):
+            given[number] = f"0{given[number]}"  # JSON wants a digit in front
     if "method" in given:
         given["method"] = given["method"].upper()
     try:

@@ -25,6 +25,7 @@ from pytest_flymachines.emulator.emulator import Emulator
 from pytest_flymachines.emulator.faults import Cause, Fault, asking
 from pytest_flymachines.emulator.ids import new_ulid
 from pytest_flymachines.emulator.lifecycle import Life
+from pytest_flymachines.emulator.store import StateError
 
 __all__ = ["Front", "read_body"]
 
@@ -128,9 +129,16 @@ class Front:
             traceback.print_exception(error)
             raise Problem(500, f"internal: {type(error).__name__}") from None
         finally:
-            emulator.store.flush()
+            self._keep()
         await self._after(faults)
         return response
+
+    def _keep(self) -> None:
+        """What is answered is written first; an answer that cannot be kept is none."""
+        try:
+            self._emulator.store.flush()
+        except StateError as error:
+            raise Problem(500, f"internal: {error}") from None
 
     async def _before(self, faults: list[Fault], life: Life | None) -> None:
         for fault in faults:

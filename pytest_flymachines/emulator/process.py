@@ -45,7 +45,7 @@ from pytest_flymachines.emulator.rundir import (
     dead_directories,
     lock_state,
 )
-from pytest_flymachines.emulator.store import Store
+from pytest_flymachines.emulator.store import StateError, Store
 
 __all__ = ["CannotServe", "Chooser", "serve"]
 
@@ -113,6 +113,11 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
                 stack.enter_context(lock_state(options.state))
             except StateLocked as error:
                 raise CannotServe(str(error)) from None
+            except OSError as error:
+                raise CannotServe(
+                    f"--state={options.state}: {error.strerror or error}; it must be a directory "
+                    "that you may write to, or one that you may make"
+                ) from None
         try:
             policy = Policy.from_environment()
         except ValueError as error:
@@ -124,7 +129,10 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
             await run.remove(_remove_tree)
             raise CannotServe(str(error)) from None
         stack.push_async_callback(run.remove, engine.discard)
-        emulator = _emulator(options, engine, run.path, timings or Timings())
+        try:
+            emulator = _emulator(options, engine, run.path, timings or Timings())
+        except StateError as error:
+            raise CannotServe(f"--state={options.state}: {error}") from None
         stack.callback(emulator.requests.close)
         stack.push_async_callback(emulator.flyd.close, CLOSE_S)
         try:

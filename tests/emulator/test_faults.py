@@ -248,7 +248,7 @@ def test_faults_of_requests_by_app_and_machine(app: App, faults: Arm) -> None:
 @shows("faults", "`probability` with a seed: the same requests are hit in every run", "ours")
 def test_probability_is_repeatable() -> None:
     def hits(seed: int) -> list[bool]:
-        faults = Faults([parse_fault(f"status=500,probability=0.5,seed={seed}")])
+        faults = Faults([parse_fault(f"status=500,probability=.5,seed={seed}")])
         asked = Cause("GET", "/v1/apps")
         return [bool(faults.of_request(asked, "", None)) for _ in range(50)]
 
