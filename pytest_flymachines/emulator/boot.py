@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_flymachines.emulator.config import DnsOption, File, Init, Process
@@ -22,7 +22,12 @@ __all__ = ["environment", "files_for", "for_engine"]
 
 
 def for_engine(
-    machine: Machine, app: App, directory: Path, mounts: Sequence[GuestMount], log: Path
+    machine: Machine,
+    app: App,
+    directory: Path,
+    mounts: Sequence[GuestMount],
+    log: Path,
+    image_configs: Mapping[str, bytes],
 ) -> MachineConfigForEngine:
     """One boot of this machine.
 
@@ -32,6 +37,7 @@ def for_engine(
         directory: The machine's own directory.
         mounts: Its volumes.
         log: Gets the output of the main process.
+        image_configs: By image, for the files that are such.
 
     Raises:
         EngineError: A file needs a secret that is not there or is not base64.
@@ -57,12 +63,13 @@ def for_engine(
         hostname=config.dns.hostname or machine.id,
         cpus=guest.cpus if guest else 1,
         memory_mb=guest.memory_mb if guest else 256,
+        swap_mb=config.init.swap_size_mb or 0,
         private_ip=machine.private_ip,
         names=names_of(machine),
         nameservers=config.dns.nameservers or (),
         searches=config.dns.searches or (),
         resolver_options=[_option(option) for option in config.dns.options or ()],
-        files=files_for(config.files, app),
+        files=files_for(config.files, app, image_configs),
         mounts=mounts,
         network=f"{app.org}/{app.network}",
         log=log,
@@ -122,7 +129,9 @@ def environment(machine: Machine, app: App, process: Process) -> dict[str, str]:
     }
 
 
-def files_for(given: list[File] | None, app: App) -> list[GuestFile]:
+def files_for(
+    given: list[File] | None, app: App, image_configs: Mapping[str, bytes]
+) -> list[GuestFile]:
     """Files of a config with their contents.
 
     Raises:
@@ -130,6 +139,10 @@ def files_for(given: list[File] | None, app: App) -> list[GuestFile]:
     """
     files = []
     for file in given or ():
+        if file.image_config:
+            config = image_configs[file.image_config]
+            files.append(GuestFile(file.guest_path, config, file.mode or 0o644))
+            continue
         if file.secret_name:
             secret = app.secrets.get(file.secret_name)
             if secret is None:

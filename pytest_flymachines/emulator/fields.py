@@ -103,10 +103,9 @@ def files(where: str, given: list[File]) -> None:
             raise invalid(f"{at}.guest_path", "is too long")
         words(f"{at}.guest_path", [file.guest_path])
         name(f"config.{at}.secret_name", file.secret_name or "")
-        if file.image_config:
-            raise invalid(f"{at}.image_config", "is not supported by this emulator")
-        if file.raw_value and file.secret_name:
-            raise invalid(at, "only one of raw_value and secret_name can be set")
+        image(f"{at}.image_config", file.image_config or "")
+        if sum(map(bool, (file.raw_value, file.secret_name, file.image_config))) > 1:
+            raise invalid(at, "only one of raw_value, secret_name and image_config can be set")
         try:
             base64.b64decode(file.raw_value or "", validate=True)
         except (binascii.Error, ValueError):

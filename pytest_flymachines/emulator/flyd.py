@@ -25,6 +25,7 @@ from pytest_flymachines.emulator.engines.base import (
 )
 from pytest_flymachines.emulator.faults import Faults
 from pytest_flymachines.emulator.hosts import Hosts
+from pytest_flymachines.emulator.images import file_images
 from pytest_flymachines.emulator.lifecycle import Life
 from pytest_flymachines.emulator.metrics import Metrics
 from pytest_flymachines.emulator.model import Machine, Volume, share_files
@@ -215,7 +216,10 @@ class Flyd:
             await asyncio.to_thread(self.volumes.mount, mount.volume, mount.path)
             for mount in machine.config.mounts or ()
         ]
-        config = for_engine(machine, app, directory, mounts, self.log_file(machine))
+        configs = {
+            image: await self.engine.image_config(image) for image in file_images(machine.config)
+        }
+        config = for_engine(machine, app, directory, mounts, self.log_file(machine), configs)
         key = GuestFile(PUBLIC_KEY, self.fly_src.public_key)
         config = replace(config, files=[key, *config.files])
         if self.inside:
@@ -231,6 +235,7 @@ class Flyd:
             self.changed,
             lambda text: self.log(machine, text),
             (self.timings.restart_backoff_s, self.timings.restart_backoff_max_s),
+            configs,
         )
 
     async def discard(self, machine: Machine) -> None:

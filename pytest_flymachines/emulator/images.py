@@ -11,7 +11,7 @@ from pytest_flymachines.emulator.engines.base import (
     ImageNotPulled,
 )
 
-__all__ = ["image_ref", "resolve", "resolve_all"]
+__all__ = ["file_images", "image_ref", "resolve", "resolve_all"]
 
 DOCKER_HUB = "registry-1.docker.io"
 
@@ -36,14 +36,30 @@ def image_ref(image: str, digest: str) -> dict[str, object]:
     }
 
 
+def file_images(config: MachineConfig) -> list[str]:
+    """The images whose configs become files of a machine or of its containers."""
+    files = [*(config.files or ())]
+    for container in config.containers or ():
+        files += container.files or ()
+    return list(dict.fromkeys(file.image_config for file in files if file.image_config))
+
+
 async def resolve_all(engine: Engine, config: MachineConfig) -> str:
     """Digest of a machine's image, or of its first container's; each is looked up.
 
     Raises:
-        Problem: As in `resolve`.
+        Problem: As in `resolve`; 400 for a file's image where there are no images.
     """
     images = [config.image] if config.image else []
     images += [container.image for container in config.containers or ()]
+    wanted = file_images(config)
+    if wanted and not engine.honours_image:
+        raise Problem(
+            400,
+            f"invalid config.files, the engine {engine.name} has no images, whose config "
+            "image_config could name: run the emulator with --engine docker",
+        )
+    images += wanted
     digests = [await resolve(engine, image) for image in images]
     return digests[0]
 

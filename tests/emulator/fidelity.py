@@ -80,7 +80,14 @@ GAPS = (
         "`POST /v1/tokens/kms`, `authenticate`, `authorize`",
         "501: they take macaroons apart, and tokens here are opaque",
     ),
-    ("`files.image_config`, `config.volumes` of an image", "400"),
+    (
+        "`files.image_config`",
+        "400 with engines without images; with docker without the history of the image",
+    ),
+    (
+        "`config.volumes` of an image",
+        "400: no document says what of an image a container sees, nor whether it may write to it",
+    ),
     (
         "`config.containers`",
         (
@@ -98,8 +105,20 @@ GAPS = (
         "accepted and shown, but this computer's own files are the image",
     ),
     (
-        "`cache_drive`, `spot`, `rootfs.size_gb`, `kernel_args`",
-        "accepted, checked and shown; nothing is done with them",
+        "`rootfs.size_gb`",
+        (
+            "accepted and shown: the root file system has the room of this computer's disk, and of "
+            "Docker's storage drivers those that most computers have take no size"
+        ),
+    ),
+    (
+        "`init.kernel_args`, `guest.kernel_args`",
+        "accepted and shown: machines have this computer's kernel, which runs already",
+    ),
+    ("`spot`", "accepted and shown: nothing is paid here, and nobody outbids"),
+    (
+        "`cache_drive`",
+        "accepted and shown: no document says where a machine would find it",
     ),
     (
         "metrics",
@@ -114,7 +133,10 @@ GAPS = (
     ),
     (
         "`init.swap_size_mb`",
-        "accepted, and keeps a machine from being suspended; there is no swap of its own",
+        (
+            "keeps a machine from being suspended, and is how much of this computer's swap it may "
+            "use, if that has any: there is none of its own, and `swapon` does not show it"
+        ),
     ),
     ("GPU machines", "422 `insufficient_capacity`"),
     (
@@ -177,7 +199,10 @@ GAPS = (
         "the Unix socket `/.fly/api` in the machine",
         "serves the machine's own paths without a token, the rest with one",
     ),
-    ("`M/ps`, `M/memory` while a machine is not started", "412"),
+    (
+        "`M/ps`, `M/memory` while a machine is not started",
+        "412 as of an exec, which is seen; what Fly answers to these is not known",
+    ),
     ("snapshots of volumes", "copies, at once and not once a day"),
     (
         "host failures",
@@ -196,7 +221,10 @@ GAPS = (
             "ends, and then the machine boots cold with its files kept"
         ),
     ),
-    ("`schedule`", "the interval is exact, not fuzzy"),
+    (
+        "`schedule`",
+        "the interval is exact: how fuzzy it is on Fly is not known, and no test could wait for it",
+    ),
 )
 
 

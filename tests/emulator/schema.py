@@ -146,7 +146,15 @@ CONFIG = an(
     ),
     services__=many(SERVICE),
     checks__={"type": "object", "additionalProperties": CHECK},
-    files__=many(an(guest_path=STRING, raw_value__=STRING, secret_name__=STRING, mode__=INTEGER)),
+    files__=many(
+        an(
+            guest_path=STRING,
+            raw_value__=STRING,
+            secret_name__=STRING,
+            image_config__=STRING,
+            mode__=INTEGER,
+        )
+    ),
     schedule__=one_of("hourly", "daily", "weekly", "monthly"),
     auto_destroy__=BOOLEAN,
     restart__=an(policy__=STRING, max_retries__=INTEGER),

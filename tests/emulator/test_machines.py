@@ -215,6 +215,7 @@ def test_impossible_guest_has_no_host(app: App) -> None:
 
 
 BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
+    ({"init": {"swap_size_mb": -1}}, "invalid config.init.swap_size_mb"),
     ({"image": ""}, "invalid config.image"),
     (
         {"services": [{"protocol": "sctp", "internal_port": 1}]},
@@ -543,3 +544,20 @@ def test_lists_may_lag(serve: Any) -> None:
         listed = eventually(lambda: fly.ok("GET", "/v1/apps/lag/machines"))
         assert listed[0]["id"] == machine.id
         fly.close()
+
+
+@shows(
+    "POST A/machines",
+    "`files.image_config`: the file is the OCI config of that image, with the engine docker",
+    "openapi",
+)
+def test_file_from_the_config_of_an_image(app: App) -> None:
+    file = {"guest_path": "/image.json", "image_config": "debian:12"}
+    machine = app.create("sleep", "inf", files=[file])
+    assert machine.exec("cat", "image.json")["stdout"] == "config of debian:12"
+    both = {**file, "raw_value": "aGk="}
+    missing = {**file, "image_config": "missing"}
+    for wrong, text in ((both, "only one of raw_value"), (missing, "MANIFEST_UNKNOWN")):
+        body = {"config": {"image": "alpine", "files": [wrong]}}
+        status, error = app.fly.error("POST", app.machines, body)
+        assert (status, text in error) == (400, True)

@@ -13,6 +13,7 @@ import pytest
 
 from pytest_flymachines.emulator.launch import EmulatorProcess, launch
 from tests.emulator.conftest import App, Fly, eventually
+from tests.emulator.fidelity import shows
 
 SERVER = """
 import http.server, os
@@ -70,6 +71,15 @@ def test_life_of_a_machine(app: App) -> None:
     machine.destroy()
     other = app.create("sleep", "inf", name="other")
     assert other.exec(*shell('test -e "$R/opt/test/file"'))["exit_code"] == 1
+
+
+@shows("POST A/machines", "400 for a file from an `image_config` where there are no images", "ours")
+def test_image_config_needs_images(app: App) -> None:
+    files = [{"guest_path": "/image.json", "image_config": "alpine"}]
+    status, text = app.fly.error(
+        "POST", app.machines, {"config": {"image": "alpine", "files": files}}
+    )
+    assert (status, "--engine docker" in text) == (400, True)
 
 
 def test_two_machines_on_one_port(app: App) -> None:

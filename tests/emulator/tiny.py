@@ -156,6 +156,9 @@ class TinyEngine:
             raise ImageNotFound(image)
         return "sha256:" + hashlib.sha256(image.encode()).hexdigest()
 
+    async def image_config(self, image: str) -> bytes:
+        return f"config of {image}".encode()
+
     async def start(self, machine: MachineConfigForEngine) -> TinyMachine:
         if self.start_error:
             raise EngineError(self.start_error)

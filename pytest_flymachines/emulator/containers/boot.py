@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +34,7 @@ async def boot_containers(
     changed: Callable[[Machine], None],
     log: Callable[[str], None],
     backoff_s: tuple[float, float],
+    image_configs: Mapping[str, bytes],
 ) -> Pod:
     """Start the machine around them and those that wait for no other.
 
@@ -45,12 +46,14 @@ async def boot_containers(
         changed: Called when a state has changed.
         log: Called with what is worth knowing.
         backoff_s: Second pause before a restart by policy, and the longest.
+        image_configs: By image, for the files that are such.
 
     Raises:
         EngineError: The machine could not be started, or a file's secret is missing.
     """
     configs = [
-        (given, _config(machine, app, around, given)) for given in machine.config.containers or ()
+        (given, _config(machine, app, around, given, image_configs))
+        for given in machine.config.containers or ()
     ]
     outer = await engine.start(around)
     # Those of the run before may still have something to tell.
@@ -78,7 +81,11 @@ def directories_of(directory: Path) -> list[Path]:
 
 
 def _config(
-    machine: Machine, app: App, around: MachineConfigForEngine, given: config.Container
+    machine: Machine,
+    app: App,
+    around: MachineConfigForEngine,
+    given: config.Container,
+    image_configs: Mapping[str, bytes],
 ) -> MachineConfigForEngine:
     directory = around.directory / _CONTAINERS / given.name
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -102,11 +109,15 @@ def _config(
         hostname=around.hostname,
         cpus=around.cpus,
         memory_mb=around.memory_mb,
+        swap_mb=around.swap_mb,
         private_ip=around.private_ip,
         nameservers=around.nameservers,
         searches=around.searches,
         resolver_options=around.resolver_options,
-        files=[*(f for f in around.files if f.path == PUBLIC_KEY), *files_for(given.files, app)],
+        files=[
+            *(f for f in around.files if f.path == PUBLIC_KEY),
+            *files_for(given.files, app, image_configs),
+        ],
         mounts=[*around.mounts, *_mounts(machine, around, given)],
         network=around.network,
         log=around.log,

@@ -142,6 +142,7 @@ class MachineConfigForEngine(Program):
         hostname: The machine id, or `dns.hostname`.
         cpus: Of the guest.
         memory_mb: Of the guest.
+        swap_mb: Of this computer's swap, on top of that.
         private_ip: 6PN address, also as `fly-local-6pn` in /etc/hosts.
         names: What others of its network find it by, where the engine has a name server.
         nameservers: For /etc/resolv.conf; none means the engine's choice.
@@ -164,6 +165,7 @@ class MachineConfigForEngine(Program):
     hostname: str
     cpus: int = 1
     memory_mb: int = 256
+    swap_mb: int = 0
     private_ip: str = "::1"
     names: Sequence[str] = ()
     nameservers: Sequence[str] = ()
@@ -319,6 +321,14 @@ class Engine(Protocol):
         Raises:
             ImageNotFound: It does not exist.
             ImageNotPulled: The registry says no, or nothing.
+        """
+        ...
+
+    async def image_config(self, image: str) -> bytes:
+        """The OCI config of an image, in JSON; only of engines that honour images.
+
+        Raises:
+            EngineError: As in `resolve_image`.
         """
         ...
 

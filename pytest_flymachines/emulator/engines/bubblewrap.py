@@ -148,6 +148,10 @@ class BubblewrapEngine:
         """A digest made of the name: this computer's tools are the image."""
         return "sha256:" + hashlib.sha256(image.encode()).hexdigest()
 
+    async def image_config(self, image: str) -> bytes:
+        """Nothing: there are no images."""
+        raise EngineError(f"config of image {image}: the engine {self.name} has no images")
+
     async def start(self, machine: MachineConfigForEngine) -> BubblewrapMachine:
         """As in `Engine.start`."""
         computer, spawner, private_network = await self._prepared()

@@ -103,26 +103,28 @@ class MachineGroups:
         """Every group of the machine."""
         return [str(path) for path in (self.unified, *self.legacy.values()) if path]
 
-    def plan(self, memory_mb: int, *, made: bool = False) -> dict[str, object]:
+    def plan(self, memory_mb: int, swap_mb: int = 0, *, made: bool = False) -> dict[str, object]:
         """What the supervisor is to do: `walls.Cgroup.create` takes it.
 
-        With `made`, the groups and their limits are there already.
+        With `made`, the groups and their limits are there already. Swap is this computer's, if it
+        has any, and comes on top of the memory.
 
         `directories` to make, `limits` to write, `tasks` files through which a process moves
         itself in, `into`: a group to be born in, `oom`: where kills are counted.
         """
         memory, pids = str(memory_mb * 2**20), str(pids_limit(memory_mb))
+        both = str((memory_mb + swap_mb) * 2**20)
         limits: list[tuple[str, str]] = []
         oom: list[str] = []
         if self.unified and self.unified_limits:
             limits += _files(self.unified, {"memory.max": memory, "pids.max": pids})
             if (self.unified.parent / "memory.swap.max").exists():
-                limits += _files(self.unified, {"memory.swap.max": "0"})
+                limits += _files(self.unified, {"memory.swap.max": str(swap_mb * 2**20)})
             oom.append(str(self.unified / "memory.events"))
         if path := self.legacy.get("memory"):
             limits += _files(path, {"memory.limit_in_bytes": memory})
             if (path.parent / "memory.memsw.limit_in_bytes").exists():
-                limits += _files(path, {"memory.memsw.limit_in_bytes": memory})
+                limits += _files(path, {"memory.memsw.limit_in_bytes": both})
             oom.append(str(path / "memory.oom_control"))
         if path := self.legacy.get("pids"):
             limits += _files(path, {"pids.max": pids})

@@ -43,7 +43,12 @@ from pytest_flymachines.emulator.engines.docker_disks import binds
 from pytest_flymachines.emulator.engines.docker_groups import SharedLimits
 from pytest_flymachines.emulator.engines.docker_machine import DockerMachine, unexecutable
 from pytest_flymachines.emulator.engines.docker_probe import WAIT, try_one
-from pytest_flymachines.emulator.engines.docker_words import aliases, command, split_image
+from pytest_flymachines.emulator.engines.docker_words import (
+    aliases,
+    command,
+    oci_config,
+    split_image,
+)
 from pytest_flymachines.emulator.engines.removal import remove_tree
 
 __all__ = ["DockerEngine"]
@@ -149,6 +154,13 @@ class DockerEngine:
         digest: str = named[0][2] if named else found["Id"]
         return digest
 
+    async def image_config(self, image: str) -> bytes:
+        """As in `Engine.image_config`, without the history."""
+        try:
+            return oci_config(await self._image(image))
+        except (DockerException, OSError) as error:
+            raise EngineError(f"image {image}: {error}") from error
+
     async def start(self, machine: MachineConfigForEngine) -> DockerMachine:
         """As in `Engine.start`."""
         try:
@@ -237,11 +249,10 @@ class DockerEngine:
 
     async def _place(self, api: Any, machine: MachineConfigForEngine) -> dict[str, Any]:
         """Limits and network; the network of another container comes with name and resolver."""
-        memory = f"{machine.memory_mb}m"
         host_config = functools.partial(
             api.create_host_config,
-            mem_limit=memory,
-            memswap_limit=memory,
+            mem_limit=f"{machine.memory_mb}m",
+            memswap_limit=f"{machine.memory_mb + machine.swap_mb}m",
             nano_cpus=min(machine.cpus, self._cpus) * 10**9,
             pids_limit=pids_limit(machine.memory_mb),
             binds=await self._call(binds, api, self._label, machine.mounts),
@@ -278,7 +289,7 @@ class DockerEngine:
             return None
         around = self._shared_limits.around
         group: str | None = await self._call(
-            around, machine.directory, machine.id, machine.memory_mb
+            around, machine.directory, machine.id, machine.memory_mb, machine.swap_mb
         )
         return group
 

@@ -35,13 +35,14 @@ class SharedLimits:
         self._groups: Groups | None = None
         self._made: dict[Path, MachineGroups] = {}
 
-    def around(self, directory: Path, machine_id: str, memory_mb: int) -> str | None:
+    def around(self, directory: Path, machine_id: str, memory_mb: int, swap_mb: int) -> str | None:
         """A group for the containers of one boot of a machine, limited.
 
         Args:
             directory: The machine's.
             machine_id: Of the machine.
             memory_mb: What all of its containers may use together.
+            swap_mb: Likewise, on top of that.
 
         Returns:
             As Docker's `cgroup_parent`; None where it cannot be had.
@@ -52,7 +53,7 @@ class SharedLimits:
         if not self._groups.limits:
             return None
         groups = self._groups.of(machine_id)
-        plan = groups.plan(memory_mb)
+        plan = groups.plan(memory_mb, swap_mb)
         self._made[directory] = groups
         try:
             for path in groups.paths:

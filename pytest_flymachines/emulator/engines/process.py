@@ -108,6 +108,10 @@ class ProcessEngine:
         """A digest made of the name: this computer's files are the image."""
         return "sha256:" + hashlib.sha256(image.encode()).hexdigest()
 
+    async def image_config(self, image: str) -> bytes:
+        """Nothing: there are no images."""
+        raise EngineError(f"config of image {image}: the engine {self.name} has no images")
+
     async def start(self, machine: MachineConfigForEngine) -> ProcessMachine:
         """As in `Engine.start`."""
         for program in (machine, *machine.others):

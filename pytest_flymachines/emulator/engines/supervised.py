@@ -88,8 +88,10 @@ class SupervisedMachine:
             answer, fds = await self._peer.request(
                 "start",
                 [log],
-                cgroup=self.groups.plan(config.memory_mb, made=self._within),
-                data_bytes=None if self.groups.limits else config.memory_mb * 2**20,
+                cgroup=self.groups.plan(config.memory_mb, config.swap_mb, made=self._within),
+                data_bytes=None
+                if self.groups.limits
+                else (config.memory_mb + config.swap_mb) * 2**20,
                 tty=config.tty,
                 listen=listen,
                 disks=[(m.device, str(m.source)) for m in config.mounts if m.device],

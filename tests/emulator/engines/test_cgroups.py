@@ -53,12 +53,12 @@ class TestPlan:
     def test_version_2(self, tmp_path: Path) -> None:
         (tmp_path / "memory.swap.max").touch()
         groups = MachineGroups(tmp_path / "m", unified_limits=True, legacy={})
-        plan = groups.plan(256)
+        plan = groups.plan(256, 512)
         assert groups.limits
         assert plan["directories"] == [str(tmp_path / "m")]
         assert dict(plan["limits"]) == {  # type: ignore[call-overload]
             f"{tmp_path}/m/memory.max": str(256 * 2**20),
-            f"{tmp_path}/m/memory.swap.max": "0",
+            f"{tmp_path}/m/memory.swap.max": str(512 * 2**20),
             f"{tmp_path}/m/pids.max": "1024",
         }
         assert plan["into"] == str(tmp_path / "m")
@@ -67,10 +67,13 @@ class TestPlan:
     def test_version_1_with_the_freezer_of_version_2(self, tmp_path: Path) -> None:
         legacy = {name: tmp_path / name / "m" for name in ("memory", "pids")}
         groups = MachineGroups(tmp_path / "m", unified_limits=False, legacy=legacy)
-        plan = groups.plan(512)
+        (tmp_path / "memory").mkdir()
+        (tmp_path / "memory/memory.memsw.limit_in_bytes").touch()
+        plan = groups.plan(512, 256)
         assert groups.limits
         assert dict(plan["limits"]) == {  # type: ignore[call-overload]
             f"{tmp_path}/memory/m/memory.limit_in_bytes": str(512 * 2**20),
+            f"{tmp_path}/memory/m/memory.memsw.limit_in_bytes": str(768 * 2**20),
             f"{tmp_path}/pids/m/pids.max": "2048",
         }
         assert plan["tasks"] == [f"{tmp_path}/memory/m/tasks", f"{tmp_path}/pids/m/tasks"]

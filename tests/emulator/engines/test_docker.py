@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -99,13 +100,30 @@ class TestImages:
         digest = daemon.inspect_image(dockerd.IMAGE)["Id"]
         assert await lab.engine.resolve_image(digest) == digest
 
+    async def test_config_of_an_image(self, lab: Lab, daemon: Any) -> None:
+        changes = ('ENTRYPOINT ["sleep"]', 'CMD ["9"]', "ENV A=b", "USER 7", "WORKDIR /x")
+        made = image(daemon, "config", *changes)
+        found = json.loads(await lab.engine.image_config(made))
+        assert found["os"] == "linux"
+        assert found["config"] == {
+            "Entrypoint": ["sleep"],
+            "Cmd": ["9"],
+            "Env": ["A=b"],
+            "User": "7",
+            "WorkingDir": "/x",
+        }
+        assert found["rootfs"]["type"] == "layers"
+        assert found["rootfs"]["diff_ids"][0].startswith("sha256:")
+        with pytest.raises(EngineError):
+            await lab.engine.image_config("127.0.0.1:1/none:v1")
+
 
 class TestGuest:
     async def test_memory_and_cpus(self, lab: Lab, daemon: Any) -> None:
-        await lab.start(memory_mb=128, cpus=1)
+        await lab.start(memory_mb=128, swap_mb=64, cpus=1)
         (container,) = daemon.containers(filters={"label": docker_client.OWNER})
         limits = daemon.inspect_container(container["Id"])["HostConfig"]
-        assert limits["Memory"] == limits["MemorySwap"] == 128 * 2**20
+        assert (limits["Memory"], limits["MemorySwap"]) == (128 * 2**20, 192 * 2**20)
         assert limits["NanoCpus"] == 10**9
         assert limits["PidsLimit"] == 1024
 
