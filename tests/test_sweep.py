@@ -20,7 +20,7 @@ from pytest_flymachines.marks import (
     volume_name,
 )
 from pytest_flymachines.run import owner
-from pytest_flymachines.sweep import sweep
+from pytest_flymachines.sweep import destroy_verified, ours, sweep
 from tests.e2e.cloud import APP, Cloud, cloud
 
 
@@ -101,6 +101,52 @@ def test_a_volume_goes_with_its_machine(fly: Cloud) -> None:
     assert {v.id for v in fly.client.list_volumes(APP)} == {kept.id, mine.id}
     assert reap("--run", "new", "--yes").exit_code == 0
     assert {v.id for v in fly.client.list_volumes(APP)} == {mine.id}
+
+
+def test_volumes_that_somebody_has_or_will_have_are_not_tried(fly: Cloud) -> None:
+    """Of a run that is alive, or in a machine; all of them are older than they may be unused."""
+    make(fly, "alive", 100)
+    volumes = [
+        fly.client.create_volume(APP, volume_name(run, 0), region="ord", size_gb=1)
+        for run in ("alive", "over", "over-too")
+    ]
+    awaited, used, unused = (volume.id for volume in volumes)
+    make(fly, mounts=[{"volume": used, "path": "/data"}])
+    fly.forget_requests()
+    assert sweep(fly.client, APP) == [unused]
+    assert fly.count("DELETE volumes/ID") == 1
+    assert {awaited, used} <= {volume.id for volume in fly.client.list_volumes(APP)}
+
+
+def test_a_sweep_that_is_told_to_stop_destroys_nothing_more(fly: Cloud) -> None:
+    late = make(fly, "late", -60)
+    assert sweep(fly.client, APP, lambda: True) == []
+    assert late.id in alive(fly)
+
+
+def test_a_machine_that_is_being_destroyed_is_left_to_it(fly: Cloud) -> None:
+    late = make(fly, "late", -60)
+    fly.fault(f"stuck=destroying,machine={late.id}")
+    fly.client.destroy_machine(APP, late.id)
+    assert fly.client.get_machine(APP, late.id).state == "destroying"
+    assert late.id not in {one.machine.id for one in ours(fly.client, APP)}
+
+
+def test_a_destroy_that_had_no_effect_is_an_error(fly: Cloud) -> None:
+    class Ignored:
+        tries = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(fly.client, name)
+
+        def destroy_machine(self, *args: object, **how: object) -> None:
+            self.tries += 1
+
+    late, ignored = make(fly, "late", -60), Ignored()
+    error = destroy_verified(ignored, APP, late.id, sleep=lambda _: None)  # type: ignore[arg-type]
+    assert "accepted, but the machine is start" in str(error)
+    assert ignored.tries > 1
+    assert destroy_verified(fly.client, APP, late.id) is None
 
 
 def test_reap_leaves_what_is_alive_unless_named(fly: Cloud) -> None:

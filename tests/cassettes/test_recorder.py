@@ -546,6 +546,20 @@ def test_provisioning_replays_by_order_when_its_bodies_changed(rig: Rig) -> None
         http.request("PUT", f"{M}/agent/file?path=a", content=iter(()))
 
 
+def test_what_several_workers_recorded_is_written_by_the_first(rig: Rig, tmp_path: Path) -> None:
+    """Their tests may build on it, and a file of another worker's answers would not fit them."""
+    spec = SandboxSpec(image="debian:12")
+    key = CassetteKey.sandbox(spec)
+    workers = [rig.recorder(shared=tmp_path / "run") for _ in range(2)]
+    for worker in workers:
+        with worker.provisioning(spec):
+            sh(rig.http(worker), "echo $COUNT")
+    workers[0].finish(key, passed=True)
+    first = rig.file(key).read_text()
+    workers[1].finish(key, passed=True)
+    assert rig.file(key).read_text() == first
+
+
 def poll(http: Http, name: str, offset: int, wait_s: float) -> dict[str, Any]:
     body = {"stdout": offset, "wait_s": wait_s}
     where = f"{M}/agent/processes/{name}/poll"
