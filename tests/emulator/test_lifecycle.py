@@ -116,6 +116,7 @@ def test_suspend_and_resume(app: App) -> None:
     machine.wait("suspended")
     machine.post("suspend")
     assert app.fly.error("POST", f"{machine.path}/exec", {"command": ["true"]})[0] == 412
+    assert app.fly.error("POST", f"{machine.path}/signal", {"signal": 9})[0] == 412
     assert machine.post("start")["previous_state"] == "suspended"
     machine.wait("started")
     assert machine.exec("ls", "kept")["exit_code"] == 0
@@ -321,6 +322,8 @@ def test_refusals_while_stopping(app: App) -> None:
         412,
         "failed_precondition: machine still active, refusing to start",
     )
+    machine.post("stop", {"timeout": "100ms"})
+    assert [event["type"] for event in machine.events()].count("stop") == 1
     machine.destroy()
 
 
