@@ -71,6 +71,18 @@ def test_how_to_stop(app: App) -> None:
     assert stubborn.exits()[0]["exit_event"]["signal"] == 9
 
 
+def test_how_long_a_stop_may_take(serve: Any) -> None:
+    """What is waited for would not be there in time by what goes after it."""
+    with serve("--app", "stops", stop_timeout_s=300.0) as emulator:
+        fly = Fly(emulator)
+        for config, body in (("200ms", {}), ("300s", {"timeout": "200ms"})):
+            stop_config = {"signal": "SIGTERM", "timeout": config}
+            machine = App(fly, "stops").create(*STUBBORN, stop_config=stop_config).ready()
+            machine.post("stop", body)
+            machine.wait("stopped")
+        fly.close()
+
+
 @shows(
     "POST M/stop",
     "400 for a signal that it does not take, and for wrong types in Go's words",
@@ -162,7 +174,7 @@ def test_restart(app: App) -> None:
     machine = app.create(*STUBBORN).ready()
     version = machine.get()["instance_id"]
     newest = machine.events()[0]["id"]
-    machine.post("restart", params={"force_stop": "true"})
+    machine.post("restart", params={"force_stop": "true", "timeout": "300s"})
     machine.wait("started", from_event_id=newest)
     kinds = [(event["type"], event["status"]) for event in machine.events()]
     assert kinds[:3] == [("start", "started"), ("exit", "stopped"), ("restart", "restarting")]
