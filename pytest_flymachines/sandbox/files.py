@@ -25,7 +25,14 @@ class FileVerbs(Attached):
     _path_class: type[SandboxPath] | None = None
 
     def path(self, path: PathArg = ".") -> SandboxPath:
-        """A path of this machine with the verbs of `pathlib.Path`."""
+        """A path of this machine with the verbs of `pathlib.Path`; nothing is asked yet.
+
+        Args:
+            path: Relative to the workspace, which is the default.
+
+        Raises:
+            ValueError: It is empty or has a NUL.
+        """
         if self._path_class is None:
             self._path_class = bound_path(self)
         return self._path_class(decode_name(encode_path(path)))
@@ -46,6 +53,11 @@ class FileVerbs(Attached):
 
     def read_text(self, path: PathArg, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Content of a file as text; line ends stay as they are.
+
+        Args:
+            path: A symlink is followed.
+            encoding: Default UTF-8.
+            errors: What to do with what is not in it, as in `bytes.decode`.
 
         Raises:
             UnicodeDecodeError: It is not in `encoding`, and `errors` is `strict`.
@@ -85,15 +97,23 @@ class FileVerbs(Attached):
     def append_file(self, path: PathArg, data: bytes | str) -> None:
         """Add bytes, or text as UTF-8, to the end of a file, which is made if missing.
 
+        Args:
+            path: A symlink is followed.
+            data: What to add.
+
         Raises:
             SandboxFileNotFound: Its directory is missing.
         """
         self._channel.append(encode_path(path), encode_data(data))
 
     def list_files(self, path: PathArg = ".") -> list[FileInfo]:
-        """Entries of a directory, sorted by name, in one request; default the workspace.
+        """Entries of a directory, sorted by name, in one request.
+
+        Args:
+            path: The directory; default the workspace.
 
         Raises:
+            SandboxFileNotFound: There is no such directory.
             SandboxNotADirectory: It is none.
         """
         return self._channel.listdir(encode_path(path))
@@ -111,7 +131,16 @@ class FileVerbs(Attached):
         return self._channel.stat(encode_path(path), follow=follow_symlinks)
 
     def exists(self, path: PathArg, *, follow_symlinks: bool = True) -> bool:
-        """Whether there is a file, directory or other thing of this path."""
+        """Whether there is a file, directory or other thing of this path.
+
+        Args:
+            path: Relative to the workspace.
+            follow_symlinks: A symlink that leads nowhere does not count.
+
+        Raises:
+            SandboxFileError: It cannot be told: a directory above may not be entered, or
+                symlinks lead in a circle.
+        """
         try:
             self.stat(path, follow_symlinks=follow_symlinks)
         except (SandboxFileNotFound, SandboxNotADirectory):
@@ -138,6 +167,11 @@ class FileVerbs(Attached):
     def remove(self, path: PathArg, *, recursive: bool = False, missing_ok: bool = False) -> None:
         """Remove a file, a symlink, an empty directory or, if `recursive`, a tree.
 
+        Args:
+            path: A symlink is removed itself.
+            recursive: With all that is in it.
+            missing_ok: Nothing of this path is no error.
+
         Raises:
             SandboxFileNotFound: There is nothing of this path, and `missing_ok` is false.
             SandboxFileError: The directory is not empty, and `recursive` is false.
@@ -145,7 +179,7 @@ class FileVerbs(Attached):
         self._channel.remove(encode_path(path), recursive=recursive, missing_ok=missing_ok)
 
     def rename(self, source: PathArg, target: PathArg) -> None:
-        """Rename; a file at `target` is replaced, a directory never moved into.
+        """Rename `source`; a file at `target` is replaced, a directory never moved into.
 
         Raises:
             SandboxFileNotFound: There is no `source`.
@@ -158,6 +192,13 @@ class FileVerbs(Attached):
 
         A leading dot is nothing special, symlinks are not followed below the fixed part of the
         pattern, and `**` at the end takes everything below.
+
+        Args:
+            pattern: Relative to the workspace, or absolute.
+
+        Raises:
+            ValueError: It is empty or has a NUL.
+            SandboxFileError: The directory before its first wildcard cannot be read.
         """
         whole = self.path(pattern)
         parts = list(whole.parts)

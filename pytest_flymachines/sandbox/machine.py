@@ -94,7 +94,11 @@ class MachineVerbs(ExecVerbs):
         return self.attachment.agent_url
 
     def status(self) -> Status:
-        """Ask the API for the machine's state."""
+        """Ask the API for the machine's state.
+
+        Raises:
+            ApiError: The API refused to tell.
+        """
         try:
             word = self._state()
         except NotFound:
@@ -110,7 +114,11 @@ class MachineVerbs(ExecVerbs):
         return list(self.attachment.client.list_events(self.app, self.machine_id))
 
     def logs(self) -> str:
-        """What the machine's agents have logged since it booted."""
+        """What the machine's agents have logged since it booted.
+
+        Raises:
+            MachineGone: It does not run.
+        """
         return self.exec(
             'cd "${PYTEST_FLYMACHINES_ROOT:-}/opt/pytest-flymachines" 2>/dev/null || exit 0\n'
             'for log in agent.log foreign-agent.log; do [ ! -f "$log" ] || cat "$log"; done',

@@ -53,43 +53,99 @@ class SandboxPath(PurePosixPath):
     # reading
 
     def read_bytes(self) -> bytes:
-        """Content of the file."""
+        """Content of the file.
+
+        Raises:
+            SandboxFileNotFound: There is no such file.
+            SandboxIsADirectory: It is a directory.
+            SandboxPermissionDenied: The machine's user may not read it.
+        """
         return self._files.read_file(self)
 
     def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Content of the file as text; line ends stay as they are."""
+        """Content of the file as text; line ends stay as they are.
+
+        Args:
+            encoding: Default UTF-8.
+            errors: What to do with what is not in it, as in `bytes.decode`.
+
+        Raises:
+            UnicodeDecodeError: It is not in `encoding`, and `errors` is `strict`.
+            SandboxFileError: As `read_bytes`.
+        """
         return self._files.read_text(self, encoding, errors)
 
     def stat(self, *, follow_symlinks: bool = True) -> FileInfo:
-        """What is known of the file; has `st_size` and its siblings too."""
+        """What is known of the file; has `st_size` (bytes) and its siblings too.
+
+        Args:
+            follow_symlinks: Tell of what a symlink points to, not of itself.
+
+        Raises:
+            SandboxFileNotFound: There is no such file.
+            SandboxNotADirectory: Something above it is no directory.
+        """
         return self._files.stat(self, follow_symlinks=follow_symlinks)
 
     def lstat(self) -> FileInfo:
-        """Like `stat`, of a symlink itself."""
+        """Like `stat`, of a symlink itself.
+
+        Raises:
+            SandboxFileNotFound: There is no such file.
+            SandboxNotADirectory: Something above it is no directory.
+        """
         return self.stat(follow_symlinks=False)
 
     def exists(self, *, follow_symlinks: bool = True) -> bool:
-        """Whether there is something of this path."""
+        """Whether there is something of this path.
+
+        Args:
+            follow_symlinks: A symlink that leads nowhere does not count.
+
+        Raises:
+            SandboxFileError: It cannot be told: a directory above may not be entered, or
+                symlinks lead in a circle.
+        """
         return self._files.exists(self, follow_symlinks=follow_symlinks)
 
     def is_file(self) -> bool:
-        """Whether it is a regular file, or a symlink to one."""
+        """Whether it is a regular file, or a symlink to one.
+
+        Raises:
+            SandboxFileError: As `exists`.
+        """
         return self._is("file")
 
     def is_dir(self) -> bool:
-        """Whether it is a directory, or a symlink to one."""
+        """Whether it is a directory, or a symlink to one.
+
+        Raises:
+            SandboxFileError: As `exists`.
+        """
         return self._is("directory")
 
     def is_symlink(self) -> bool:
-        """Whether it is a symlink."""
+        """Whether it is a symlink.
+
+        Raises:
+            SandboxFileError: As `exists`.
+        """
         return self._is("symlink", follow=False)
 
     def is_fifo(self) -> bool:
-        """Whether it is a FIFO, or a symlink to one."""
+        """Whether it is a FIFO, or a symlink to one.
+
+        Raises:
+            SandboxFileError: As `exists`.
+        """
         return self._is("fifo")
 
     def is_socket(self) -> bool:
-        """Whether it is a Unix socket, or a symlink to one."""
+        """Whether it is a Unix socket, or a symlink to one.
+
+        Raises:
+            SandboxFileError: As `exists`.
+        """
         return self._is("socket")
 
     def _is(self, kind: str, *, follow: bool = True) -> bool:
@@ -102,7 +158,8 @@ class SandboxPath(PurePosixPath):
         """Where the symlink points.
 
         Raises:
-            OSError: It is no symlink.
+            SandboxFileNotFound: There is nothing of this path.
+            SandboxFileError: It is no symlink (errno EINVAL).
         """
         target = self.lstat().target
         if target is None:
@@ -110,11 +167,19 @@ class SandboxPath(PurePosixPath):
         return type(self)(target)
 
     def owner(self) -> str:
-        """Name of the owner in the machine, or the number of one without name."""
+        """Name of the owner in the machine, or the number of one without name.
+
+        Raises:
+            SandboxFileNotFound: There is no such file, or no `/etc/passwd`.
+        """
         return self._name_of("passwd", self.stat().uid)
 
     def group(self) -> str:
-        """Name of the group in the machine, or the number of one without name."""
+        """Name of the group in the machine, or the number of one without name.
+
+        Raises:
+            SandboxFileNotFound: There is no such file, or no `/etc/group`.
+        """
         return self._name_of("group", self.stat().gid)
 
     def _name_of(self, database: str, number: int) -> str:
@@ -125,12 +190,26 @@ class SandboxPath(PurePosixPath):
         return str(number)
 
     def iterdir(self) -> Iterator[Self]:
-        """The directory's entries, sorted by name."""
+        """The directory's entries, sorted by name; asked for when the first is taken.
+
+        Raises:
+            SandboxFileNotFound: There is no such directory.
+            SandboxNotADirectory: It is none.
+            SandboxPermissionDenied: The machine's user may not read it.
+        """
         for entry in self._files.list_files(self):
             yield self / entry.name
 
     def glob(self, pattern: str) -> Iterator[Self]:
-        """Paths below that match a relative pattern, sorted; see `Sandbox.glob`."""
+        """Paths below that match, sorted; none where there is no such directory.
+
+        Args:
+            pattern: Relative; see `Sandbox.glob`.
+
+        Raises:
+            ValueError: `pattern` is empty or absolute.
+            SandboxFileError: The directory cannot be read.
+        """
         parts = PurePosixPath(pattern).parts
         if not parts or parts[0] == "/":
             raise ValueError(f"{pattern!r} is no relative pattern")
@@ -142,32 +221,75 @@ class SandboxPath(PurePosixPath):
             yield self / entry.name
 
     def rglob(self, pattern: str) -> Iterator[Self]:
-        """Like `glob` with `**/` before the pattern."""
+        """Like `glob` with `**/` before `pattern`.
+
+        Raises:
+            SandboxFileError: The directory cannot be read.
+        """
         return self.glob(f"**/{pattern}")
 
     # writing
 
     def write_bytes(self, data: bytes | bytearray | memoryview) -> int:
-        """Write the whole file; number of bytes. Its directory must exist."""
+        """Write `data` as the whole file; number of bytes. Mode and owner stay; new: 0o644.
+
+        Raises:
+            SandboxFileNotFound: Its directory is missing; `Sandbox.write_file` makes it.
+            SandboxIsADirectory: It is a directory.
+            SandboxFileError: Any other reason; the disk may be full, for instance.
+        """
         return self._files.write_file(self, encode_data(data), parents=False)
 
     def write_text(self, data: str, encoding: str = "utf-8", errors: str = "strict") -> int:
-        """Write the whole file; number of characters. Its directory must exist."""
+        """Write `data` as the whole file; number of characters. Line ends stay as they are.
+
+        Args:
+            data: Text.
+            encoding: Default UTF-8.
+            errors: What to do with what cannot be encoded, as in `str.encode`.
+
+        Raises:
+            UnicodeEncodeError: It cannot be encoded, and `errors` is `strict`.
+            SandboxFileError: As `write_bytes`.
+        """
         self._files.write_file(self, data.encode(encoding, errors), parents=False)
         return len(data)
 
     def touch(self, mode: int = 0o666, exist_ok: bool = True) -> None:
-        """Make an empty file, or set its times to now."""
+        """Make an empty file, or set its times to now.
+
+        Args:
+            mode: Permission bits of a new file, less the umask 022.
+            exist_ok: A file that is there already is no error.
+
+        Raises:
+            SandboxFileNotFound: Its directory is missing.
+            SandboxFileExists: It is there, and `exist_ok` is false.
+        """
         self._channel.touch(self._bytes, mode=mode, exist_ok=exist_ok)
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
-        """Make a directory."""
+        """Make a directory.
+
+        Args:
+            mode: Permission bits, less the umask 022.
+            parents: Make missing directories above it, too.
+            exist_ok: A directory that is there already is no error.
+
+        Raises:
+            SandboxFileExists: There is something of this path.
+            SandboxFileNotFound: A directory above is missing, and `parents` is false.
+        """
         self._channel.mkdir(self._bytes, mode=mode, parents=parents, exist_ok=exist_ok)
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Remove a file or symlink.
 
+        Args:
+            missing_ok: Nothing of this path is no error.
+
         Raises:
+            SandboxFileNotFound: There is nothing of this path, and `missing_ok` is false.
             SandboxIsADirectory: It is a directory; `rmdir` and `Sandbox.remove` remove those.
         """
         try:
@@ -181,26 +303,54 @@ class SandboxPath(PurePosixPath):
         self._files.remove(self, missing_ok=missing_ok)
 
     def rmdir(self) -> None:
-        """Remove an empty directory."""
+        """Remove an empty directory.
+
+        Raises:
+            SandboxFileNotFound: There is nothing of this path.
+            SandboxNotADirectory: It is no directory.
+            SandboxFileError: It is not empty (errno ENOTEMPTY); `Sandbox.remove` takes trees.
+        """
         if self.lstat().kind != "directory":
             raise file_error(errno.ENOTDIR, str(self))
         self._files.remove(self)
 
     def rename(self, target: str | PurePath) -> Self:
-        """Rename, replacing a file at `target`; the new path."""
+        """Rename, replacing a file at `target`; the new path.
+
+        Args:
+            target: Relative to the workspace, as in pathlib to the current directory.
+
+        Raises:
+            SandboxFileNotFound: There is nothing of this path, or no directory for `target`.
+            SandboxFileError: `target` is a directory that is not empty, or this is none.
+        """
         self._channel.rename(self._bytes, encode_path(target))
         return type(self)(str(target))
 
     def replace(self, target: str | PurePath) -> Self:
-        """The same as `rename`."""
+        """The same as `rename`, `target` and errors included.
+
+        Raises:
+            SandboxFileError: As `rename`.
+        """
         return self.rename(target)
 
     def chmod(self, mode: int) -> None:
-        """Set permission bits; of what a symlink points to."""
+        """Set the permission bits to `mode`; of what a symlink points to.
+
+        Raises:
+            SandboxFileNotFound: There is no such file.
+            SandboxPermissionDenied: The machine's user does not own it.
+        """
         self._channel.chmod(self._bytes, mode)
 
     def symlink_to(self, target: str | PurePath) -> None:
-        """Make this path a symlink to `target`."""
+        """Make this path a symlink to `target`, which is taken as it is and need not exist.
+
+        Raises:
+            SandboxFileExists: There is something of this path.
+            SandboxFileNotFound: Its directory is missing.
+        """
         self._channel.symlink(self._bytes, encode_text(target))
 
 

@@ -55,7 +55,7 @@ class PortVerbs(Attached):
         super().__init__(attachment)
 
     def attach(self, attachment: Attachment) -> None:
-        """Lead to this machine from now on, URLs included."""
+        """Lead to the machine of `attachment` from now on, URLs included."""
         self.close_forwards()
         super().attach(attachment)
 
@@ -68,6 +68,7 @@ class PortVerbs(Attached):
             port: What a server in the machine listens on, on its loopback or on all addresses.
 
         Raises:
+            ValueError: `port` is not from 1 to 65535.
             FlyMachinesError: There is no way to the machine's ports.
         """
         at = self.attachment
@@ -89,6 +90,7 @@ class PortVerbs(Attached):
             Where to connect (`host`, `port`); `with`, or `close()`, ends it.
 
         Raises:
+            ValueError: `port` is not from 1 to 65535.
             FlyMachinesError: There is no way to the machine's ports.
         """
         if not 1 <= port <= 65535:

@@ -122,6 +122,7 @@ class RemoteProcess:
 
         Raises:
             CommandTimeout: It still runs, and goes on running.
+            MachineGone: As `poll`.
         """
         deadline = None if timeout is None else self._clock.monotonic() + timeout
         while not self._complete:
@@ -135,16 +136,30 @@ class RemoteProcess:
         """Send a signal (`signal.SIGHUP`, or its number) to the process's group.
 
         It has no effect once the process has ended.
+
+        Args:
+            number: From `signal`.
+
+        Raises:
+            MachineGone: The machine does not run any more.
         """
         if self.returncode is None:
             self._channel.signal(self._last.id, int(number))
 
     def terminate(self) -> None:
-        """Send SIGTERM to the process's group."""
+        """Send SIGTERM to the process's group.
+
+        Raises:
+            MachineGone: The machine does not run any more.
+        """
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Send SIGKILL to the process's group."""
+        """Send SIGKILL to the process's group.
+
+        Raises:
+            MachineGone: The machine does not run any more.
+        """
         self.send_signal(signal.SIGKILL)
 
     def wait_for_log(self, pattern: str | re.Pattern[str], timeout: float = 30.0) -> re.Match[str]:
@@ -199,6 +214,8 @@ class RemoteProcess:
 
     def end(self, grace: float = _END_S) -> None:
         """End the process and drop its output from the machine; what was read stays here.
+
+        Raises nothing where the machine or its agent is gone already.
 
         Args:
             grace: Seconds between SIGTERM and SIGKILL.
@@ -291,7 +308,7 @@ class ProcessInput:
         self.closed: bool = False
 
     def write(self, data: bytes | str) -> int:
-        """Write bytes, or text as UTF-8, all of it; how much, in bytes or characters.
+        """Write all of `data`, text as UTF-8; how much, in bytes or characters.
 
         Raises:
             ValueError: `close` was called.

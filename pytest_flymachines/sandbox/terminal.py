@@ -89,18 +89,26 @@ class Terminal:
 
     @property
     def output(self) -> str:
-        """All output so far, control sequences included."""
+        """All output so far, control sequences included.
+
+        Raises:
+            MachineGone: The machine, or its agent, was started anew and does not know it.
+        """
         self._advance(0.0)
         return "".join(self._output)
 
     @property
     def screen(self) -> Screen:
-        """What the terminal shows now."""
+        """What the terminal shows now.
+
+        Raises:
+            MachineGone: The machine, or its agent, was started anew and does not know it.
+        """
         self._advance(0.0)
         return self._emulation.screen()
 
     def send(self, data: str | bytes) -> None:
-        """Type text as it is.
+        """Type `data`, text as UTF-8, as it is.
 
         Raises:
             BrokenPipeError: The program has ended.
@@ -108,7 +116,7 @@ class Terminal:
         self._channel.write_stdin(self._last.id, encode_data(data), eof=False)
 
     def send_line(self, text: str = "") -> None:
-        """Type text and press Enter.
+        """Type `text` and press Enter.
 
         Raises:
             BrokenPipeError: The program has ended.
@@ -116,10 +124,11 @@ class Terminal:
         self.send(encode_data(text) + b"\r")
 
     def send_key(self, *keys: str) -> None:
-        """Press keys: `enter`, `up`, `f1`, `ctrl-c`, `alt-x`, `pagedown`, a single character.
+        """Press `keys`: `enter`, `up`, `f1`, `ctrl-c`, `alt-x`, `pagedown`, a single character.
 
         Raises:
             ValueError: There is no such key; the message has all names.
+            BrokenPipeError: The program has ended.
         """
         self.send(b"".join(map(key_bytes, keys)))
 
@@ -163,7 +172,7 @@ class Terminal:
         )
 
     def resize(self, rows: int, cols: int) -> None:
-        """Give the terminal another size; the program gets SIGWINCH.
+        """Give the terminal another size, in characters; the program gets SIGWINCH.
 
         Raises:
             ValueError: `rows` or `cols` is not from 1 to 1000.
@@ -190,7 +199,10 @@ class Terminal:
         return self.exit_code or 0
 
     def end(self) -> None:
-        """End the program and take its terminal down."""
+        """End the program and take its terminal down.
+
+        Raises nothing where the machine or its agent is gone already.
+        """
         if not self._ended:
             self._ended = True
             with suppress(LookupError, MachineGone, AgentUnavailable, ApiError):
@@ -289,6 +301,9 @@ class TerminalVerbs(ExecVerbs):
             user: Name or id of a user of the machine; default root.
 
         Raises:
+            ValueError: `rows` or `cols` is not from 1 to 1000.
+            SandboxFileNotFound: `cwd` does not exist.
+            LookupError: The machine has no such user.
             FlyMachinesError: pyte is not installed; or, without agent, the image has no
                 `script` program.
         """

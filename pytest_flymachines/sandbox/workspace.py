@@ -34,21 +34,27 @@ class WorkspaceVerbs(Attached):
         self._channel.save_checkpoint(_checked(name))
 
     def restore(self, name: str) -> None:
-        """Make the workspace what it was at a checkpoint; what came later is gone.
+        """Make the workspace what it was at checkpoint `name`; what came later is gone.
 
         Raises:
+            ValueError: It is no such name as `checkpoint` takes.
             LookupError: There is no checkpoint of this name.
         """
         self._channel.restore_checkpoint(_checked(name))
 
     def checkpoints(self) -> list[str]:
-        """Names of the checkpoints that were made with `checkpoint`, sorted."""
+        """Names of the checkpoints that were made with `checkpoint`, sorted.
+
+        Raises:
+            MachineGone: The machine does not run.
+        """
         return [name for name in self._channel.checkpoints() if name != PRISTINE]
 
     def delete_checkpoint(self, name: str) -> None:
-        """Drop a checkpoint.
+        """Drop checkpoint `name`.
 
         Raises:
+            ValueError: It is no such name as `checkpoint` takes.
             LookupError: There is no checkpoint of this name.
         """
         self._channel.delete_checkpoint(_checked(name))
@@ -60,7 +66,11 @@ class WorkspaceVerbs(Attached):
         The copy is an overlay or a clone where the machine can make one, so that its size does
         not matter; it is gone after the `with` block.
 
+        Args:
+            checkpoint: Its name.
+
         Raises:
+            ValueError: It is no such name as `checkpoint` takes.
             LookupError: There is no checkpoint of this name.
         """
         path = self._channel.make_workspace(_checked(checkpoint))
