@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tarfile
 from collections.abc import Iterable, Iterator
+
+from pytest_flymachines.agent.server import pax
+from pytest_flymachines.sandbox.text import decode_name
 
 __all__ = ["TreeMeaning"]
 
@@ -31,14 +33,14 @@ class TreeMeaning:
         for piece in tar:
             yield piece
             self._rest += piece
-            while len(self._rest) >= tarfile.BLOCKSIZE and self._step():
+            while len(self._rest) >= pax.BLOCK_BYTES and self._step():
                 pass
 
     def _step(self) -> bool:
         """Take a header, or what is there of a content; false if more must be there first."""
         if not self._left:
-            self._header(bytes(self._rest[: tarfile.BLOCKSIZE]))
-            del self._rest[: tarfile.BLOCKSIZE]
+            self._header(bytes(self._rest[: pax.BLOCK_BYTES]))
+            del self._rest[: pax.BLOCK_BYTES]
             return True
         if self._extended and len(self._rest) < self._left:
             return False
@@ -50,12 +52,12 @@ class TreeMeaning:
         return True
 
     def _header(self, block: bytes) -> None:
-        try:
-            entry = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except tarfile.HeaderError:  # the zeros at the end
+        if block.count(0) == pax.BLOCK_BYTES:  # at the end
             return
-        self._left = entry.size + -entry.size % tarfile.BLOCKSIZE
-        self._extended = entry.type == tarfile.XHDTYPE
+        entry = pax.parsed(block)
+        self._left = entry.size + -entry.size % pax.BLOCK_BYTES
+        self._extended = entry.kind in pax.RECORDS
         if not self._extended:
-            facts = (entry.name, entry.mode, entry.type, entry.linkname, entry.size)
+            name, target = decode_name(entry.name), decode_name(entry.target)
+            facts = (name, entry.mode, entry.kind, target, entry.size)
             self._digest.update(repr(facts).encode())

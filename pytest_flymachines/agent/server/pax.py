@@ -21,7 +21,7 @@ FILE, HARD_LINK, SYMLINK, CHAR, BLOCK, DIRECTORY, FIFO = (b"%d" % n for n in ran
 _FILES = (FILE, b"\0", b"7")
 _WITHOUT_CONTENT = (HARD_LINK, SYMLINK, CHAR, BLOCK, DIRECTORY, FIFO)
 # what stands for the next member: pax records, for it or for all that follow, and GNU's names
-_RECORDS, _GLOBAL_RECORDS, _LONG_NAME, _LONG_LINK = (b"x", b"X"), b"g", b"L", b"K"
+RECORDS, _GLOBAL_RECORDS, _LONG_NAME, _LONG_LINK = (b"x", b"X"), b"g", b"L", b"K"
 
 _NAME_BYTES = 100
 _MOST_RECORD_BYTES = 1 << 20
@@ -168,7 +168,7 @@ def members(pieces: Iterable[bytes]) -> Iterator[tuple[Member, Iterable[bytes]]]
     while block := stream.block():
         kind = block[156:157]
         size = _number(block[124:136])
-        if kind in _RECORDS or kind == _GLOBAL_RECORDS:
+        if kind in RECORDS or kind == _GLOBAL_RECORDS:
             found = _parsed(stream.records(size))
             known |= found
             if kind == _GLOBAL_RECORDS:
@@ -189,6 +189,15 @@ def members(pieces: Iterable[bytes]) -> Iterator[tuple[Member, Iterable[bytes]]]
             pass
         stream.take(-member.size % BLOCK_BYTES)
     stream.finish()
+
+
+def parsed(block: bytes) -> Member:
+    """What one block says by itself, be it the header of a member or of its records.
+
+    Raises:
+        BadTar: It is no header.
+    """
+    return _member(block, block[156:157], _number(block[124:136]), {})
 
 
 def _member(block: bytes, kind: bytes, size: int, records: dict[bytes, bytes]) -> Member:
