@@ -105,6 +105,39 @@ def test_an_answer_can_be_read_piece_by_piece(server: ApiServer, http: Http) -> 
     assert len(pieces) > 1
 
 
+def test_a_connection_stays_in_use_after_a_long_answer(server: ApiServer, http: Http) -> None:
+    """One of known length is read in a way of its own."""
+    data = bytes(range(256)) * 20_000
+    server.on("GET", "/big", Answer(body=data))
+    for _ in range(2):
+        with http.stream("GET", "/big") as response:
+            assert b"".join(response.iter_bytes()) == data
+        assert http.request("GET", "/x").json() == {"n": 1}
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 304)])
+def test_a_long_body_that_is_only_spoken_of_is_not_awaited(
+    pool: PoolTransport, method: str, status: int
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                for _ in range(2):
+                    connection.recv(65536)
+                    head = f"HTTP/1.1 {status} So\r\ncontent-length: 5000000\r\n\r\n"
+                    connection.sendall(head.encode())
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        http = Http(pool, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        for _ in range(2):
+            assert http.request(method, "/", timeout_s=5).status_code == status
+        thread.join()
+
+
 def test_the_answer_knows_its_request(http: Http) -> None:
     response = http.request("GET", "/x")
     assert response.request.method == "GET"
@@ -329,6 +362,9 @@ def test_a_reset_is_a_transport_error(server: ApiServer, http: Http) -> None:
 def test_a_body_that_ends_early_is_a_protocol_error(server: ApiServer, http: Http) -> None:
     server.on("GET", "/x", Answer(body=b"half", declared=8))
     with pytest.raises(RemoteProtocolError):
+        http.request("GET", "/x")
+    server.on("GET", "/x", Answer(body=b"half", declared=8_000_000))
+    with pytest.raises(RemoteProtocolError, match=r"received 4 bytes, expected 8000000"):
         http.request("GET", "/x")
 
 

@@ -17,6 +17,9 @@ MAX_HEAD_BYTES = 100 * 1024
 # An answer's head comes with little; in a body less than this costs system calls.
 HEAD_READ_BYTES = 64 * 1024
 BODY_READ_BYTES = 256 * 1024
+# From this length on a body is read without h11, which copies it three times.
+LONG_BYTES = 1024 * 1024
+WITHOUT_BODY = (204, 304)
 
 
 class Connection:
@@ -36,7 +39,8 @@ class Connection:
         self.stream = stream
         self._keepalive_s = keepalive_s
         self._idle_since = time.monotonic()
-        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._h11 = _new_h11()
+        self._long = 0
 
     def send(
         self,
@@ -64,18 +68,47 @@ class Connection:
         while True:
             event = self._next_event(read_s)
             if isinstance(event, h11.Response):  # and no 1xx before it
+                self._long = 0 if method == "HEAD" else _length_if_long(event)
                 return event
 
     def body(self, read_s: float | None) -> Iterator[bytes]:
         """The body of the answer, in pieces as they come."""
+        if self._long:
+            yield from self._long_body(read_s)
+            return
         while isinstance(event := self._next_event(read_s), h11.Data):
             yield bytes(event.data)
 
+    def _long_body(self, read_s: float | None) -> Iterator[bytes]:
+        """A body of known length, as it comes from the socket."""
+        left = self._long
+        piece = self._h11.trailing_data[0]
+        while True:
+            left -= len(piece)
+            if not left:
+                break
+            if piece:
+                yield piece
+            piece = self.stream.read(min(left, BODY_READ_BYTES), read_s)
+            if not piece:
+                raise httpcore.RemoteProtocolError(
+                    "peer closed connection without sending complete message body "
+                    f"(received {self._long - left} bytes, expected {self._long})"
+                )
+        self._long = 0
+        if self._h11.our_state is h11.DONE:  # and the connection is to be kept
+            self._h11 = _new_h11()
+        yield piece
+
     def end(self) -> bool:
         """Be done with an answer; true if the connection can carry another request."""
-        if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
-            return False
-        self._h11.start_next_cycle()
+        match self._h11.our_state, self._h11.their_state:
+            case h11.DONE, h11.DONE:
+                self._h11.start_next_cycle()
+            case h11.IDLE, h11.IDLE:  # a long body was the last
+                pass
+            case _:
+                return False
         self._idle_since = time.monotonic()
         return True
 
@@ -118,3 +151,16 @@ class Connection:
                     "Server disconnected without sending a response."
                 )
             self._h11.receive_data(data)
+
+
+def _new_h11() -> h11.Connection:
+    return h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+
+
+def _length_if_long(answer: h11.Response) -> int:
+    """The length of its body, if that is known and large, else 0 (RFC 9112, section 6.3)."""
+    headers = dict(answer.headers)
+    if answer.status_code in WITHOUT_BODY or b"transfer-encoding" in headers:
+        return 0
+    length = int(headers.get(b"content-length", b"0"))
+    return length if length >= LONG_BYTES else 0

@@ -13,8 +13,15 @@ from pytest_flymachines._http import TransportError
 from pytest_flymachines.agent.answers import Entry, Listing, pack
 from pytest_flymachines.agent.base import Based, shown
 from pytest_flymachines.agent.content import Upload
-from pytest_flymachines.agent.server.digests import HEADER, Damaged, checked, digest_of
-from pytest_flymachines.errors import file_error
+from pytest_flymachines.agent.server.digests import (
+    HEADER,
+    Damaged,
+    SourceFailed,
+    checked,
+    digest_of,
+)
+from pytest_flymachines.agent.server.packing import SHORTER
+from pytest_flymachines.errors import SandboxFileError, file_error
 from pytest_flymachines.sandbox.channel import FileInfo
 
 __all__ = ["Files"]
@@ -53,7 +60,7 @@ class Files(Based):
                     raise self._client.unavailable(f"a read of {shown(path)}", error) from error
                 attempt += 1
             except Damaged as error:
-                raise file_error(errno.EIO, shown(path), f"damaged on its way: {error}") from error
+                raise _failed(path, error) from error
 
     def write(self, path: bytes, data: Iterable[bytes], *, mode: int | None, parents: bool) -> int:
         """See `Channel.write`."""
@@ -138,7 +145,7 @@ class Files(Based):
         except TransportError as error:
             raise self._client.unavailable(f"a download of {shown(path)}", error) from error
         except Damaged as error:
-            raise file_error(errno.EIO, shown(path), f"damaged on its way: {error}") from error
+            raise _failed(path, error) from error
 
     def _upload(self, path: str, data: Iterable[bytes]) -> dict[str, Any]:
         with contextlib.closing(Upload(data)) as upload:
@@ -147,6 +154,14 @@ class Files(Based):
             answer = self._client.call("PUT", path, content=upload.content, headers=upload.headers)
         result: dict[str, Any] = msgspec.json.decode(answer)
         return result
+
+
+def _failed(path: bytes, error: Damaged) -> SandboxFileError:
+    """The error for a body that did not come whole."""
+    if isinstance(error, SourceFailed):
+        detail = SHORTER if error.errno == errno.ESTALE else ""
+        return file_error(error.errno, shown(error.path or path), detail)
+    return file_error(errno.EIO, shown(path), f"damaged on its way: {error}")
 
 
 def _is_utf8(text: str) -> bool:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ from pytest_flymachines._http import (
     PoolTransport,
 )
 from pytest_flymachines.agent.channel import AgentChannel
-from pytest_flymachines.errors import AgentUnavailable, ApiError, SandboxFileError
+from pytest_flymachines.agent.server.pax import members
+from pytest_flymachines.errors import ApiError, SandboxFileError
 from pytest_flymachines.sandbox.channel import Command
 from tests.agent.running import PREFIX, TOKEN, RunningAgent, eventually, running_agent
 from tests.agent.test_processes import alive, collect, run, shell
@@ -224,17 +226,33 @@ def test_the_end_of_the_agent_ends_its_processes(tmp_path: Path) -> None:
         eventually(lambda: not alive(pid))
 
 
-def test_a_file_that_shrinks_under_a_download_breaks_it_off(
+@pytest.mark.parametrize("what", [b"tree", b"tree/f"])
+def test_a_file_that_shrinks_under_a_download_is_told(
+    agent: RunningAgent, channel: AgentChannel, what: bytes
+) -> None:
+    file = agent.base / "tree" / "f"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(bytes(60 << 20))
+    pieces = channel.get_tree(what)
+    next(pieces)
+    os.truncate(file, 100)
+    with pytest.raises(SandboxFileError, match=r"became shorter while it was read.*tree/f"):
+        list(pieces)
+    assert channel.health()["pid"] == agent.process.pid
+
+
+def test_a_download_takes_of_a_file_that_grows_what_was_there(
     agent: RunningAgent, channel: AgentChannel
 ) -> None:
-    (agent.base / "shrinks").mkdir()
-    (agent.base / "shrinks" / "f").write_bytes(bytes(60 << 20))
-    pieces = channel.get_tree(b"shrinks")
-    next(pieces)
-    os.truncate(agent.base / "shrinks" / "f", 100)
-    with pytest.raises(AgentUnavailable):
-        list(pieces)
-    eventually(lambda: "shorter while it was read" in agent.log())
+    (agent.base / "grows").write_bytes(bytes(8 << 20))
+    pieces = channel.get_tree(b"grows")
+    first = next(pieces)
+    with (agent.base / "grows").open("ab") as file:
+        file.write(b"more")
+    found = [(m, b"".join(content)) for m, content in members(chain([first], pieces))]
+    assert [(m.name, m.size, content) for m, content in found] == [
+        (b"grows", 8 << 20, bytes(8 << 20))
+    ]
 
 
 def test_threads_may_share_a_channel_that_polls(agent: RunningAgent, channel: AgentChannel) -> None:

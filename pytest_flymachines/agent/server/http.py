@@ -12,7 +12,7 @@ from typing import Any
 
 import h11
 
-from .digests import HEADER, TAIL, with_tail
+from .digests import HEADER, HEX_BYTES, TAIL, with_tail_or_error
 from .messages import Request, Response, gzipped, pays
 from .wire import BadRequest
 
@@ -122,10 +122,13 @@ class Connection:
             self.sock.sendall(body)
 
     def _send_pieces(self, response: Response, zip_it: bool) -> None:
-        """Send what is not known to its end yet; its digest are the last bytes of the body."""
+        """Send what was not read to its end yet; its digest are the last bytes of the body."""
         response.headers[HEADER] = TAIL
-        response.headers["transfer-encoding"] = "chunked"
-        pieces = _intact(with_tail(chain([response.body], response.rest or ())))
+        if response.size is None or zip_it:
+            response.headers["transfer-encoding"] = "chunked"
+        else:  # whoever passes it on has less to do
+            response.headers["content-length"] = str(response.size + HEX_BYTES)
+        pieces = with_tail_or_error(chain([response.body], response.rest or ()), response.size)
         if zip_it:
             pieces = gzipped(pieces)
         self.sock.sendall(self._send_head(response))
@@ -143,11 +146,3 @@ class Connection:
                 self.sock.settimeout(left)
                 if not self.sock.recv(RECEIVE_BYTES):
                     return
-
-
-def _intact(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The pieces; their errors are not taken for those of the connection."""
-    try:
-        yield from pieces
-    except OSError as error:
-        raise RuntimeError(f"an answer had to be broken off: {error}") from error

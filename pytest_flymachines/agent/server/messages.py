@@ -116,13 +116,20 @@ class Response:
 
     Attributes:
         rest: What follows `body`, or None.
+        size: Bytes of `body` and `rest` together, if that is known.
     """
 
     def __init__(
-        self, value: Any, status: int = 200, headers: dict[str, str] | None = None
+        self,
+        value: Any,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+        *,
+        size: int | None = None,
     ) -> None:
         self.status = status
         self.headers = headers or {}
+        self.size = size
         self.rest: Iterator[bytes] | None = None
         if isinstance(value, dict):
             self.body = to_json(value)

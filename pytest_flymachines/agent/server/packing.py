@@ -12,6 +12,7 @@ from typing import NamedTuple
 from . import pax
 
 PIECE_BYTES = 256 * 1024
+SHORTER = "it became shorter while it was read"
 
 Excluded = Callable[[bytes], bool]
 
@@ -90,9 +91,14 @@ def pack(entries: Iterable[Entry], *, links: bool = False) -> Iterator[bytes]:
     Raises:
         OSError: A file cannot be read, or became shorter meanwhile.
     """
+    return _joined(_parts(entries, links))
+
+
+def _joined(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The same in pieces of about 256 KiB, with the end mark."""
     waiting: list[bytes] = []
     size = 0
-    for part in _parts(entries, links):
+    for part in parts:
         if len(part) < PIECE_BYTES:
             waiting.append(part)
             size += len(part)
@@ -106,6 +112,20 @@ def pack(entries: Iterable[Entry], *, links: bool = False) -> Iterator[bytes]:
         if part:
             yield part
     yield b"".join([*waiting, pax.END])
+
+
+def pack_file(path: bytes) -> tuple[int, Iterator[bytes]]:
+    """A file alone as a pax stream: its length in bytes, and its pieces.
+
+    Raises:
+        OSError: It cannot be opened; later, it cannot be read, or became shorter meanwhile.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    status = os.fstat(fd)
+    mode, size = stat.S_IMODE(status.st_mode), status.st_size
+    member = pax.Member(os.path.basename(path), pax.FILE, mode, size, status.st_mtime_ns)
+    length = len(pax.header(member)) + size + len(pax.padding(size)) + len(pax.END)
+    return length, _joined(_opened(fd, path, member))
 
 
 def _parts(entries: Iterable[Entry], links: bool) -> Iterator[bytes]:
@@ -132,20 +152,30 @@ def _parts(entries: Iterable[Entry], links: bool) -> Iterator[bytes]:
 
 
 def _file(path: bytes, name: bytes, mode: int, mtime_ns: int) -> Iterator[bytes]:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    # what has become a FIFO since the listing is not waited for
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    size = os.fstat(fd).st_size
+    return _opened(fd, path, pax.Member(name, pax.FILE, mode, size, mtime_ns))
+
+
+def _opened(fd: int, path: bytes, member: pax.Member) -> Iterator[bytes]:
+    """Header and content of a file; closes `fd`."""
     try:
-        size = left = os.fstat(fd).st_size
-        yield pax.header(pax.Member(name, pax.FILE, mode, size, mtime_ns))
+        yield pax.header(member)
+        left = member.size
         while left:
             piece = os.read(fd, min(left, PIECE_BYTES))
             if not piece:
-                raise OSError(errno.ESTALE, "it became shorter while it was read", path)
+                raise OSError(errno.ESTALE, SHORTER, path)
             left -= len(piece)
             yield piece
+    except OSError as error:
+        error.filename = path
+        raise
     finally:
         os.close(fd)
-    if size % pax.BLOCK_BYTES:
-        yield pax.padding(size)
+    if member.size % pax.BLOCK_BYTES:
+        yield pax.padding(member.size)
 
 
 def excluder(patterns: Sequence[str]) -> Excluded:

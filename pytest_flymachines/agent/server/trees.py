@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 from .messages import Request, Response
 from .paths import Paths
 from .wire import BadRequest, field
@@ -28,11 +31,14 @@ class TreeApi:
 
     def get(self, request: Request) -> Response:
         """`POST .../agent/trees/get`: `{"path", "exclude"}`."""
-        from .packing import excluder, pack, scan
+        from .packing import excluder, pack, pack_file, scan
 
         body = request.json()
         patterns = field(body, "exclude", list, [])
         if not all(isinstance(pattern, str) for pattern in patterns):
             raise BadRequest(f"exclude={patterns!r}: expected a list of patterns")
-        entries = scan(self._paths.of(body), excluder(patterns))
-        return Response(pack(entries, links=True))
+        path = self._paths.of(body)
+        if stat.S_ISREG(os.stat(path).st_mode):
+            size, pieces = pack_file(path)
+            return Response(pieces, size=size)
+        return Response(pack(scan(path, excluder(patterns)), links=True))

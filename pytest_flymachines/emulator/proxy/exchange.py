@@ -12,7 +12,7 @@ import h11
 from pytest_flymachines.emulator.proxy.headers import Headers, first, trailing
 from pytest_flymachines.emulator.proxy.message import Body, Problem, Request, Responder
 from pytest_flymachines.emulator.proxy.replay import Replay, asked_for, read
-from pytest_flymachines.emulator.proxy.upstream import Connection, Upstream
+from pytest_flymachines.emulator.proxy.upstream import Connection, Upstream, long_length
 
 __all__ = ["MAX_REPLAY_ANSWER", "BaseExchange", "Broken", "Exchange"]
 
@@ -55,7 +55,7 @@ class BaseExchange:
         pump: asyncio.Task[None] | None = None
         try:
             pump = self._send(request, headers)
-            return await self._receive(request.body)
+            return await self._receive(request)
         except (h11.RemoteProtocolError, ConnectionError) as error:
             if pump and pump.done() and (cause := pump.exception()):
                 raise cause from None
@@ -72,7 +72,7 @@ class BaseExchange:
         """Send what is there; the rest of a body goes out in a task of its own."""
         raise NotImplementedError
 
-    async def _receive(self, body: Body) -> Replay | None:
+    async def _receive(self, request: Request) -> Replay | None:
         """Take the answer back."""
         raise NotImplementedError
 
@@ -126,7 +126,7 @@ class Exchange(BaseExchange):
             return False
         return True
 
-    async def _receive(self, body: Body) -> Replay | None:
+    async def _receive(self, request: Request) -> Replay | None:
         responder, http = self.responder, self.upstream.http
         while True:
             match event := http.next_event():
@@ -134,7 +134,7 @@ class Exchange(BaseExchange):
                     await responder.flush()
                     await self.upstream.receive()
                 case h11.InformationalResponse(status_code=101):
-                    body.forget()
+                    request.body.forget()
                     raw: Headers = event.headers.raw_items()
                     headers = self.answered(raw)
                     headers += [(b"Connection", b"Upgrade")]
@@ -147,9 +147,17 @@ class Exchange(BaseExchange):
                     headers = event.headers.raw_items()
                     if self.may_replay and asked_for(headers):
                         return read(headers, await self._short_body())
-                    body.forget()
+                    request.body.forget()
                     headers = self.answered(headers)
                     responder.begin(event.status_code, event.reason, headers)
+                    if length := long_length(event, request.method):
+                        async with contextlib.aclosing(self.upstream.body(length)) as pieces:
+                            async for piece in pieces:
+                                responder.data(piece)
+                                await responder.flush()
+                        responder.end([])
+                        await responder.flush()
+                        return None
                 case h11.Data():
                     responder.data(event.data)
                 case h11.EndOfMessage():

@@ -139,7 +139,7 @@ class Http2Exchange(BaseExchange):
                 at += size
                 await self.upstream.flush()
 
-    async def _receive(self, body: Body) -> Replay | None:
+    async def _receive(self, request: Request) -> Replay | None:
         responder = self.responder
         replay: Headers | None = None
         kept, trailers = bytearray(), Headers()
@@ -154,7 +154,7 @@ class Http2Exchange(BaseExchange):
                         if self.may_replay and asked_for(headers):
                             replay = headers
                             continue
-                        body.forget()
+                        request.body.forget()
                         responder.begin(status, _reason(status), self.answered(headers))
                     case h2.events.DataReceived():
                         taken += event.flow_controlled_length or 0

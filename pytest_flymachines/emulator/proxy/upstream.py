@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
 import h11
 
 from pytest_flymachines.emulator.proxy.wire import Wire, connected
 
-__all__ = ["Connection", "Upstream", "Upstreams"]
+__all__ = ["Connection", "Upstream", "Upstreams", "long_length"]
 
 # https://fly.io/docs/reference/load-balancing/: connections are pooled for about 4 seconds.
 KEEP_S = 4.0
+# From this length on a body is read without h11, which copies it twice.
+LONG_BYTES = 1024 * 1024
+WITHOUT_BODY = (204, 304)
 
 
 # Machine and port.
@@ -69,16 +72,40 @@ class Upstream(Connection):
             raise ConnectionResetError(str(self.wire.error)) from self.wire.error
         self.http.receive_data(data)
 
+    async def body(self, length: int) -> AsyncGenerator[bytes, None]:
+        """A body of known length, as it comes; instead of `receive` once its head was read.
+
+        Raises:
+            ConnectionError: The connection broke, or ended too early.
+        """
+        left = length
+        piece = self.http.trailing_data[0]
+        while left := left - len(piece):
+            if piece:
+                yield piece
+            piece = await self.wire.receive()
+            if not piece:
+                why = self.wire.error or f"{left} of {length} bytes were left when it ended"
+                raise ConnectionResetError(str(why))
+            if len(piece) > left:  # what comes after the answer is nobody's: it stays unfinished
+                yield piece[:left]
+                return
+        if self.http.our_state is h11.DONE:  # and the connection is to be kept
+            self.http = h11.Connection(h11.CLIENT)
+        yield piece
+
     @property
     def reusable(self) -> bool:
         """Whether both sides are done with this exchange and will have another."""
-        done = self.http.our_state is h11.DONE and self.http.their_state is h11.DONE
+        states = self.http.our_state, self.http.their_state
+        done = states in ((h11.DONE, h11.DONE), (h11.IDLE, h11.IDLE))
         # What came after the answer would be taken for that to the next request.
         return done and not self.http.trailing_data[0]
 
     def renew(self) -> None:
         """Get ready for another exchange."""
-        self.http.start_next_cycle()
+        if self.http.our_state is h11.DONE:
+            self.http.start_next_cycle()
 
 
 C = TypeVar("C", bound=Connection)
@@ -143,3 +170,12 @@ class Upstreams:
         waiting.remove(upstream)
         if not waiting:
             del self._idle[upstream.key]
+
+
+def long_length(answer: h11.Response, method: bytes) -> int:
+    """The length of an answer's body, if that is known and large (RFC 9112, 6.3), else 0."""
+    headers = dict(answer.headers)
+    if method == b"HEAD" or answer.status_code in WITHOUT_BODY or b"transfer-encoding" in headers:
+        return 0
+    length = int(headers.get(b"content-length", b"0"))
+    return length if length >= LONG_BYTES else 0

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.emulator.proxy.programs import echo, mirror, raw
+from tests.emulator.proxy.programs import echo, http, mirror, raw
 from tests.emulator.proxy.world import World, service
 
 LARGE = 64 * 1024 * 1024
@@ -72,6 +72,33 @@ def test_a_large_download_arrives_whole(world: World, client: httpx.Client, fram
             size += len(part)
     assert size == LARGE
     assert digest.digest() == hashlib.sha256(piece * count).digest()
+
+
+def test_a_connection_into_a_machine_stays_in_use_after_a_long_answer(
+    world: World, client: httpx.Client
+) -> None:
+    connections = 0
+    long = http(lambda seen: (200, {}, bytes(3_000_000) if seen.target == "/long" else b"short"))
+
+    async def program(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await long(reader, writer)
+
+    world.add("m1", program)
+    for _ in range(2):
+        assert client.get("/long").content == bytes(3_000_000)
+        head = client.head("/long")
+        assert (head.headers["content-length"], head.content) == ("3000000", b"")
+        assert client.get("/").content == b"short"
+    assert connections == 1
+
+
+def test_a_long_answer_that_ends_early_breaks_off(world: World, client: httpx.Client) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n"
+    world.add("m1", raw(head + bytes(2_000_000)))
+    with pytest.raises(httpx.RemoteProtocolError):
+        client.get("/")
 
 
 def test_a_chunked_upload_with_trailers_arrives(world: World) -> None:
