@@ -62,13 +62,23 @@ class Files(Based):
             except Damaged as error:
                 raise _failed(path, error) from error
 
-    def write(self, path: bytes, data: Iterable[bytes], *, mode: int | None, parents: bool) -> int:
+    def write(
+        self,
+        path: bytes,
+        data: Iterable[bytes],
+        *,
+        mode: int | None,
+        parents: bool,
+        mtime_ns: int | None = None,
+    ) -> int:
         """See `Channel.write`."""
         query = f"?path={self._quoted(path)}"
         if mode is not None:
             query += f"&mode={mode}"
         if parents:
             query += "&parents=1"
+        if mtime_ns is not None:
+            query += f"&mtime_ns={mtime_ns}"
         size: int = self._upload(f"/agent/files{query}", data)["size"]
         return size
 

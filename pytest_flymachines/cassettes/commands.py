@@ -16,7 +16,6 @@ from typing import Any
 from pytest_flymachines.cassettes.carriers import argument
 from pytest_flymachines.cassettes.scripts import without_secret_variables
 from pytest_flymachines.cassettes.volatile import (
-    FILE_TIME,
     REPEATABLE_VERBS,
     RUNNER,
     RUNNER_ARGUMENTS,
@@ -54,8 +53,7 @@ def command_meaning(command: Any, opaque: Callable[[bytes], str]) -> Any:
     if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
         return command
     if not _is_to_runner(command):
-        joined = FILE_TIME.sub(r"\1", "\0".join(command))
-        return joined.split("\0")
+        return command
     verb = command[RUNNER_VERB]
     dropped = RUNNER_ARGUMENTS | RUNNER_VERB_ARGUMENTS.get(verb, frozenset())
     if verb == "stage" and command[-1] == RUNNER_TREE:
@@ -145,4 +143,4 @@ def _word(word: str, opaque: Callable[[bytes], str]) -> str:
         except ValueError:
             return word
     # a runner within the runner: its version, and size and digest of an archive with its times
-    return FILE_TIME.sub(r"\1", _UNPACKS.sub(r"\1", _VERSION.sub(r"\1", word)))
+    return _UNPACKS.sub(r"\1", _VERSION.sub(r"\1", word))

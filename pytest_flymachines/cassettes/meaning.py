@@ -35,7 +35,6 @@ from pytest_flymachines.cassettes.volatile import (
 __all__ = ["Meaning", "answer_meaning", "json_value", "likeness", "meaning", "target"]
 
 _RUNNER = RUNNER.encode()
-_SET_TIME = b"pytest-flymachines-set-time"
 _ORIGIN = re.compile(r"^[a-z][a-z0-9+.-]*://[^/?#]*")
 
 Rename = Callable[[str], str]
@@ -147,7 +146,7 @@ def _body(body: bytes, where: str) -> str:
     value = json_value(body)
     if value is None:
         return _opaque(body)
-    if isinstance(value, dict) and (_RUNNER in body or _SET_TIME in body):
+    if isinstance(value, dict) and _RUNNER in body:
         value = {**value, "command": command_meaning(value.get("command"), _opaque)}
     drop = _rules(BODY_FIELDS, where)
     if b'"env"' in body or (drop is not None and r"\." in drop.pattern):

@@ -17,7 +17,6 @@ __all__ = [
     "ANSWER_FIELDS",
     "BODIES",
     "BODY_FIELDS",
-    "FILE_TIME",
     "KEPT_REQUEST_HEADERS",
     "OWN_FILES",
     "OWN_METADATA",
@@ -79,6 +78,7 @@ QUERY = (
     Volatile(r"GET .*/wait", "version|instance_id|from_event_id", "ids that the server makes up"),
     Volatile(r"GET .*/machines", r"metadata\.pytest_flymachines_.*", _OURS),
     Volatile(r".* /v1/apps", "org_slug", "everybody has an organization of their own"),
+    Volatile(r"PUT .*/agent/files", "mtime_ns", "an uploaded file's time on the user's computer"),
     Volatile(r".*/lease", "ttl", "how long we want it may change from version to version"),
 )
 
@@ -108,7 +108,8 @@ BODY_FIELDS = (
 # Commands to the runner, over the Machines API alone: arguments that differ, by position. For all:
 # its own text and version, new in each version of ours. By verb: what a loop has left of its
 # time; a name for the request that counts all requests of the process; size and digest of what
-# is compared itself; and, where no verb stands ("z" and ""), a piece of the text of a new version.
+# is compared itself, and the time of an uploaded file; and, where no verb stands ("z" and ""), a
+# piece of the text of a new version.
 RUNNER = "/opt/pytest-flymachines/api"
 RUNNER_ARGUMENTS = frozenset({2, 4})
 RUNNER_MODE = 5
@@ -117,7 +118,7 @@ RUNNER_VERB_ARGUMENTS = {
     "start": frozenset({9, 11, 12}),
     "poll": frozenset({12}),
     "abort": frozenset({9}),
-    "put": frozenset({13, 14}),
+    "put": frozenset({13, 14, 15}),
     "z": frozenset({7}),
     "": frozenset({7}),
 }
@@ -136,9 +137,6 @@ RUNNER_OFFSET = {"poll": 10, "read": 10, "spool": 10}
 # means is said by `unpack_tree`.
 RUNNER_TREE = "tree"
 RUNNER_TREE_ARGUMENTS = frozenset({10, 11})
-
-# The time of an uploaded file is that of the computer that uploads it.
-FILE_TIME = re.compile(r"(pytest-flymachines-set-time)[ \0][0-9.]+")
 
 # Requests whose body is not compared at all: the repository, packed anew by each git.
 BODIES = re.compile(r"PUT .*\.pytest-flymachines\.(pack|agent).*")

@@ -66,7 +66,15 @@ class ApiFiles(ApiProcesses):
             f"that do not have the digest which the machine found, {_ATTEMPTS} times"
         )
 
-    def write(self, path: bytes, data: Iterable[bytes], *, mode: int | None, parents: bool) -> int:
+    def write(
+        self,
+        path: bytes,
+        data: Iterable[bytes],
+        *,
+        mode: int | None,
+        parents: bool,
+        mtime_ns: int | None = None,
+    ) -> int:
         """Write a file under a temporary name, check its digest, rename it; number of bytes."""
         staged = fit(self._runner, data)
         self._file(
@@ -77,6 +85,7 @@ class ApiFiles(ApiProcesses):
             "1" if parents else "",
             staged.size,
             staged.sha256,
+            *([] if mtime_ns is None else [_seconds(mtime_ns)]),
             staged=staged.name,
         )
         return staged.size
@@ -148,6 +157,11 @@ class ApiFiles(ApiProcesses):
         finally:
             if staged:
                 self._runner.try_call("drop", staged)
+
+
+def _seconds(ns: int) -> str:
+    whole, fraction = divmod(abs(ns), 10**9)
+    return f"{'-' if ns < 0 else ''}{whole}.{fraction:09}"
 
 
 def _info(name: str, facts: Sequence[str], target: str | None) -> FileInfo:

@@ -216,10 +216,19 @@ class Channel(Protocol):
         """Content of a file, piece by piece, checked by a digest at the end."""
         ...
 
-    def write(self, path: bytes, data: Iterable[bytes], *, mode: int | None, parents: bool) -> int:
+    def write(
+        self,
+        path: bytes,
+        data: Iterable[bytes],
+        *,
+        mode: int | None,
+        parents: bool,
+        mtime_ns: int | None = None,
+    ) -> int:
         """Write a file under a temporary name, check its digest, rename it; number of bytes.
 
-        `mode` None keeps that of the file it replaces, else 0o644. A symlink is followed. What
+        `mode` None keeps that of the file it replaces, else 0o644; `mtime_ns` is the time that it
+        gets, in nanoseconds since 1970, None the machine's present. A symlink is followed. What
         cannot be replaced by a rename (devices, /proc, mount points) is written in place.
         """
         ...

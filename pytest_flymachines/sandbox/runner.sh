@@ -171,7 +171,7 @@ _start() { # WAIT FORGET KEY TIMEOUT USER PTY KEEP-STDIN DIRECTORY COMMAND STDIN
     # a command of another user may open /dev/stdout, which is one of these
     chmod 666 "$_D/o" "$_D/e" "$_D/i"
     exec 8<>"$_D/done"
-    _launch "$4" "$5" "$6" "$7"
+    _launch "$4" "$5" "$6" "${7-}"
     _what=code
     [ "$_wait" -gt 0 ] || { _what=pid _wait=2; }
     if [ ! -s "$_D/$_what" ]; then
@@ -516,7 +516,7 @@ _read() { # FILE OFFSET SIZE
     printf '%s\n' "$_text"
 }
 
-_put() { # FILE DATA MODE PARENTS BYTES SHA256
+_put() { # FILE DATA MODE PARENTS BYTES SHA256 [SECONDS]
     export LC_ALL=C
     _file=$1
     [ -z "$4" ] || _parents "$_file"
@@ -530,6 +530,7 @@ _put() { # FILE DATA MODE PARENTS BYTES SHA256
     case $_file in */*) _t=${_file%/*}/.flymachines-$$ ;; *) _t=.flymachines-$$ ;; esac
     if [ -e "$_file" ] && ! (: >"$_t") 2>/dev/null; then # /proc, a read-only directory
         _data "$2" >"$_file" || exit 1
+        _set_time "$_file" "${7-}"
         return
     fi
     trap 'rm -f "$_T" "$_t"' EXIT
@@ -546,8 +547,15 @@ _put() { # FILE DATA MODE PARENTS BYTES SHA256
         chown "$(stat -c %u:%g -- "$_file")" "$_t" 2>/dev/null
     fi
     chmod "${3:-$_mode}" "$_t" || exit 1
+    _set_time "$_t" "${7-}"
+    mv -f -- "$_t" "$_file" 2>/dev/null && return
     # a mount point cannot be renamed over
-    mv -f -- "$_t" "$_file" 2>/dev/null || cat "$_t" >"$_file" || exit 1
+    cat "$_t" >"$_file" || exit 1
+    _set_time "$_file" "$7"
+}
+
+_set_time() { # FILE SECONDS, or nothing; busybox's touch takes whole seconds only
+    [ -z "$2" ] || touch -d "@$2" -- "$1" 2>/dev/null || touch -d "@${2%.*}" -- "$1" || exit 1
 }
 
 _resolve() { # the symlink $_file, to what it leads to

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from pytest_flymachines.sandbox.exec import ExecVerbs
 from pytest_flymachines.sandbox.local_tree import LocalFile, LocalTree, unpack
-from pytest_flymachines.sandbox.text import PathArg, decode_name, encode_path
+from pytest_flymachines.sandbox.text import PathArg, encode_path
 
-__all__ = ["SET_TIME", "Progress", "TreeVerbs"]
-
-#: Name of the script that gives an uploaded file its time; cassettes do not compare that time.
-SET_TIME = "pytest-flymachines-set-time"
+__all__ = ["Progress", "TreeVerbs"]
 
 Progress: TypeAlias = Callable[[int, int | None], object]
-
-# busybox's touch takes whole seconds only
-_SET_TIME = 'touch -d "@$1" -- "$2" 2>/dev/null || touch -d "@${1%.*}" -- "$2"'
 
 
 class TreeVerbs(ExecVerbs):
@@ -62,9 +57,13 @@ class TreeVerbs(ExecVerbs):
         status = path.stat()
         file = LocalFile(path)
         pieces = _Counted(file, progress, status.st_size) if progress else file
-        self._channel.write(target, pieces, mode=status.st_mode & 0o7777, parents=True)
-        seconds = f"{status.st_mtime_ns // 10**9}.{status.st_mtime_ns % 10**9:09}"
-        self.exec(["/bin/sh", "-c", _SET_TIME, SET_TIME, seconds, _no_option(target)])
+        self._channel.write(
+            target,
+            pieces,
+            mode=stat.S_IMODE(status.st_mode),
+            parents=True,
+            mtime_ns=status.st_mtime_ns,
+        )
 
     def download(
         self,
@@ -114,7 +113,3 @@ class _Counted:
             yield piece
             done += len(piece)
             self._progress(min(done, self._total), self._total)
-
-
-def _no_option(path: bytes) -> str:
-    return decode_name(path if path.startswith(b"/") else b"./" + path)

@@ -291,3 +291,10 @@ def test_ipv6_and_several_addresses(tmp_path: Path) -> None:
         for host, (_, _, port) in zip(hosts, ports, strict=True):
             url = f"http://{host}:{port}{PREFIX}/agent/health"
             assert httpx.get(url, headers=agent.headers).status_code == 200
+
+
+@pytest.mark.parametrize("time", ["", "x", "1.5", "--1", "9" * 19, "1" * 40])
+def test_a_time_that_is_none_is_refused(agent: RunningAgent, http: httpx.Client, time: str) -> None:
+    answer = http.put(f"/agent/files?path=timed&mtime_ns={time}", content=b"x")
+    assert (answer.status_code, (agent.base / "timed").exists()) == (400, False)
+    assert "expected nanoseconds since 1970" in answer.json()["error"]

@@ -12,7 +12,6 @@ import pytest
 
 from pytest_flymachines.cassettes.commands import may_repeat, sends_tree
 from pytest_flymachines.cassettes.meaning import Meaning, meaning
-from pytest_flymachines.sandbox.trees import SET_TIME
 
 M = "/v1/apps/{app}/machines/d5683210c7968e"
 
@@ -203,17 +202,13 @@ def test_asking_the_runner_may_be_repeated_and_telling_it_may_not() -> None:
 
 
 def test_the_time_of_an_uploaded_file_is_not_compared() -> None:
-    def upload(seconds: str, path: str) -> list[Meaning]:
-        words = ["/bin/sh", "-c", "touch ...", SET_TIME, seconds, path]
-        shell = " ".join(["_fly", *words])
-        where = "/v1/apps/a/machines/m/exec"
-        return [
-            of("POST", where, {"command": words}),
-            runner("start", "1", "", "key", "", "", "", "", ".", shell),
-        ]
+    def upload(ns: int, path: str) -> list[Meaning]:
+        where = f"/v1/apps/a/machines/m/agent/files?path={path}&mode=420&parents=1&mtime_ns={ns}"
+        put = ("put", path, "tx", "644", "1", "1", "5feceb66", str(ns))
+        return [of("PUT", where, b"x"), runner(*put)]
 
-    assert upload("17.000000001", "/a") == upload("18.5", "/a")
-    for one, other in zip(upload("17.5", "/a"), upload("17.5", "/b"), strict=True):
+    assert upload(17, "/a") == upload(18, "/a")
+    for one, other in zip(upload(17, "/a"), upload(17, "/b"), strict=True):
         assert one != other
 
 

@@ -214,6 +214,17 @@ class TestLimits:
         plain.list_files()
         assert len(standin.requests) == 4
 
+    def test_a_short_file_goes_up_in_one_request(
+        self, plain: Sandbox, standin: StandIn, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").write_text("text")
+        os.utime(tmp_path / "file", ns=(0, 1_700_000_000_123_456_789))
+        plain.exec("true")
+        standin.requests.clear()
+        plain.upload(tmp_path / "file", "there")
+        assert len(standin.requests) == 1
+        assert plain.stat("there").mtime == 1_700_000_000.123_456_789
+
     def test_a_tree_is_few_requests(self, plain: Sandbox, standin: StandIn, tmp_path: Path) -> None:
         for n in range(200):
             (tmp_path / "tree").mkdir(exist_ok=True)

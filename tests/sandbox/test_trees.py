@@ -126,6 +126,17 @@ class TestSingleFile:
         sandbox.download(name, local / "back")
         assert (local / "back").read_text() == "x"
 
+    @pytest.mark.parametrize("ns", [0, -1_500_000_000, 1_700_000_000_123_456_789, 2**33 * 10**9])
+    def test_any_time_is_kept(self, sandbox: Sandbox, local: Path, ns: int) -> None:
+        (local / "file").write_text("x")
+        os.utime(local / "file", ns=(0, ns))
+        sandbox.path("real").write_text("")
+        sandbox.path("link").symlink_to("real")
+        sandbox.upload(local / "file", "link")
+        assert sandbox.stat("real").mtime == ns / 1e9
+        sandbox.download("real", local / "back")
+        assert (local / "back").stat().st_mtime_ns == ns
+
     def test_it_replaces_a_file(self, sandbox: Sandbox, local: Path) -> None:
         (local / "file").write_text("new")
         sandbox.write_file("there", "old")

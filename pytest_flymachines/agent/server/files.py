@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,6 +16,8 @@ from .wire import BadRequest, field, unpack
 from .writing import write_all, write_file
 
 PIECE_BYTES = 256 * 1024
+# what 64 bits hold
+_TIME = re.compile(rb"-?[0-9]{1,18}|[1-8][0-9]{18}")
 
 
 class FileApi:
@@ -40,17 +43,21 @@ class FileApi:
         return Response(content, headers={"x-file-id": f"{status.st_dev}-{status.st_ino}"})
 
     def write(self, request: Request) -> Response:
-        """`PUT .../agent/files?path=&mode=&parents=1`: the body becomes the file, whole or not."""
+        """`PUT .../agent/files?path=&mode=&parents=1&mtime_ns=`: the body becomes the file."""
         query = request.query
         path = self._paths.resolve(query.get("path", b""))
         mode = query.get("mode")
         if mode is not None and not (mode.isdigit() and int(mode) <= 0o7777):
             raise BadRequest(f"mode={mode!r}: expected permission bits as a decimal number")
+        mtime_ns = query.get("mtime_ns")
+        if mtime_ns is not None and not _TIME.fullmatch(mtime_ns):
+            raise BadRequest(f"mtime_ns={mtime_ns!r}: expected nanoseconds since 1970")
         size = write_file(
             path,
             request.pieces(),
             mode=None if mode is None else int(mode),
             parents=query.get("parents") == b"1",
+            mtime_ns=None if mtime_ns is None else int(mtime_ns),
         )
         return Response({"size": size})
 

@@ -16,11 +16,19 @@ _WRITE_IN_PLACE = {errno.EBUSY, errno.EXDEV}
 _NO_TEMPORARY_FILE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT}
 
 
-def write_file(path: bytes, pieces: Iterable[bytes], *, mode: int | None, parents: bool) -> int:
+def write_file(
+    path: bytes,
+    pieces: Iterable[bytes],
+    *,
+    mode: int | None,
+    parents: bool,
+    mtime_ns: int | None = None,
+) -> int:
     """Replace a file by `pieces`, under a temporary name first; number of bytes.
 
     An exception of `pieces` leaves what was there. `mode` None keeps that of the file, else
-    0o644. A symlink is followed. What cannot be replaced by a rename is written in place.
+    0o644; `mtime_ns` None is now. A symlink is followed. What cannot be replaced by a rename is
+    written in place.
     """
     # realpath alone would accept a loop of symlinks, and resolve more than the kernel does
     path = os.path.realpath(path) if os.path.islink(path) else path
@@ -29,12 +37,12 @@ def write_file(path: bytes, pieces: Iterable[bytes], *, mode: int | None, parent
     if parents:
         os.makedirs(directory, exist_ok=True)
     if old and not stat.S_ISREG(old.st_mode):
-        return _write_in_place(path, pieces, mode)
+        return _write_in_place(path, pieces, mode, mtime_ns)
     try:
         fd, temporary = new_file(directory)
     except OSError as error:
         if old and error.errno in _NO_TEMPORARY_FILE:
-            return _write_in_place(path, pieces, mode)
+            return _write_in_place(path, pieces, mode, mtime_ns)
         raise type(error)(error.errno, error.strerror, path) from error
     try:
         size = _fill(fd, path, pieces)
@@ -42,7 +50,8 @@ def write_file(path: bytes, pieces: Iterable[bytes], *, mode: int | None, parent
             with suppress(OSError):
                 os.fchown(fd, old.st_uid, old.st_gid)
         os.fchmod(fd, mode if mode is not None else stat.S_IMODE(old.st_mode) if old else 0o644)
-        _put(fd, temporary, path)
+        _set_time(fd, mtime_ns)
+        _put(fd, temporary, path, mtime_ns)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
@@ -70,7 +79,7 @@ def _fill(fd: int, path: bytes, pieces: Iterable[bytes]) -> int:
     return size
 
 
-def _put(fd: int, temporary: bytes, path: bytes) -> None:
+def _put(fd: int, temporary: bytes, path: bytes, mtime_ns: int | None) -> None:
     """Give the temporary file its name, or its content to the file of that name."""
     try:
         os.replace(temporary, path)
@@ -78,11 +87,13 @@ def _put(fd: int, temporary: bytes, path: bytes) -> None:
         if error.errno not in _WRITE_IN_PLACE:
             raise type(error)(error.errno, error.strerror, path) from error
         os.lseek(fd, 0, os.SEEK_SET)
-        _write_in_place(path, iter(lambda: os.read(fd, 1 << 20), b""), None)
+        _write_in_place(path, iter(lambda: os.read(fd, 1 << 20), b""), None, mtime_ns)
         os.unlink(temporary)
 
 
-def _write_in_place(path: bytes, pieces: Iterable[bytes], mode: int | None) -> int:
+def _write_in_place(
+    path: bytes, pieces: Iterable[bytes], mode: int | None, mtime_ns: int | None
+) -> int:
     """Write into what is there; the pieces come first, so that damaged ones change nothing."""
     data = list(pieces)
     # a FIFO that nobody reads is an error, not something to wait for
@@ -92,9 +103,15 @@ def _write_in_place(path: bytes, pieces: Iterable[bytes], mode: int | None) -> i
         size = _fill(fd, path, data)
         if mode is not None:
             os.fchmod(fd, mode)
+        _set_time(fd, mtime_ns)
     finally:
         os.close(fd)
     return size
+
+
+def _set_time(fd: int, mtime_ns: int | None) -> None:
+    if mtime_ns is not None:
+        os.utime(fd, ns=(mtime_ns, mtime_ns))
 
 
 def write_all(fd: int, data: bytes) -> None:
