@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -41,6 +42,8 @@ class _Group(click.Group):
 @click.version_option(__version__)
 def main() -> None:
     """Sandboxes on Fly.io Machines for pytest."""
+    # Without a handler Python prints its bare "stamina.retry_scheduled".
+    logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 
 def _api_options(command: Callable[..., Any]) -> Callable[..., Any]:

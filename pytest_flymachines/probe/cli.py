@@ -91,8 +91,8 @@ def probe(
 
     Makes small machines, destroys all of them again, and writes a report that can be sent in:
     what differs, and the raw answers to what no source says. Takes a few minutes and less than
-    a cent. Exit code 0: nothing differs; 1: something does; 2: not begun; 3: something is
-    left behind.
+    a cent. Exit code 0: nothing differs; 1: something does; 2: not begun, or no
+    machine could be made; 3: something is left behind.
     """
     checks = _chosen(only)
     if list_only:
@@ -135,6 +135,8 @@ def probe(
     _tell(report, file, mask)
     if report.left:
         sys.exit(3)
+    if report.advice:
+        sys.exit(2)
     sys.exit(130 if ended else int(report.count("differs") > 0))
 
 
@@ -235,6 +237,8 @@ def _tell(report: Report, file: Path, mask: Mask) -> None:
         for line in differences:
             click.echo(f"  {line}")
     click.echo(f"\n{report.summary()}; {report.seconds:.0f} s, {report.machines} machines")
+    if report.advice:
+        click.echo(report.advice, err=True)
     for line in report.left:
         click.echo(f"LEFT: {line}", err=True)
     try:

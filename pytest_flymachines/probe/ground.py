@@ -7,6 +7,7 @@ ends by itself and `pytest-flymachines reap` finds it.
 from __future__ import annotations
 
 import itertools
+import re
 import secrets
 import threading
 import time
@@ -15,7 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 from pytest_flymachines.api import App, MachinesClient
-from pytest_flymachines.errors import FlyMachinesError, NotFound
+from pytest_flymachines.errors import FlyMachinesError, NotFound, SettingsError, Unauthorized
 from pytest_flymachines.marks import (
     DEADLINE_KEY,
     OWNER_KEY,
@@ -37,6 +38,8 @@ TTL_S = 600
 GUEST = {"cpu_kind": "shared", "cpus": 1, "memory_mb": 256}
 # Lists are gossip and lag by seconds; a create that was under way may still arrive.
 _LOOKS = 3
+# So many refusals, and no machine that was made: there are none to be had.
+_REFUSALS = 3
 _LOOK_PAUSE_S = 1.0
 _IN_FLIGHT_S = 30.0
 
@@ -58,6 +61,7 @@ class Ground:
         loopback: The server is on this computer.
         emulated: The server says that it is this plugin's emulator.
         proxy_url: The proxy in front of the machines; empty: none is known.
+        hopeless: Why no machine can be made here, and what to do, once that is sure.
     """
 
     def __init__(
@@ -93,6 +97,8 @@ class Ground:
         self._volumes: set[str] = set()
         self._apps: set[str] = set()
         self.machines_made = 0
+        self._refusals = 0
+        self.hopeless = ""
 
     @property
     def path(self) -> str:
@@ -107,8 +113,24 @@ class Ground:
         """
         if self.own:
             self._apps.add(self.app)
-            self.client.create_app(self.app, self.org)
+            try:
+                self.client.create_app(self.app, self.org)
+            except Unauthorized as error:
+                raise SettingsError(
+                    f"the token may not make an app in organization {self.org}: {error}\n"
+                    f"{advice(403, '')}"
+                ) from error
         return self.client.get_app(self.app)
+
+    def refused(self, answer: Answer) -> None:
+        """A machine that should have been made was not."""
+        with self._lock:
+            self._refusals += 1
+            if self._refusals >= _REFUSALS and not self.machines_made and not self.hopeless:
+                self.hopeless = (
+                    f"no machine can be made here: create answered {answer.status}: "
+                    f"{answer.error}\n{advice(answer.status, answer.error)}"
+                )
 
     def name(self) -> str:
         """A name for a machine of this run."""
@@ -194,8 +216,10 @@ class Ground:
             self._lock.wait_for(lambda: not self._in_flight, _IN_FLIGHT_S)
         left = self._destroy_machines(progress)
         left += self._delete_volumes()
-        left += [line for app in sorted(self._apps) if (line := self._delete_app(app))]
-        return left
+        apps = {app: line for app in sorted(self._apps) if (line := self._delete_app(app))}
+        if self.own and self.app not in apps:
+            left = []  # it went with its app
+        return [*left, *apps.values()]
 
     def _destroy_machines(self, progress: Callable[[str], None]) -> list[str]:
         gone: set[str] = set()
@@ -250,10 +274,34 @@ class Ground:
         return left
 
     def _delete_app(self, app: str) -> str:
-        try:
-            self.client.delete_app(app, force=True)
-        except NotFound:
-            return ""
-        except FlyMachinesError as error:
-            return f"app {app} ({error}): fly apps destroy {app}"
-        return ""
+        left = ""
+        for look in range(_LOOKS):
+            if look:
+                time.sleep(_LOOK_PAUSE_S)
+            try:
+                self.client.delete_app(app, force=True)
+            except NotFound:
+                return ""
+            except FlyMachinesError as error:
+                left = f"app {app} ({error}): fly apps destroy {app}"
+            else:
+                return ""
+        return left
+
+
+def advice(status: int, error: str) -> str:
+    """What to do where no machine, or no app, can be made; by the answer to the create."""
+    if status in (401, 403):
+        return (
+            "A token that may write is needed: `fly tokens create org ORG` makes one for --org, "
+            "`fly tokens create deploy -a APP` one for --app; read-only tokens will not do."
+        )
+    if status == 402 or re.search("billing|payment|credit card", error):
+        return "The organization needs a way to pay: https://fly.io/dashboard."
+    if re.search("candidate host|insufficient|reserve resource", error):
+        return "There is no room where it was tried: name another region with --region, or wait."
+    if re.search("MANIFEST|manifest|image", error):
+        return "Name an image that Fly can pull with --image; it needs /bin/sh."
+    if status >= 500 or status == 429:
+        return "The server has trouble: https://status.flyio.net; try again later."
+    return "See the raw answers in the report."

@@ -63,6 +63,7 @@ class Report:
         seconds: How long it took.
         machines: How many it made.
         left: What could not be taken away.
+        advice: Why no machine could be made, and what to do; empty if some were.
     """
 
     server: str
@@ -71,6 +72,7 @@ class Report:
     seconds: float = 0.0
     machines: int = 0
     left: list[str] = field(default_factory=list)
+    advice: str = ""
 
     def count(self, verdict: str) -> int:
         """How many checks ended so."""
@@ -109,6 +111,7 @@ class Report:
             "machines": self.machines,
             "summary": self.summary(),
             "left": [mask.text(line) for line in self.left],
+            "advice": mask.text(self.advice),
             "checks": [_outcome(outcome, mask) for outcome in outcomes],
         }
 
@@ -195,6 +198,7 @@ def _markdown(data: dict[str, Any]) -> str:
         "",
         data["summary"] + ".",
         "",
+        *([data["advice"], ""] if data["advice"] else []),
         *(f"- LEFT: {line}" for line in data["left"]),
     ]
     for verdict, meaning in VERDICTS.items():

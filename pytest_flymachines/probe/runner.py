@@ -81,6 +81,7 @@ class Runner:
             self.report.outcomes.append(self._outcomes.get())
         self.report.left = self._ground.clear(progress)
         self.report.machines = self._ground.machines_made
+        self.report.advice = self._ground.hopeless
         done = {outcome.check.name: outcome for outcome in self.report.outcomes}
         cut = "the probe was ended before"
         self.report.outcomes = [
@@ -105,6 +106,8 @@ class Runner:
             return Outcome(check, "not run", why)
         outcome = self._once(check, site)
         if outcome.verdict in ("differs", "not run") and not self._stopping.is_set():
+            # An answer that was lost may have changed the machine.
+            site.guest = None
             outcome = self._once(check, site)
         return outcome
 

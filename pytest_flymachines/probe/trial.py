@@ -126,8 +126,13 @@ class Trial:
             name: None sends none.
             query: Of the request.
             fields: Beside `config` in the body; `raw_config` is sent as it is.
+
+        Raises:
+            CannotTell: There are no machines to be had.
         """
         ground = self.ground
+        if ground.hopeless:
+            raise CannotTell(ground.hopeless.partition("\n")[0])
         config = fields.pop("raw_config", None)
         if config is None:
             config = ground.config(**fields.pop("config", {}))
@@ -160,6 +165,7 @@ class Trial:
         """
         answer = self.create(**fields)
         if answer.status >= 300 or not isinstance(answer.field("id"), str):
+            self.ground.refused(answer)
             raise CannotTell(f"no machine: create answered {answer.status}: {answer.error}")
         return Guest(self, answer)
 

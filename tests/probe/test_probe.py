@@ -233,6 +233,58 @@ def test_a_token_that_is_not_good_is_told_how_to_get_one(
     assert "fly tokens create deploy" in done.output
 
 
+def test_a_token_that_may_not_make_an_app_is_told_which_may(
+    emulator: EmulatorProcess, tmp_path: Path
+) -> None:
+    fault = "status=403,method=POST,path=/v1/apps,count=1,body=forbidden: read-only token"
+    arm(emulator, fault)
+    done = Probing(emulator, tmp_path, IN_ORG).end()
+    assert done.code == 2
+    assert f"the token may not make an app in organization {ORG}" in done.output
+    assert "read-only tokens will not do" in done.output
+
+
+@pytest.mark.parametrize(
+    ("fault", "advice"),
+    [
+        ("capacity,app={}", "There is no room where it was tried: name another region"),
+        (
+            "status=403,method=POST,path=/v1/apps/{}/machines,body=forbidden: read-only token",
+            "read-only tokens will not do",
+        ),
+        (
+            "status=422,method=POST,path=/v1/apps/{}/machines,body=add a payment method",
+            "The organization needs a way to pay",
+        ),
+    ],
+)
+def test_where_no_machine_can_be_made_it_gives_up_and_says_what_to_do(
+    emulator: EmulatorProcess, tmp_path: Path, fault: str, advice: str
+) -> None:
+    app = f"barren-{advice.split()[1].lower()}"
+    arm(emulator, fault.format(app))
+    done = Probing(emulator, tmp_path, IN_ORG, f"--app={app}").end()
+    assert done.code == 2, done.output
+    assert "no machine can be made here: create answered" in done.output
+    assert advice in done.output
+    assert advice in done.data["advice"]
+    assert "stamina" not in done.output
+    assert made(emulator, app) == []
+
+
+def test_an_answer_that_was_lost_does_not_spoil_what_follows(
+    emulator: EmulatorProcess, tmp_path: Path
+) -> None:
+    """A lease was granted that nobody knows of."""
+    arm(emulator, "lost,method=POST,path=/v1/apps/half-heard/*/lease,count=1")
+    arm(emulator, "status=502,method=DELETE,path=/v1/apps/half-heard,count=1")
+    names = only("leases.acquire", "leases.ttl_in_body")
+    done = Probing(emulator, tmp_path, IN_ORG, "--app=half-heard", *names).end()
+    assert done.code == 0, done.output
+    assert done.named("not run") == done.named("differs") == []
+    assert made(emulator, "half-heard") == []
+
+
 def test_it_finds_no_difference_in_the_emulator(emulator: EmulatorProcess, whole: Probing) -> None:
     done = whole.end()
     assert done.code == 0, done.output
