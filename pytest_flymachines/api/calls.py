@@ -21,12 +21,14 @@ class Call:
         repeat_safe: Sending it twice has the effect of sending it once.
         retry_s: Seconds from the first attempt after which none is begun; None: the
             transport's own limit.
+        urgent: It is sent at once, before others that wait for their turn.
     """
 
     action: str
     scope: str
     repeat_safe: bool = False
     retry_s: float | None = None
+    urgent: bool = False
 
 
 def call_of(request: Request) -> Call | None:

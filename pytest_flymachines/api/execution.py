@@ -23,6 +23,8 @@ EXEC_BODY_BYTES = 16 * 1024
 EXEC_TIMEOUT_S = 60
 _REFUSED = "Unhandled rejection: Rejection(["
 _MARGIN_S = 10.0
+# whoever sends it was interrupted, and is not to wait for long
+_URGENT_RETRY_S = 10.0
 
 
 class _ExecRequest(msgspec.Struct, omit_defaults=True):
@@ -56,6 +58,7 @@ class ExecCalls(Caller):
         timeout_s: float | None = None,
         container: str | None = None,
         repeat_safe: bool = False,
+        urgent: bool = False,
     ) -> ExecResponse:
         """Run one command in a machine and wait for its end.
 
@@ -74,6 +77,8 @@ class ExecCalls(Caller):
             container: For machines with several containers, the one to run it in.
             repeat_safe: Running it twice has the effect of running it once, so it is sent again
                 when the connection breaks.
+            urgent: Send it at once, not when Fly's rate limit allows it: for what ends another
+                command. It is given up after 10 s without success.
 
         Raises:
             SettingsError: The request is larger, or its time longer, than Fly accepts.
@@ -99,7 +104,13 @@ class ExecCalls(Caller):
         answer = self._call(
             "POST",
             path,
-            Call("exec", machine_id, repeat_safe=repeat_safe),
+            Call(
+                "exec",
+                machine_id,
+                repeat_safe=repeat_safe,
+                retry_s=_URGENT_RETRY_S if urgent else None,
+                urgent=urgent,
+            ),
             content=body,
             timeout_s=(timeout or EXEC_TIMEOUT_S) + _MARGIN_S,
         )

@@ -48,10 +48,12 @@ class PacingTransport(Transport):
             self._file_lock = FileLock(directory / "pace.lock")
 
     def handle_request(self, request: Request) -> Response:
-        """Wait for the call's turn, then send it."""
+        """Wait for the call's turn, unless it is urgent; then send it."""
         call = call_of(request)
         if call is not None:
-            self._clock.sleep(self._reserve(call))
+            wait_s = self._reserve(call)
+            # it counts, so that others come later; should Fly refuse it, it is sent again
+            self._clock.sleep(0.0 if call.urgent else wait_s)
         return self._inner.handle_request(request)
 
     def close(self) -> None:

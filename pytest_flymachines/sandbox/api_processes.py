@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import math
 import posixpath
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pytest_flymachines._clock import Clock
 from pytest_flymachines.errors import FlyMachinesError, file_error
@@ -16,8 +17,10 @@ from pytest_flymachines.sandbox.text import decode_name
 
 __all__ = ["ApiProcesses"]
 
-# While one exec waits, Fly runs no other, so none waits long for the sake of those.
-_LONGEST_WAIT_S = 5
+# While one exec waits, Fly runs no other, not even one that kills, also when nobody waits for
+# the first any more. So none waits long, and few at a time.
+_LONGEST_WAIT_S = 2
+_CROWDED_WAIT_S = 1
 # The machine's tools follow them.
 _UPDATE_WORDS = 7
 
@@ -28,15 +31,12 @@ class ApiProcesses:
     def __init__(self, runner: Runner, clock: Clock) -> None:
         self._runner = runner
         self._clock = clock
-        self._count = itertools.count(1)
 
     def start(self, command: Command, *, wait_s: float, forget: bool) -> ProcessUpdate:
-        """Start a command and wait up to `wait_s`, at most 5, seconds for its end."""
-        text = _script(command)
-        key = hashlib.sha256(b"%d %s" % (next(self._count), text)).hexdigest()[:8]
-        script, stdin = self._carried(text, command.stdin)
+        """Start a command and wait up to `wait_s`, at most 2, seconds for its end."""
+        key = secrets.token_hex(8)
+        script, stdin = self._carried(_script(command), command.stdin)
         arguments = [
-            _wait(wait_s),
             "1" if forget else "",
             key,
             "" if command.timeout_s is None else f"{command.timeout_s:g}",
@@ -48,7 +48,13 @@ class ApiProcesses:
             stdin,
         ]
         try:
-            answer = self._runner.call("start", *arguments)
+            mine = self._runner.turn.acquire(blocking=False)
+            try:
+                longest_s = _LONGEST_WAIT_S if mine else _CROWDED_WAIT_S
+                answer = self._runner.call("start", _wait(wait_s, longest_s), *arguments)
+            finally:
+                if mine:
+                    self._runner.turn.release()
             self._runner.learn_tools("".join(answer.words[_UPDATE_WORDS:]))
             return _update(answer)
         except RunnerFailed as failure:
@@ -84,8 +90,9 @@ class ApiProcesses:
     def poll(
         self, process: str, *, stdout: int, stderr: int, wait_s: float, forget: bool = False
     ) -> ProcessUpdate:
-        """Output from the given offsets; waits up to `wait_s`, at most 5, seconds for news."""
-        update = _update(self._of(process, "poll", stdout, stderr, _wait(wait_s), ""))
+        """Output from the given offsets; waits up to `wait_s`, at most 2, seconds for news."""
+        with self._turn(_wait(wait_s)) as allowed_s:
+            update = _update(self._of(process, "poll", stdout, stderr, allowed_s, ""))
         # by a request of its own, so that an answer that was lost can be asked for again
         out, err = stdout + len(update.stdout), stderr + len(update.stderr)
         if (
@@ -96,6 +103,16 @@ class ApiProcesses:
         ):
             self._runner.try_call("forget", process)
         return update
+
+    @contextmanager
+    def _turn(self, wait_s: int) -> Iterator[int]:
+        """How long a request may wait in the machine: not at all, if others did all the time."""
+        mine = wait_s > 0 and self._runner.turn.acquire(timeout=wait_s)
+        try:
+            yield wait_s if mine else 0
+        finally:
+            if mine:
+                self._runner.turn.release()
 
     def write_stdin(self, process: str, data: bytes, *, eof: bool) -> None:
         """Write to the process's stdin or terminal; the machine's side waits for it to read."""
@@ -166,8 +183,8 @@ def _script(command: Command) -> bytes:
     return b"cd -- " + quote(located(command.cwd or b".")) + b" && unset OLDPWD && _fly " + words
 
 
-def _wait(wait_s: float) -> int:
-    return min(math.ceil(wait_s), _LONGEST_WAIT_S)
+def _wait(wait_s: float, longest_s: int = _LONGEST_WAIT_S) -> int:
+    return min(math.ceil(wait_s), longest_s)
 
 
 def _update(answer: Answer) -> ProcessUpdate:

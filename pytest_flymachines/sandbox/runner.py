@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import json
 import re
+import threading
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -41,7 +42,9 @@ _ANYWHERE = frozenset(
     {"abort", "drop", "forget", "hello", "poll", "resize", "signal", "spool", "stage", "write"}
 )
 # What may be asked again when the connection broke before the answer was here
-_REPEATABLE = frozenset({"hello", "list", "poll", "read", "resize", "spool", "stat"})
+_REPEATABLE = frozenset({"abort", "hello", "list", "poll", "read", "resize", "spool", "stat"})
+# What ends a command, and so is not to wait behind what asks for its output
+_URGENT = frozenset({"abort", "forget", "signal"})
 
 _STUB = (
     "_S=${PYTEST_FLYMACHINES_ROOT:-}/opt/pytest-flymachines/api;"
@@ -100,11 +103,14 @@ class Runner:
         self.workdir = workdir
         self.base = base
         self._tools: list[str] = []
+        #: Held by whoever lets a request wait in the machine: meanwhile Fly runs no other there.
+        self.turn = threading.Lock()
 
     def with_base(self, base: bytes) -> Runner:
         """The same machine, with another directory for relative paths."""
         other = Runner(self.client, self.app, self.machine_id, self.workdir, base)
         other._tools = self._tools
+        other.turn = self.turn
         return other
 
     def learn_tools(self, tools: str) -> None:
@@ -140,7 +146,7 @@ class Runner:
         argv = self.argv(verb, *arguments)
         # a piece that comes twice replaces itself
         again = verb in _REPEATABLE or (verb == "stage" and bool(arguments[0]))
-        done = self._exec(argv, again)
+        done = self._exec(argv, again, urgent=verb in _URGENT)
         if done.exit_code == _ABSENT and done.stdout.startswith("absent"):
             self._install(all(tool in done.stdout for tool in ("gzip", "base64")))
             done = self._exec(argv, again)
@@ -163,10 +169,15 @@ class Runner:
         blocks = rest.split(".\n")[:-1]
         return Answer(tuple(first.split(" ")), tuple(unpack_block(block) for block in blocks))
 
-    def _exec(self, argv: Sequence[str], again: bool) -> ExecResponse:
+    def _exec(self, argv: Sequence[str], again: bool, *, urgent: bool = False) -> ExecResponse:
         try:
             return self.client.exec(
-                self.app, self.machine_id, argv, timeout_s=_EXEC_TIMEOUT_S, repeat_safe=again
+                self.app,
+                self.machine_id,
+                argv,
+                timeout_s=_EXEC_TIMEOUT_S,
+                repeat_safe=again,
+                urgent=urgent,
             )
         except (Conflict, NotFound) as error:
             raise MachineGone(

@@ -5,8 +5,8 @@
 # A process has a directory $_D: cmd (shell text that runs it), in (its stdin), pid, sup (pid of
 # its supervisor), o e i (FIFOs of stdout, stderr, stdin), orders (for the feeder of stdin), c
 # (FIFO that wakes the feeder), done (FIFO that wakes whoever waits), o.out e.out (output), o.cut
-# e.cut (output was dropped), timed, broken (nobody reads stdin), tty, key, told, dur (hundredths
-# of a second) and at last code.
+# e.cut (output was dropped), timed, broken (nobody reads stdin), tty, key, dur (hundredths of a
+# second) and at last code.
 #
 # An answer is on stdout. A failure is exit code 1 and, on stderr, `errno` and a number or word,
 # or what the program that failed said.
@@ -164,6 +164,10 @@ _start() { # WAIT FORGET KEY TIMEOUT USER PTY KEEP-STDIN DIRECTORY COMMAND STDIN
     _new "$_S/p"
     _D=$_S/p/$_N
     echo "$3" >"$_D/key"
+    if [ -e "$_S/aborted.$3" ]; then # by a request that came first
+        rm -rf "$_D" "$_S/aborted.$3"
+        _fail aborted
+    fi
     _give "$9" "$_D/cmd"
     [ -z "${10}" ] || _give "${10}" "$_D/in"
     : >"$_D/orders"
@@ -182,7 +186,6 @@ _start() { # WAIT FORGET KEY TIMEOUT USER PTY KEEP-STDIN DIRECTORY COMMAND STDIN
         done
         kill $! 2>/dev/null
     fi
-    : >"$_D/told"
     _tell 0 0
 }
 
@@ -481,11 +484,13 @@ _forget() { # NAME
     _discard
 }
 
-_abort() { # KEY: kill what was started under it and never told about
+_abort() { # KEY: kill what was started under it, or is yet to be
+    : >"$_S/aborted.$1"
     for _D in "$_S"/p/*; do
-        [ ! -e "$_D/told" ] && read -r _key <"$_D/key" && [ "$_key" = "$1" ] || continue
-        _send KILL group
+        read -r _key <"$_D/key" && [ "$_key" = "$1" ] || continue
+        _ended || _send KILL group
         _discard
+        rm -f "$_S/aborted.$1"
     done 2>/dev/null
 }
 

@@ -64,6 +64,14 @@ def test_a_pause_gives_the_burst_back(send: Send, sink: Sink, clock: StepClock) 
     assert [time - 1000 for time in sink.times] == pytest.approx(expected)
 
 
+def test_what_is_urgent_does_not_wait_but_others_do_for_it(send: Send, sink: Sink) -> None:
+    for _ in range(3):
+        send(Call("exec", "m1"))
+    send(Call("exec", "m1", urgent=True))
+    send(Call("exec", "m1"))
+    assert [time - 1000 for time in sink.times] == pytest.approx([0, 0, 0, 0, 2 + JITTER_S])
+
+
 def test_reading_a_machine_runs_ten_times_at_once_and_then_five_times_a_second(
     send: Send, sink: Sink
 ) -> None:

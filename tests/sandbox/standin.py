@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,12 +33,14 @@ class StandIn:
         root: Directory that stands for the machine's `/`.
         prefix: Put before each command, to run it elsewhere.
         requests: Every command that was asked for.
+        urgent: Those of them that were not to wait for their turn.
     """
 
     root: Path
     prefix: Sequence[str] = ()
     env: dict[str, str] = field(default_factory=dict)
     requests: list[list[str]] = field(default_factory=list)
+    urgent: list[list[str]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def exec(
@@ -49,13 +51,18 @@ class StandIn:
         *,
         timeout_s: float | None = None,
         repeat_safe: bool = False,
+        urgent: bool = False,
     ) -> Answer:
         body = json.dumps({"command": list(command), "timeout": timeout_s}, ensure_ascii=False)
         assert len(body.encode()) < 16 * 1024
         assert timeout_s is not None
         assert timeout_s <= 60
-        with self.lock:
+        self.lock.acquire()
+        ended: Callable[[], object] = self.lock.release
+        try:
             self.requests.append(list(command))
+            if urgent:
+                self.urgent.append(list(command))
             process = subprocess.Popen(
                 [*self.prefix, *command],
                 stdin=subprocess.DEVNULL,
@@ -68,8 +75,16 @@ class StandIn:
                 stdout, stderr = process.communicate(timeout=timeout_s)
             except subprocess.TimeoutExpired:
                 raise ApiError("POST", "/exec", 408, "", message="deadline_exceeded") from None
-            except KeyboardInterrupt:  # at Fly, too, it goes on when its caller is gone
-                threading.Thread(target=process.communicate, daemon=True).start()
+            except KeyboardInterrupt:  # at Fly, too, it goes on when its caller is gone,
+                # and no other runs until it has ended
+
+                def wait() -> None:
+                    process.communicate()
+                    self.lock.release()
+
+                ended = threading.Thread(target=wait, daemon=True).start
                 raise
+        finally:
+            ended()
         code = process.returncode if process.returncode >= 0 else 128 - process.returncode
         return Answer(code, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"))

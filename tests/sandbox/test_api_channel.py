@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -15,11 +16,18 @@ from typing import Any, cast
 import pytest
 
 from pytest_flymachines._clock import SystemClock
+from pytest_flymachines.cassettes.volatile import RUNNER_VERB
 from pytest_flymachines.errors import FlyMachinesError, MachineGone, NotFound
 from pytest_flymachines.sandbox import Attachment, Sandbox
 from pytest_flymachines.sandbox.api_channel import ApiChannel
 from pytest_flymachines.sandbox.channel import Command
-from pytest_flymachines.sandbox.runner import MAX_BODY_BYTES, body_bytes, source
+from pytest_flymachines.sandbox.runner import (
+    MAX_BODY_BYTES,
+    Runner,
+    RunnerFailed,
+    body_bytes,
+    source,
+)
 from pytest_flymachines.spec import SandboxSpec
 
 from .standin import StandIn
@@ -113,6 +121,10 @@ def poor(request: pytest.FixtureRequest, tmp_path: Path) -> Sandbox:
 
 
 BYTES = bytes(range(256)) * 60
+# where the name stands that a request to start something gives it
+RUNNER_KEY = 11
+# how long a poll may wait
+RUNNER_WAIT = 12
 
 
 class TestPoorImages:
@@ -250,6 +262,9 @@ class TestLimits:
             sandbox.write_file("large", bytes(range(256)) * 200)
             sandbox.list_files()
             boot = (root / "opt/pytest-flymachines/api/boot").read_text().strip()
+            for request in standin.requests:
+                if "start" in request:
+                    request[RUNNER_KEY] = "KEY"  # which no cassette compares
             seen.append(str(standin.requests).replace(boot, "BOOT"))
             assert str(root) not in seen[-1]
         assert seen[0] == seen[1]
@@ -338,10 +353,7 @@ class TestProcesses:
         def interrupted(*args: Any, **kwargs: Any) -> Any:
             answer = real(*args, **kwargs)
             if "start" in args[2] and answer.exit_code == 0:
-                # the command runs on, but nobody hears its name
-                (process,) = (standin.root / "opt/pytest-flymachines/api/p").glob("p*")
-                (process / "told").unlink()
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt  # the command runs on, but nobody hears its name
             return answer
 
         monkeypatch.setattr(standin, "exec", interrupted)
@@ -353,6 +365,58 @@ class TestProcesses:
             )
         pid = (standin.root / "workspace/pid").read_text().strip()
         wait_until(lambda: not _runs(pid))
+
+    def test_a_command_does_not_start_whose_end_was_asked_for_first(self, plain: Sandbox) -> None:
+        """The request that starts it may come after the one that kills it."""
+        runner = Runner(plain.attachment.client, "app", "m1", b"/workspace", b"")
+        arguments = ("", "key", "", "", "", "", ".", "techo $$ >pid && _fly sleep 600", "")
+        runner.call("abort", "key")
+        with pytest.raises(RunnerFailed, match="aborted"):
+            runner.call("start", 0, *arguments)
+        assert not plain.exists("pid")
+        runner.call("start", 0, *arguments)
+        wait_until(lambda: plain.exists("pid"))
+        runner.call("abort", "key")
+        pid = plain.read_text("pid").strip()
+        wait_until(lambda: not _runs(pid))
+
+    def test_what_ends_a_command_is_urgent_and_nothing_else_is(
+        self, plain: Sandbox, standin: StandIn
+    ) -> None:
+        with plain.popen("exec sleep 600") as process:
+            process.kill()
+            assert process.wait(30) == 137
+        urgent = [request[RUNNER_VERB] for request in standin.urgent]
+        assert urgent == ["signal", "forget"]
+
+    def test_one_request_at_a_time_waits_in_the_machine(
+        self, plain: Sandbox, standin: StandIn
+    ) -> None:
+        """One that kills would be behind all of them, because none runs beside another."""
+        real, waiting, most = standin.exec, 0, 0
+        lock = threading.Lock()
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            nonlocal waiting, most
+            waits = "poll" in args[2] and args[2][RUNNER_WAIT] != "0"
+            with lock:
+                waiting += waits
+                most = max(most, waiting)
+            try:
+                return real(*args, **kwargs)
+            finally:
+                with lock:
+                    waiting -= waits
+
+        processes = [plain.popen("exec sleep 600") for _ in range(4)]
+        standin.exec = counted  # type: ignore[method-assign]  # counts, and is what it was
+        with ThreadPoolExecutor(4) as pool:
+            ends = [pool.submit(process.wait) for process in processes]
+            wait_until(lambda: most)
+            for process in processes:
+                process.kill()
+            assert [end.result(30) for end in ends] == [137] * 4
+        assert most == 1
 
     def test_the_machine_kills_in_time_although_nobody_asks(
         self, plain: Sandbox, standin: StandIn
