@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 
 from pytest_flymachines.emulator.engines.base import GATEWAY
 from pytest_flymachines.emulator.model import App, Machine
@@ -74,7 +74,7 @@ def flycast_places(app: App) -> Iterable[tuple[str, str]]:
 
 def machine_at(store: Store, address: str) -> Machine | None:
     """The machine with this 6PN address."""
-    wanted = IPv6Address(address)
+    wanted = ip_address(address)
     for machine in store.machines.values():
         if not machine.destroyed_ms and IPv6Address(machine.private_ip) == wanted:
             return machine

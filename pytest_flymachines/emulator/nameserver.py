@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ class NameServer:
     Args:
         store: The records.
         forwards: Whether queries for other names may go to this computer's own name servers.
+        who: Gives the 6PN address of the machine that asks from an address.
         resolv_conf: Names those servers.
         port: Theirs.
     """
@@ -49,11 +50,13 @@ class NameServer:
         store: Store,
         *,
         forwards: bool,
+        who: Callable[[str], Awaitable[str]] | None = None,
         resolv_conf: Path = Path("/etc/resolv.conf"),
         port: int = _PORT,
     ) -> None:
         self._store = store
         self._forwards = forwards
+        self._who = who
         self._resolv_conf = resolv_conf
         self._port = port
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,6 +133,7 @@ class NameServer:
         if question.opcode() != dns.opcode.QUERY or len(question.question) != 1:
             return _refusal(question, dns.rcode.NOTIMP)
         if name.rpartition(".")[2] in names.DOMAINS:
+            asking = await self._who(asking) if self._who else asking
             return _wire(self._own(question, name, asking), max(room, question.payload))
         if not self._forwards:
             return _refusal(question, dns.rcode.REFUSED)

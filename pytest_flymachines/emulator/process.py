@@ -147,7 +147,7 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
         inside = Inside(sockets["api"].getsockname(), emulator.tokens.token, doors)
         stack.push_async_callback(inside.close)
         emulator.flyd.inside = inside
-        names = NameServer(emulator.store, forwards=policy.enabled)
+        names = NameServer(emulator.store, forwards=policy.enabled, who=engine.peer)
         await engine.admit([*names.doors(), inside.at_private_address()])
         about = {
             "api_url": _url(sockets["api"]),

@@ -154,10 +154,11 @@ GAPS = (
     (
         "6PN between machines, `.internal` names, `_api.internal`",
         (
-            "whole with the engine bubblewrap where the user may open /dev/net/tun; with docker "
-            "without TXT records, `top<n>.nearest.of`, with answers as of the machine's start, and "
-            "with suspended machines still there; "
-            "with process not at all"
+            "whole with the engine bubblewrap where the user may open /dev/net/tun; with docker a "
+            "suspended machine is out of reach like an address that nobody has, which is told "
+            "after 3 to 8 s and not at once, and where the emulator may not listen on port 53 of "
+            "a bridge (not root), and with podman, there are no TXT records and no "
+            "`top<n>.nearest.of`, and names are as of the machine's start; with process not at all"
         ),
     ),
     (
@@ -186,6 +187,10 @@ GAPS = (
     (
         "`tls_options.default_self_signed`",
         "without effect: there is a certificate for every name, of an authority of the emulator",
+    ),
+    (
+        "`services[].force_instance_key` and `force_instance_description`",
+        "accepted and shown; they are not documented, and do nothing",
     ),
     ("the handler `edge_http`", "accepted and shown; it is not documented, and does nothing"),
     (

@@ -146,6 +146,9 @@ class TinyEngine:
     async def open(self, door: Door) -> None:
         pass
 
+    async def peer(self, address: str) -> str:
+        return address
+
     async def probe(self) -> Probe:
         return Probe(works=True)
 

@@ -311,6 +311,10 @@ class Engine(Protocol):
         """
         ...
 
+    async def peer(self, address: str) -> str:
+        """The 6PN address of the machine that is seen at an address; that itself if none is."""
+        ...
+
     async def probe(self) -> Probe:
         """Start a machine for real, run a command in it, end it."""
         ...

@@ -10,14 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from ipaddress import IPv6Network
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from docker.errors import APIError, DockerException, NotFound
 from docker.errors import ImageNotFound as DockerImageNotFound
-from docker.types import IPAMConfig, IPAMPool
 
 from pytest_flymachines.emulator.engines import trial
 from pytest_flymachines.emulator.engines.base import (
@@ -34,7 +33,6 @@ from pytest_flymachines.emulator.engines.docker_client import (
     archive,
     connect,
     import_probe_image,
-    on_bridge,
     owner_label,
     remove_all,
     sweep,
@@ -42,13 +40,9 @@ from pytest_flymachines.emulator.engines.docker_client import (
 from pytest_flymachines.emulator.engines.docker_disks import binds
 from pytest_flymachines.emulator.engines.docker_groups import SharedLimits
 from pytest_flymachines.emulator.engines.docker_machine import DockerMachine, unexecutable
+from pytest_flymachines.emulator.engines.docker_network import Link, Networks
 from pytest_flymachines.emulator.engines.docker_probe import WAIT, try_one
-from pytest_flymachines.emulator.engines.docker_words import (
-    aliases,
-    command,
-    oci_config,
-    split_image,
-)
+from pytest_flymachines.emulator.engines.docker_words import command, oci_config, split_image
 from pytest_flymachines.emulator.engines.removal import remove_tree
 
 __all__ = ["DockerEngine"]
@@ -60,28 +54,9 @@ _PODMAN_NOTES = (
     "with podman an exec needs /bin/sh, and its output ends with its program",
     "with podman a main program that is missing exits with 1",
 )
+_PEER_TRIES, _PEER_PAUSE_S = 40, 0.05
 _MARK = "container"
 """File in a machine's directory with the id of the container that has its root file system."""
-
-
-@dataclass(frozen=True)
-class _Network:
-    """A network of the daemon.
-
-    Attributes:
-        id: The daemon's.
-        has_6pn: Machines have their `private_ip` in it.
-        gateway: This computer's address in it, if the doors are there.
-    """
-
-    id: str
-    has_6pn: bool
-    gateway: str = ""
-
-    @property
-    def hosts(self) -> dict[str, str]:
-        """Lines for /etc/hosts."""
-        return {"_api.internal": self.gateway} if self.gateway else {}
 
 
 class DockerEngine:
@@ -106,13 +81,21 @@ class DockerEngine:
         self._shared_limits: SharedLimits | None = None
         self._hollow_image = ""
         self._watcher: subprocess.Popen[bytes] | None = None
-        self._networks: dict[str, _Network] = {}
-        self._doors: Sequence[Door] = ()
-        self._closers: list[Callable[[], None]] = []
+        self._networks = Networks(self._label, self._call)
+        self._machines: WeakSet[DockerMachine] = WeakSet()
 
     async def admit(self, doors: Sequence[Door]) -> None:
-        """As in `Engine.admit`, at each network's gateway; the daemon is itself the name server."""
-        self._doors = [door for door in doors if door.kind == "tcp" and door.port >= 1024]
+        """As in `Engine.admit`, at each network's gateway."""
+        self._networks.doors = doors
+
+    async def peer(self, address: str) -> str:
+        """As in `Engine.peer`; a machine that starts is known a moment after it runs."""
+        for _ in range(_PEER_TRIES):
+            for machine in self._machines:
+                if address in machine.addresses:
+                    return machine.private_ip
+            await asyncio.sleep(_PEER_PAUSE_S)
+        return address
 
     async def open(self, door: Door) -> None:
         """As in `Engine.open`: nothing of the kind."""
@@ -177,9 +160,7 @@ class DockerEngine:
 
     async def close(self) -> None:
         """As in `Engine.close`."""
-        for close in self._closers:
-            close()
-        self._closers.clear()
+        self._networks.close()
         if self._client is not None:
             await self._call(remove_all, self._client, self._label)
             if self._shared_limits is not None:
@@ -230,7 +211,9 @@ class DockerEngine:
             label=self._label,
             podman=self._podman,
             group=group,
+            link=await self._link(machine),
         )
+        self._machines.add(running)
         others = [
             replace(
                 program,
@@ -263,23 +246,30 @@ class DockerEngine:
         if isinstance(machine.beside, DockerMachine):
             network_mode = f"container:{machine.beside.container}"
             return {"host_config": host_config(network_mode=network_mode)}
-        network = await self._network(machine)
-        address = machine.private_ip if network.has_6pn else None
+        async with self._lock:
+            network = await self._networks.of(api, machine)
         # The daemon chooses the IPv4 address only when the container starts.
         own = {"fly-global-services": "0.0.0.0"}
         if network.has_6pn:
             own["fly-local-6pn"] = machine.private_ip
-        endpoint = api.create_endpoint_config(ipv6_address=address, aliases=aliases(machine))
+        endpoint = api.create_endpoint_config(**network.link(machine).endpoint)
         return {
             "hostname": machine.hostname,
             "networking_config": api.create_networking_config({network.id: endpoint}),
             "host_config": host_config(
                 extra_hosts=own | network.hosts,
-                dns=list(machine.nameservers) or None,
+                dns=list(machine.nameservers) or network.nameservers or None,
                 dns_search=list(machine.searches) or None,
                 dns_opt=list(machine.resolver_options) or None,
             ),
         }
+
+    async def _link(self, machine: MachineConfigForEngine) -> Link | None:
+        """What a machine is cut off from while it is suspended; podman cannot do that."""
+        if self._podman or isinstance(machine.beside, DockerMachine):
+            return None
+        async with self._lock:
+            return (await self._networks.of(self._client, machine)).link(machine)
 
     async def _group(self, machine: MachineConfigForEngine) -> str | None:
         """The control group of a machine of several containers."""
@@ -292,47 +282,6 @@ class DockerEngine:
             around, machine.directory, machine.id, machine.memory_mb, machine.swap_mb
         )
         return group
-
-    async def _network(self, machine: MachineConfigForEngine) -> _Network:
-        """The network of the app's 6PN: its machines reach each other at their `private_ip`."""
-        # Not /48, as on Fly: Docker 20 counts addresses in 64 bits and would give another.
-        prefix = str(IPv6Network(f"{machine.private_ip}/64", strict=False))
-        async with self._lock:
-            if prefix not in self._networks:
-                self._networks[prefix] = await self._make_network(prefix)
-        return self._networks[prefix]
-
-    async def _make_network(self, prefix: str) -> _Network:
-        name = f"pytest-flymachines-{self._label}-{len(self._networks)}"
-        create = functools.partial(
-            self._call,
-            self._client.create_network,
-            name,
-            labels={OWNER: self._label},
-        )
-        pools = IPAMConfig(pool_configs=[IPAMPool(subnet=prefix)])
-        try:
-            made = await create(enable_ipv6=True, ipam=pools)
-        except APIError as error:
-            if not re.search("overlaps|already used", str(error)):
-                raise
-            # Another emulator on this daemon has the same organization and network.
-            network = (await create())["Id"]
-            return _Network(network, has_6pn=False, gateway=await self._open_doors(network))
-        return _Network(made["Id"], has_6pn=True, gateway=await self._open_doors(made["Id"]))
-
-    async def _open_doors(self, network: str) -> str:
-        """Serve at this computer's address in a network; empty if that cannot be had."""
-        found = await self._call(self._client.inspect_network, network)
-        pools = found["IPAM"]["Config"] or ()
-        gateway = next((p["Gateway"] for p in pools if "." in p.get("Gateway", "")), "")
-        for door in self._doors if gateway else ():
-            try:
-                listener = on_bridge(network, gateway, door.port)
-            except OSError:  # The daemon is not on this computer, or the port is taken.
-                return ""
-            self._closers.append(door.serve(listener))
-        return gateway if self._doors else ""
 
     async def _hollow(self) -> str:
         """The image of machines that only wait, made when the first is needed."""

@@ -123,22 +123,26 @@ def import_probe_image(api: Any, label: str) -> str:
     return image
 
 
-def on_bridge(network: str, gateway: str, port: int) -> socket.socket:
+def on_bridge(network: str, gateway: str, port: int, kind: str) -> socket.socket:
     """A socket that listens for the containers of a network, and for nobody else.
 
     Args:
         network: Id.
         gateway: This computer's address in it.
         port: Of that address.
+        kind: tcp, or udp.
 
     Raises:
         OSError: The network is not one of this computer's, or the port is taken.
     """
-    listener = socket.socket()
+    listener = socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
     try:
         # Else whoever routes packets for the address to this computer could connect.
         interface = f"br-{network[:12]}".encode()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface)
+        if kind == "udp":
+            listener.bind((gateway, port))
+            return listener
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((gateway, port))
         listener.listen()

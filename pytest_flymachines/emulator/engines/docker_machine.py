@@ -27,6 +27,7 @@ from pytest_flymachines.emulator.engines.base import (
 )
 from pytest_flymachines.emulator.engines.docker_disks import mountpoint
 from pytest_flymachines.emulator.engines.docker_files import only_file
+from pytest_flymachines.emulator.engines.docker_network import Link
 from pytest_flymachines.emulator.engines.docker_program import DockerProgram, close
 from pytest_flymachines.emulator.engines.output import LIMIT_BYTES
 from pytest_flymachines.emulator.engines.processes import describe
@@ -51,6 +52,7 @@ class DockerMachine:
         label: Of the engine.
         podman: The daemon is podman's.
         group: The control group of the machine, if it is ours; also an attribute.
+        link: Its place in a network, which it leaves while it is suspended; None: it stays.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class DockerMachine:
         label: str,
         podman: bool,
         group: str | None = None,
+        link: Link | None = None,
     ) -> None:
         self._api = api
         self._label = label
@@ -74,6 +77,7 @@ class DockerMachine:
         self.group = group
         self._config = config
         self._paused = False
+        self._link = link
         self._addresses: list[str] = []
         self._others: list[DockerProgram] = []
         self._first_end: int | None = None
@@ -95,12 +99,28 @@ class DockerMachine:
         loop = asyncio.get_running_loop()
         copy = functools.partial(self._copy_output, stream, loop)
         threading.Thread(target=copy, name=f"log of {self._config.id}", daemon=True).start()
-        state = await self._call(self._api.inspect_container, self.container)
-        for network in state["NetworkSettings"]["Networks"].values():
-            found = (network["IPAddress"], network["GlobalIPv6Address"])
-            self._addresses += [address for address in found if address]
+        await self._find_addresses()
         for program in others:
             await self._call(self._start_beside, program)
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """Where it is reached."""
+        return self._addresses
+
+    @property
+    def private_ip(self) -> str:
+        """Its 6PN address."""
+        return self._config.private_ip
+
+    async def _find_addresses(self) -> None:
+        state = await self._call(self._api.inspect_container, self.container)
+        self._addresses = [
+            address
+            for network in state["NetworkSettings"]["Networks"].values()
+            for address in (network["IPAddress"], network["GlobalIPv6Address"])
+            if address
+        ]
 
     def failed(self, exit_code: int, why: str) -> None:
         """Its program could not be executed: it has ended before it began."""
@@ -157,9 +177,16 @@ class DockerMachine:
         """As in `RunningMachine.suspend`."""
         await self._call(self._api.pause, self.container)
         self._paused = True
+        if self._link:  # its kernel would still take connections for it
+            leave = self._api.disconnect_container_from_network
+            await self._call(leave, self.container, self._link.network)
 
     async def resume(self) -> None:
         """As in `RunningMachine.resume`."""
+        if self._link:
+            join, network = self._api.connect_container_to_network, self._link.network
+            await self._call(join, self.container, network, **self._link.endpoint)
+            await self._find_addresses()
         await self._call(self._api.unpause, self.container)
         self._paused = False
 

@@ -17,13 +17,18 @@ from typing import Any
 import docker
 import pytest
 
+from pytest_flymachines.emulator.config import MachineConfig
 from pytest_flymachines.emulator.engines import docker_client
 from pytest_flymachines.emulator.engines.base import Door, EngineError, ImageNotFound
 from pytest_flymachines.emulator.engines.cgroups import pids_limit
 from pytest_flymachines.emulator.engines.docker import DockerEngine
+from pytest_flymachines.emulator.ids import private_ip
+from pytest_flymachines.emulator.model import App, Machine
+from pytest_flymachines.emulator.nameserver import NameServer
+from pytest_flymachines.emulator.store import Store
 from tests.emulator.engines import dockerd
 from tests.emulator.engines.besieged import own_addresses
-from tests.emulator.engines.lab import DEADLINE_S, Lab, eventually, output, sh
+from tests.emulator.engines.lab import DEADLINE_S, Lab, eventually, fetch, output, sh
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
@@ -221,7 +226,7 @@ class TestNetwork:
             return lambda: server.result().close()
 
         engine = DockerEngine(tmp_path / "engine")
-        await engine.admit([Door("tcp", 4280, serve), Door("udp", 53, serve)])
+        await engine.admit([Door("tcp", 4280, serve)])
         lab = Lab(engine, tmp_path / "engine", tmp_path, dockerd.IMAGE)
         machine = await lab.start()
         address = (await output(machine, "grep _api.internal /etc/hosts")).split()[0]
@@ -230,6 +235,79 @@ class TestNetwork:
         assert bound[0].startswith(b"br-")  # Not for what other interfaces bring.
         await lab.end()
         await engine.close()
+
+    async def test_names_follow_the_states_of_machines(
+        self, docker_host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DOCKER_HOST", docker_host)
+        store = Store()
+        store.put(App(id="1", number=1, name="web", org="o", network="default", created_ms=1))
+        engine = DockerEngine(tmp_path / "engine")
+        names = NameServer(store, forwards=False, who=engine.peer)
+        await engine.admit(names.doors())
+        lab = Lab(engine, tmp_path / "engine", tmp_path, dockerd.IMAGE)
+        for number in ("11111111111111", "22222222222222"):
+            record = Machine(
+                id=number,
+                name=number,
+                app="web",
+                region="ord",
+                instance_id="01",
+                config=MachineConfig(image="x"),
+                private_ip=private_ip("o", "default", number),
+                digest="",
+                state="started",
+            )
+            store.put(record)
+        one, two = store.machines.values()
+        asking = await lab.start(id=two.id, private_ip=two.private_ip, names=["never.internal"])
+
+        async def asked(kind: str, name: str) -> str:
+            return (
+                await sh(asking, f"timeout 9 busybox nslookup -type={kind} {name}")
+            ).stdout.decode()
+
+        assert one.private_ip in await asked("aaaa", f"{one.id}.vm.web.internal")
+        nearest = await asked("aaaa", "top1.nearest.of.web.internal")
+        assert sum(machine.private_ip in nearest for machine in (one, two)) == 1
+        assert f"{one.id} ord,{two.id} ord" in await asked("txt", "vms.web.internal")
+        one.state = "suspended"
+        assert one.private_ip not in await asked("aaaa", f"{one.id}.vm.web.internal")
+        assert f'"{two.id} ord"' in await asked("txt", "vms.web.internal")
+        assert two.private_ip not in await asked("aaaa", "never.internal")
+        await lab.end()
+        await engine.close()
+
+    async def test_suspended_machine_is_out_of_reach(self, lab: Lab) -> None:
+        serve = "echo reached > /tmp/index.html; exec httpd -f -p 7004 -h /tmp"
+        machine = await lab.start("sh", "-c", serve, private_ip="fdaa:0:7:a7b:1::2")
+        assert await fetch(machine, 7004) == b"reached\n"
+        near = await lab.start(private_ip="fdaa:0:7:a7b:2::2")
+        ask = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 fdaa:0:7:a7b:1::2 7004"
+        await machine.suspend()
+        assert b"No route to host" in (await sh(near, ask)).stderr
+        await machine.resume()
+        await eventually(lambda: sh(near, ask), lambda o: b"reached" in o.stdout)
+        assert await fetch(machine, 7004) == b"reached\n"
+        await machine.suspend()
+        await machine.kill()
+
+    async def test_datagrams_reach_a_machine(self, lab: Lab) -> None:
+        machine = await lab.start()
+        assert "0.0.0.0\tfly-global-services" in await output(machine, "cat /etc/hosts")
+        with await machine.datagrams(7005) as visitor:
+
+            async def refused() -> bool:
+                try:
+                    visitor.send(b"hello")
+                except ConnectionRefusedError:  # said by the machine: nothing listens there
+                    return True
+                return False
+
+            await eventually(refused, bool)
+        await machine.kill()
+        with pytest.raises(ConnectionRefusedError):
+            await machine.datagrams(7005)
 
     async def test_own_address_has_its_name(self, lab: Lab) -> None:
         machine = await lab.start(private_ip="fdaa:0:7:a7b:5::2")
