@@ -31,6 +31,7 @@ from pytest_flymachines.emulator.metrics import Metrics
 from pytest_flymachines.emulator.model import Machine, Volume, share_files
 from pytest_flymachines.emulator.proxy.fly_src import PUBLIC_KEY, FlySrc
 from pytest_flymachines.emulator.proxy.inside import Inside
+from pytest_flymachines.emulator.root_disks import RootDisks
 from pytest_flymachines.emulator.schedule import Schedules
 from pytest_flymachines.emulator.store import Store
 from pytest_flymachines.emulator.volume_files import VolumeFiles
@@ -94,6 +95,7 @@ class Flyd:
         self.hosts = Hosts(self)
         volumes = directory / "volumes"
         self.volumes = VolumeFiles(volumes, engine)
+        self.roots = RootDisks(engine)
         self._machines = directory / "machines"
         self._logs = directory / "logs"
         for path in (volumes, self._machines, self._logs):
@@ -207,6 +209,7 @@ class Flyd:
         """
         directory = self._machines / machine.id
         if not keep_root:
+            self.roots.drop(machine.id)
             await self._clear(directory)
         directory.mkdir(mode=0o700, exist_ok=True)
         app = self.store.apps.get(machine.app)
@@ -220,6 +223,7 @@ class Flyd:
             image: await self.engine.image_config(image) for image in file_images(machine.config)
         }
         config = for_engine(machine, app, directory, mounts, self.log_file(machine), configs)
+        config = replace(config, root_disk=await self.roots.disk_of(machine, directory))
         key = GuestFile(PUBLIC_KEY, self.fly_src.public_key)
         config = replace(config, files=[key, *config.files])
         if self.inside:
@@ -242,6 +246,7 @@ class Flyd:
         """Remove a machine's files."""
         if self.inside:
             await self.inside.destroyed(machine.id)
+        self.roots.drop(machine.id)
         await self._clear(self._machines / machine.id)
         self.log_file(machine).unlink(missing_ok=True)
 
@@ -315,4 +320,5 @@ class Flyd:
             task.cancel()
         await self.engine.close()
         self.volumes.close()
+        self.roots.close()
         self.store.close()

@@ -53,6 +53,7 @@ HANDLERS = ("http", "tls", "pg_tls", "proxy_proto", "edge_http")
 MAX_PROCESSES = 10
 MAX_STATICS = 10
 MAX_SWAP_MB = 65536
+MAX_ROOTFS_GB = 500
 PATH = re.compile("/[!-~]*")
 HOST_NAME = re.compile("[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
 
@@ -88,6 +89,8 @@ def validate(config: MachineConfig) -> None:
     one_of("restart.policy", config.restart.policy if config.restart else "", POLICIES)
     one_of("schedule", config.schedule, SCHEDULES)
     one_of("rootfs.persist", config.rootfs.persist if config.rootfs else "", PERSIST)
+    if config.rootfs and not 0 <= config.rootfs.size_gb <= MAX_ROOTFS_GB:
+        raise invalid("rootfs.size_gb", f"must be between 0 and {MAX_ROOTFS_GB}")
     if not 0 <= (config.init.swap_size_mb or 0) <= MAX_SWAP_MB:
         raise invalid("init.swap_size_mb", f"must be between 0 and {MAX_SWAP_MB}")
     if config.restart and config.restart.max_retries < 0:

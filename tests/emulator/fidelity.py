@@ -107,8 +107,9 @@ GAPS = (
     (
         "`rootfs.size_gb`",
         (
-            "accepted and shown: the root file system has the room of this computer's disk, and of "
-            "Docker's storage drivers those that most computers have take no size"
+            "only root's machines with the engine bubblewrap have no more room, without what "
+            "containers write; for an ordinary user only root could mount a disk, and most of "
+            "Docker's storage drivers take no size"
         ),
     ),
     (

@@ -37,6 +37,12 @@ def sh(machine: Machine, text: str) -> dict[str, Any]:
     return machine.exec("sh", "-c", text)
 
 
+def restart(machine: Machine) -> None:
+    newest = machine.events()[0]["id"]
+    machine.post("restart")
+    machine.wait("started", from_event_id=newest)
+
+
 def size_of(machine: Machine) -> int:
     return int(sh(machine, "stat -fc '%b %S' /data | (read b s; echo $((b * s)))")["stdout"])
 
@@ -96,8 +102,7 @@ def test_a_volume_is_a_disk(tmp_path: Path) -> None:
             assert 0.85 * size_gb * GIB < size_of(other) < size_gb * GIB
             other.destroy()
         if fly.ok("PUT", f"{path}/extend", {"size_gb": 4})["needs_restart"]:
-            machine.post("restart")
-            machine.wait("started", from_event_id=machine.events()[0]["id"])
+            restart(machine)
         assert 3.4 * GIB < size_of(machine) < 4 * GIB
         assert sh(machine, "cat /data/text")["stdout"] == "now\n"
         machine.destroy()
@@ -106,6 +111,33 @@ def test_a_volume_is_a_disk(tmp_path: Path) -> None:
         assert not list((tmp_path / "state" / "volumes").glob(f"{volume['id']}*"))
         fly.close()
     eventually(lambda: not devices(tmp_path))
+
+
+@shows(
+    "volumes",
+    "`rootfs.size_gb`: with the engine bubblewrap, root's machines have no more room than that",
+    "openapi",
+)
+def test_a_root_file_system_has_a_size(tmp_path: Path) -> None:
+    with started(tmp_path / "state") as emulator:
+        fly = Fly(emulator)
+        app = App(fly, "disks")
+        for persist, left in (("never", 1), ("always", 0)):
+            rootfs = {"persist": persist, "size_gb": 1}
+            machine = app.create("sleep", "inf", wait="started", rootfs=rootfs)
+            assert sh(machine, "fallocate -l 100M /root/file")["exit_code"] == 0
+            for place in ("/root", "/usr/bin"):
+                full = sh(machine, f"fallocate -l 2G {place}/more")
+                assert "No space left on device" in full["stderr"], place
+            sh(machine, "rm -f /root/more /usr/bin/more")
+            restart(machine)
+            assert sh(machine, "test -e /root/file")["exit_code"] == left
+            machine.destroy()
+            eventually(lambda: not devices(tmp_path))
+        unlimited = app.create("sleep", "inf", wait="started")
+        assert not devices(tmp_path)
+        unlimited.destroy()
+        fly.close()
 
 
 def test_nothing_is_left_of_a_killed_emulator_and_the_next_finds_its_volumes(

@@ -133,6 +133,7 @@ class TinyEngine:
     name = "tiny"
     honours_image = True
     takes_devices = False
+    sizes_root = False
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

@@ -150,6 +150,8 @@ class MachineConfigForEngine(Program):
         resolver_options: Options for /etc/resolv.conf, such as `ndots:2`.
         files: Written at each boot.
         mounts: A volume, and what containers share.
+        root_disk: Where what the machine writes on its root file system goes, if that has a size;
+            only of engines that size it.
         network: Whose machines reach each other: organization and name.
         log: File that gets stdout and stderr of the main process, appended.
     """
@@ -173,6 +175,7 @@ class MachineConfigForEngine(Program):
     resolver_options: Sequence[str] = ()
     files: Sequence[GuestFile] = ()
     mounts: Sequence[GuestMount] = ()
+    root_disk: GuestMount | None = None
     network: str = "default"
     log: Path
 
@@ -295,6 +298,8 @@ class Engine(Protocol):
     honours_image: bool
     takes_devices: bool
     """Whether machines can have block devices of this computer mounted; known after `probe`."""
+    sizes_root: bool
+    """Whether a root file system can be on such a device, too."""
 
     async def admit(self, doors: Sequence[Door]) -> None:
         """Have all machines find these servers, where the engine can; before the first starts."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import shutil
 import socket
@@ -13,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_flymachines.emulator.engines import cgroups, egress, trial
+from pytest_flymachines.emulator.engines.advice import advice
 from pytest_flymachines.emulator.engines.base import (
     GATEWAY,
     Door,
@@ -44,16 +44,6 @@ _GLOBAL_SERVICES, _UDP_VISITORS = "127.19.0.3", "127.19.0.2"
 _IDLE = ("sleep", "infinity")
 _OPEN_FILES = 10240  # As Fly's init sets it.
 _PROBE_TIMEOUT_S = 20.0
-_SETTINGS = {
-    "kernel.apparmor_restrict_unprivileged_userns": (
-        "1",
-        "AppArmor keeps ordinary users from user namespaces",
-        "0",
-    ),
-    "kernel.unprivileged_userns_clone": ("0", "user namespaces are for root only", "1"),
-    "user.max_user_namespaces": ("0", "user namespaces are switched off", "15000"),
-}
-"""What keeps a kernel from running machines: setting, bad value, what it does, good value."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +74,7 @@ class BubblewrapEngine:
     name = "bubblewrap"
     honours_image = False
     takes_devices = False
+    sizes_root = True
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -118,7 +109,7 @@ class BubblewrapEngine:
                 self._computer = replace(self._computer, pasta=None)
                 outcome, no_disk = await trial.with_disk_or_without(self._try_one)
         except (EngineError, OSError) as error:
-            return Probe(works=False, why=f"{error}.{_advice()}")
+            return Probe(works=False, why=f"{error}.{advice()}")
         if outcome.stdout.strip() != b"0":
             return Probe(works=False, why=f"`id -u` in a machine ended as {outcome}")
         self.takes_devices = not no_disk
@@ -167,8 +158,9 @@ class BubblewrapEngine:
                 )
         outer = machine.beside if isinstance(machine.beside, BubblewrapMachine) else None
         groups = outer.groups if outer else computer.groups.of(machine.id)
-        overlays = len(computer.tree.overlays)
-        await asyncio.to_thread(_make_directories, machine.directory, overlays)
+        kinds = _own_directories(len(computer.tree.overlays))
+        if machine.root_disk is None:
+            await asyncio.to_thread(_make_directories, machine.directory, kinds)
         running = BubblewrapMachine(spawner, machine, groups)
         files = [*_network_files(machine, computer, private_network), *machine.files]
         ids = computer.ids.inside() if outer else computer.ids
@@ -182,6 +174,7 @@ class BubblewrapEngine:
             network_of=outer.first_process if outer else None,
             address=machine.private_ip,
             root="/",
+            root_directories=kinds if machine.root_disk else [],
             files=files_field(files),
             limits={
                 "RLIMIT_NOFILE": _OPEN_FILES,
@@ -387,7 +380,7 @@ def _options(computer: _Computer, machine: MachineConfigForEngine) -> list[str]:
     if computer.python.executable:
         links["/usr/local/bin/python3"] = str(computer.python.executable)
     return bwrap_options(
-        machine.directory,
+        machine.root_disk.source if machine.root_disk else machine.directory,
         machine.hostname,
         computer.tree,
         binds,
@@ -396,18 +389,12 @@ def _options(computer: _Computer, machine: MachineConfigForEngine) -> list[str]:
     )
 
 
-def _make_directories(directory: Path, overlays: int) -> None:
-    for kind in (directory / "upper", directory / "work"):
-        kind.mkdir(exist_ok=True)
-        for number in range(overlays):
-            (kind / str(number)).mkdir(exist_ok=True)
+def _own_directories(overlays: int) -> list[str]:
+    """Where overlays keep what a machine writes, parents first."""
+    numbers = [f"/{number}" for number in range(overlays)]
+    return [f"{kind}{number}" for kind in ("upper", "work") for number in ("", *numbers)]
 
 
-def _advice() -> str:
-    """What to change on this computer, where that can be told."""
-    found = []
-    for setting, (bad, what, good) in _SETTINGS.items():
-        with contextlib.suppress(OSError):
-            if Path("/proc/sys", setting.replace(".", "/")).read_text().strip() == bad:
-                found.append(f" {what}: as root, `sysctl -w {setting}={good}`.")
-    return "".join(found)
+def _make_directories(directory: Path, names: list[str]) -> None:
+    for name in names:
+        (directory / name).mkdir(exist_ok=True)

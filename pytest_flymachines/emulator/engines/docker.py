@@ -69,6 +69,7 @@ class DockerEngine:
     name = "docker"
     honours_image = True
     takes_devices = False
+    sizes_root = False
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

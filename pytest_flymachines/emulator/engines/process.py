@@ -55,6 +55,7 @@ class ProcessEngine:
     name = "process"
     honours_image = False
     takes_devices = False
+    sizes_root = False
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -135,6 +136,7 @@ class ProcessEngine:
         await running.start(
             bwrap=None,
             root=str(root),
+            root_directories=[],
             files=files_field(machine.files),
             limits={},
             programs=programs_field(machine, lambda env: _environment(root, address, env)),

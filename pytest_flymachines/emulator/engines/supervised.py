@@ -94,7 +94,8 @@ class SupervisedMachine:
                 else (config.memory_mb + config.swap_mb) * 2**20,
                 tty=config.tty,
                 listen=listen,
-                disks=[(m.device, str(m.source)) for m in config.mounts if m.device],
+                disks=[(m.device, str(m.source)) for m in config.mounts if m.device]
+                + ([(root.device, str(root.source))] if (root := config.root_disk) else []),
                 **fields,
             )
         except BaseException:

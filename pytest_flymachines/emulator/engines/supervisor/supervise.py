@@ -150,7 +150,8 @@ class _Supervisor:
         """Build the walls if any, step inside, write files, start the main processes.
 
         Fields: `cgroup`, `bwrap` (null: no walls), `ids`, `network_of` (a process whose network
-        is to be shared, or null), `disks` (devices, and directories to mount them at), `pasta`
+        is to be shared, or null), `disks` (devices, and directories to mount them at),
+        `root_directories` (to be made in the last of these, if that is the machine's root), `pasta`
         (or null), `address`, `root` (prefix of guest paths), `files`, `limits`, `listen` (port on
         loopback, or null), `env` (of execs), `tty`, and `programs` with `argv`, `env`, `user`
         each.
@@ -164,6 +165,8 @@ class _Supervisor:
         self._cgroup = walls.Cgroup.create(message["cgroup"])
         if message["disks"]:
             linux.mount_disks(message["disks"])
+            for name in message["root_directories"]:
+                Path(message["disks"][-1][1], name).mkdir(exist_ok=True)
         if isolated:
             shared = message["network_of"]
             if shared is not None:
