@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_flymachines._clock import Clock, SystemClock
-from pytest_flymachines._http import ConnectError, Request, Response, Transport
+from pytest_flymachines._http import (
+    ConnectError,
+    Headers,
+    ReadTimeout,
+    Request,
+    Response,
+    Transport,
+)
 from pytest_flymachines.api import MachinesClient, build_transport
 from pytest_flymachines.api.retry import RETRY_S
 from pytest_flymachines.cassettes import FrameSocket, Recorder
@@ -104,7 +111,11 @@ class PatientTransport(Transport):
 
     @contextmanager
     def unless(self, machine_id: str, hopeless: Callable[[], bool]) -> Iterator[None]:
-        """Meanwhile, ask once a second or less whether this machine's agent will never come."""
+        """Meanwhile, ask once a second or less whether this machine's agent will never come.
+
+        A proxy holds a request for seconds until somebody listens. So what is sent first is one
+        that may be given up after a second and sent again.
+        """
         self._hopeless[machine_id] = hopeless
         try:
             yield
@@ -126,12 +137,18 @@ class PatientTransport(Transport):
         ask_at = self._clock.monotonic() + _ASK_EVERY_S
         while True:
             failure: ConnectError | None = None
+            knocks = machine in self._hopeless and deadline > 0
             try:
-                response = self._inner.handle_request(request)
+                response = self._knock(request) if knocks else self._inner.handle_request(request)
             except ConnectError as error:
                 failure = error
             now = self._clock.monotonic()
-            over = now >= deadline or (failure is None and not self._still_starting(response))
+            answered = failure is None and not self._still_starting(response)
+            if knocks and answered:
+                response.close()
+                deadline = 0.0
+                continue
+            over = now >= deadline or answered
             if not over and now >= ask_at and machine in self._hopeless:
                 over = self._hopeless[machine]()
                 ask_at = now + _ASK_EVERY_S
@@ -145,6 +162,25 @@ class PatientTransport(Transport):
                 response.close()
             self._clock.sleep(pause_s)
             pause_s = min(pause_s * 1.5, 0.5)
+
+    def _knock(self, request: Request) -> Response:
+        """Ask the agent that a request is for how it is; 503 when nobody says anything."""
+        copied = ("host", "authorization", "fly-force-instance-id")
+        headers = Headers([(k, v) for k in copied if (v := request.headers.get(k))])
+        app, machines, _ = request.url.path.partition(f"/machines/{headers[copied[-1]]}")
+        timeouts = request.extensions.get("timeout", {})
+        knock = Request(
+            "GET",
+            request.url.copy_with(path=f"{app}{machines}/agent/health", query=None),
+            headers=headers,
+            extensions={"timeout": {**timeouts, "read": _ASK_EVERY_S}},
+        )
+        try:
+            response = self._inner.handle_request(knock)
+            response.read()
+        except ReadTimeout as error:
+            return Response(503, text=f"nobody answers: {error}")
+        return response
 
     @staticmethod
     def _still_starting(response: Response) -> bool:

@@ -10,6 +10,8 @@ from importlib import resources
 from typing import Any
 
 from pytest_flymachines.agent.bundle import build as build_agent
+from pytest_flymachines.sandbox.runner import source as runner_source
+from pytest_flymachines.sandbox.runner import version as runner_version
 from pytest_flymachines.spec import SandboxSpec
 
 __all__ = ["AGENT_PORT", "COOK_AGENT_PORT", "GUEST_DIR", "Identity", "machine_config"]
@@ -96,6 +98,8 @@ def _files(
     }
     contents |= more
     contents["ttl"] = f"{identity.ttl_s}\n".encode()
+    # for machines whose agent is off, or will turn out to have no python3
+    contents[f"api/{runner_version()}.sh"] = runner_source().encode()
     if spec.agent == "off":
         contents["no-foreign"] = b"1\n"
     else:

@@ -12,7 +12,7 @@ from pytest_flymachines._clock import Clock
 from pytest_flymachines.errors import FlyMachinesError, file_error
 from pytest_flymachines.sandbox.channel import Command, ProcessUpdate
 from pytest_flymachines.sandbox.runner import Answer, Runner, RunnerFailed, quote
-from pytest_flymachines.sandbox.staging import INLINE_BYTES, Staged, fit
+from pytest_flymachines.sandbox.staging import INLINE_BYTES, Staged, fit, stage
 from pytest_flymachines.sandbox.text import decode_name
 
 __all__ = ["ApiProcesses"]
@@ -21,6 +21,8 @@ __all__ = ["ApiProcesses"]
 # the first any more. So none waits long, and few at a time.
 _LONGEST_WAIT_S = 2
 _CROWDED_WAIT_S = 1
+# More than any one request can hold
+_MUCH_BYTES = 1024 * 1024
 # The machine's tools follow them.
 _UPDATE_WORDS = 7
 
@@ -66,6 +68,9 @@ class ApiProcesses:
 
     def _carried(self, script: bytes, stdin: bytes) -> tuple[str, str]:
         """Script and stdin as arguments, sent ahead where both do not fit into one request."""
+        if len(stdin) > _MUCH_BYTES:  # first, because nothing sent ahead is kept while it is idle
+            ahead = stage(self._runner, [stdin])
+            return fit(self._runner, [script], room=INLINE_BYTES).argument, ahead.argument
         first = fit(self._runner, [script], room=INLINE_BYTES)
         if not stdin:
             return first.argument, ""

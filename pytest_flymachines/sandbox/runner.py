@@ -27,7 +27,16 @@ from pytest_flymachines.errors import (
 if TYPE_CHECKING:
     from pytest_flymachines.api import ExecResponse, MachinesClient
 
-__all__ = ["MAX_BODY_BYTES", "Answer", "Runner", "RunnerFailed", "quote", "unpack_block"]
+__all__ = [
+    "MAX_BODY_BYTES",
+    "Answer",
+    "Runner",
+    "RunnerFailed",
+    "quote",
+    "source",
+    "unpack_block",
+    "version",
+]
 
 Argument: TypeAlias = str | bytes | int
 

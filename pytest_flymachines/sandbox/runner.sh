@@ -128,14 +128,17 @@ _new() { # DIRECTORY: makes DIRECTORY/$_N
     mkdir "$1/$_N" || exit 1
 }
 
-# staging: what does not fit into one request comes ahead in pieces
+# staging: what does not fit into one request comes ahead in pieces, to $_S/s/NAME/data; `at` has
+# the uptime of its last use
 
 _stage() { # NAME-OR-EMPTY OFFSET DATA [tree], the last one for cassettes
     if [ -z "$1" ]; then
+        _sweep
         _new "$_S/s"
         : >"$_S/s/$_N/data"
         set -- "$_N" 0 "$3"
     fi
+    _use "$1"
     _size "$_S/s/$1/data"
     if [ "$_bytes" -gt "$2" ]; then # a piece that is sent again replaces itself
         _slice "$_S/s/$1/data" 0 "$2" >"$_T" && mv "$_T" "$_S/s/$1/data" || exit 1
@@ -146,6 +149,23 @@ _stage() { # NAME-OR-EMPTY OFFSET DATA [tree], the last one for cassettes
 }
 
 _drop() { rm -rf "$_S/s/$1"; }
+
+_use() { # NAME
+    _uptime
+    echo "$_up" >"$_S/s/$1/at"
+}
+
+_IDLE=90000 # hundredths of a second; a sender sends a piece each second or so
+
+_sweep() { # what was sent ahead by somebody who was killed since, so that nobody will use it
+    _uptime
+    for _at in "$_S"/s/*/at "$_S"/aborted.*; do
+        read -r _x <"$_at" || continue
+        # what is from the future is of a boot before
+        [ "$_x" -lt $((_up - _IDLE)) ] || [ "$_x" -gt $((_up + _IDLE)) ] || continue
+        rm -rf "${_at%/at}"
+    done 2>/dev/null
+}
 
 # processes
 
@@ -485,7 +505,8 @@ _forget() { # NAME
 }
 
 _abort() { # KEY: kill what was started under it, or is yet to be
-    : >"$_S/aborted.$1"
+    _uptime
+    echo "$_up" >"$_S/aborted.$1"
     for _D in "$_S"/p/*; do
         read -r _key <"$_D/key" && [ "$_key" = "$1" ] || continue
         _ended || _send KILL group
@@ -699,7 +720,9 @@ _pack_tree() { # PATH EXCLUDE...
     shift
     for _x do set -- "$@" --exclude="$_x" && shift; done
     ! _has T || set -- --format=pax --pax-option=delete=atime,delete=ctime --warning=no-file-ignored "$@"
+    _sweep
     _new "$_S/s"
+    _use "$_N"
     _f=$_S/s/$_N/data
     _zip=cat
     ! _has g || _zip='gzip -1c'
@@ -714,6 +737,7 @@ _pack_tree() { # PATH EXCLUDE...
 
 _spool() { # NAME OFFSET: a piece of a staged file, which is compressed already
     _tools=$(printf %s "$_tools" | tr -d g)
+    _use "$1"
     _read "$_S/s/$1/data" "$2" "$_LIMIT"
 }
 

@@ -17,6 +17,7 @@ from pytest_flymachines._http import (
     ConnectError,
     PoolTransport,
     ReadError,
+    ReadTimeout,
     Request,
     Response,
     SyncByteStream,
@@ -401,3 +402,55 @@ def test_an_agent_that_will_never_come_is_not_waited_for(status: int) -> None:
         channel.mkdir(b"x", mode=0o755, parents=False, exist_ok=False)
     assert [round(at) for at in asked] == [1, 2, 3]
     assert clock.monotonic() < 6
+
+
+class Holding(Transport):
+    """A proxy that holds requests until somebody listens, and counts what comes through."""
+
+    def __init__(self, clock: ReplayClock, inner: Transport | None) -> None:
+        self.clock = clock
+        self.inner = inner
+        self.held = 3
+        self.asked: list[str] = []
+
+    def handle_request(self, request: Request) -> Response:
+        self.asked.append(f"{request.method} {request.url.path}")
+        if self.inner and not self.held:
+            return self.inner.handle_request(request)
+        self.held -= 1
+        read_s = request.extensions["timeout"]["read"]
+        self.clock.advance(min(read_s, 5.0))
+        if read_s < 5.0:
+            raise ReadTimeout("timed out", request=request)
+        return Response(502, content=b"nobody listens")
+
+
+HEALTH = "GET /v1/apps/app/machines/m1/agent/health"
+
+
+def test_a_proxy_that_waits_for_a_listener_does_not_hide_that_none_will_come() -> None:
+    clock = ReplayClock()
+    proxy = Holding(clock, None)
+    transport = PatientTransport(proxy, clock)
+    channel = AgentChannel(
+        transport, base_url="http://x", app="app", machine_id="m1", token=TOKEN, clock=clock
+    )
+    with transport.unless("m1", lambda: True), pytest.raises(AgentUnavailable):
+        channel.start(Command(argv=[b"true"]), wait_s=1, forget=True)
+    assert proxy.asked == [HEALTH]
+    assert clock.monotonic() < 2
+
+
+def test_what_may_not_be_sent_twice_is_sent_once_the_agent_answers(agent: RunningAgent) -> None:
+    clock = ReplayClock()
+    with closing(PoolTransport()) as pool:
+        proxy = Holding(clock, pool)
+        transport = PatientTransport(proxy, clock)
+        channel = AgentChannel(
+            transport, base_url=agent.url, app="app", machine_id="m1", token=TOKEN, clock=clock
+        )
+        with transport.unless("m1", lambda: False):
+            assert channel.start(Command(argv=[b"true"]), wait_s=9, forget=True).exit_code == 0
+            assert channel.start(Command(argv=[b"true"]), wait_s=9, forget=True).exit_code == 0
+    start = "POST /v1/apps/app/machines/m1/exec"
+    assert proxy.asked == [HEALTH] * 4 + [start] * 2

@@ -309,6 +309,26 @@ class TestLimits:
             assert [p.name for p in (state / kind).iterdir() if p.name[0] != "."] == ["next"]
         assert not list(state.glob("t.*"))
 
+    @pytest.mark.parametrize("age", [-200_000, 200_000], ids=["long ago", "before the last boot"])
+    def test_the_next_sender_removes_what_a_killed_one_has_sent(
+        self, plain: Sandbox, standin: StandIn, tmp_path: Path, age: int
+    ) -> None:
+        runner = Runner(plain.attachment.client, "app", "m1", b"/workspace", b"")
+        runner.call("abort", "somebody's")
+        orphan, alive = (runner.call("stage", "", 0, "tdata").words[0] for _ in range(2))
+        state = standin.root / "opt/pytest-flymachines/api"
+        uptime = int(float(Path("/proc/uptime").read_text().split()[0]) * 100)
+        for old in (f"s/{orphan}/at", "aborted.somebody's"):
+            (state / old).write_text(f"{uptime + age}\n")
+        plain.write_file("file", os.urandom(30_000))
+        left = [p.name for p in (state / "s").iterdir() if p.name[0] != "."]
+        assert sorted(left) == sorted(["next", alive])
+        assert not list(state.glob("aborted.*"))
+        orphan = runner.call("stage", "", 0, "tdata").words[0]
+        (state / f"s/{orphan}/at").write_text(f"{uptime + age}\n")
+        plain.download(".", tmp_path / "back")
+        assert not (state / "s" / orphan).exists()
+
     def test_a_tree_leaves_alone_what_others_are_sending(
         self, plain: Sandbox, tmp_path: Path
     ) -> None:
