@@ -51,7 +51,8 @@ def disk(directory: Path, *, wanted: bool) -> Iterator[list[GuestMount]]:
     if not wanted:
         yield []
         return
-    made = disks.Disk(directory / "disk.ext4")
+    # Of a name that no other emulator's has, by which a device is found again.
+    made = disks.Disk(directory / f"{directory.name}.ext4")
     made.make(_SIZE_BYTES)
     source = directory / "disk"
     source.mkdir()
