@@ -263,7 +263,8 @@ def test_where_no_machine_can_be_made_it_gives_up_and_says_what_to_do(
 ) -> None:
     app = f"barren-{advice.split()[1].lower()}"
     arm(emulator, fault.format(app))
-    done = Probing(emulator, tmp_path, IN_ORG, f"--app={app}").end()
+    areas = only("machines", "updates")
+    done = Probing(emulator, tmp_path, IN_ORG, f"--app={app}", *areas).end()
     assert done.code == 2, done.output
     assert "no machine can be made here: create answered" in done.output
     assert advice in done.output

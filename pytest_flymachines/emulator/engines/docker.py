@@ -32,6 +32,7 @@ from pytest_flymachines.emulator.engines.docker_client import (
     OWNER,
     archive,
     connect,
+    explained,
     import_probe_image,
     owner_label,
     remove_all,
@@ -130,7 +131,7 @@ class DockerEngine:
         except (DockerImageNotFound, NotFound) as error:
             raise ImageNotFound(f"image {image}: {error}") from error
         except (DockerException, OSError) as error:
-            raise EngineError(f"image {image}: {error}") from error
+            raise EngineError(f"image {image}: {explained(error)}") from error
         repository = split_image(image)[0]
         named = [name.partition("@") for name in found.get("RepoDigests") or ()]
         # The same image may have another digest in another registry.
@@ -150,7 +151,7 @@ class DockerEngine:
         try:
             return await self._start(machine)
         except (DockerException, OSError) as error:
-            raise EngineError(f"container for {machine.id}: {error}") from error
+            raise EngineError(f"container for {machine.id}: {explained(error)}") from error
 
     async def discard(self, directory: Path) -> None:
         """As in `Engine.discard`."""

@@ -23,6 +23,7 @@ __all__ = [
     "OWNER",
     "archive",
     "connect",
+    "explained",
     "import_probe_image",
     "on_bridge",
     "owner_label",
@@ -34,6 +35,7 @@ OWNER = "pytest-flymachines.owner"
 """Label of every container, volume and network of an engine; its value says which process's."""
 
 _CONNECTIONS = 64
+_KNOCK_S = 10.0
 
 
 def connect() -> Any:
@@ -152,15 +154,31 @@ def on_bridge(network: str, gateway: str, port: int, kind: str) -> socket.socket
     return listener
 
 
+def explained(error: Exception) -> str:
+    """The text of an error of the SDK's, with what to do where the daemon is gone."""
+    if isinstance(error, OSError) and not isinstance(error, DockerException):
+        return f"the Docker daemon does not answer any more: is it running? ({error})"
+    return str(error)
+
+
 def _is_there(path: str) -> bool:
     return os.access(path, os.R_OK | os.W_OK)
 
 
 def _knock(url: str) -> None:
-    """See whether somebody listens: the SDK leaks a socket where nobody does."""
+    """See whether somebody listens and answers: the SDK leaks a socket, or waits for a minute."""
     if url.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(_KNOCK_S)
             sock.connect(url.removeprefix("unix://"))
+            try:
+                sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
+                sock.recv(1)
+            except TimeoutError:
+                raise TimeoutError(
+                    f"the daemon takes connections but has not answered within {_KNOCK_S:g} s; "
+                    "restart it"
+                ) from None
 
 
 def _started(pid: int) -> str:

@@ -259,7 +259,8 @@ class DockerMachine:
         found = []
         listeners: dict[str, dict[str, tuple[str, str]]] = {}
         for pid, name, command in top["Processes"]:
-            if name in {"docker-init", "podman-init", "tini"}:
+            # podman says `?` of one that has just ended
+            if name in {"docker-init", "podman-init", "tini"} or not pid.isdigit():
                 continue
             described = describe(Path("/proc", pid), listeners)
             found.append(described or GuestProcess(pid=int(pid), command=command))

@@ -414,3 +414,36 @@ async def test_no_daemon_says_where_it_looked(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
     with pytest.raises(EngineError, match=r"unix:///no/such\.sock"):
         docker_client.connect()
+
+
+async def test_daemon_that_hangs_is_told_from_one_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_client, "_KNOCK_S", 0.2)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/sock")
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(f"{tmp_path}/sock")
+        silent.listen()
+        with pytest.raises(EngineError, match=r"has not answered within 0\.2 s; restart it"):
+            docker_client.connect()
+
+
+async def test_daemon_that_died_is_named_and_used_again_when_it_is_back(
+    docker_host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sock"
+    path.symlink_to(docker_host.removeprefix("unix://"))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+    engine = DockerEngine(tmp_path / "engine")
+    assert await engine.resolve_image(dockerd.IMAGE)
+    path.unlink()
+    # Nobody listens there: the SDK would leak a socket. This one hangs up.
+    server = await asyncio.start_unix_server(lambda _, writer: writer.close(), path)
+    engine._client.close()
+    with pytest.raises(EngineError, match="does not answer any more: is it running"):
+        await engine.resolve_image(dockerd.IMAGE)
+    server.close()
+    path.unlink(missing_ok=True)
+    path.symlink_to(docker_host.removeprefix("unix://"))
+    assert await engine.resolve_image(dockerd.IMAGE)
+    await engine.close()
