@@ -16,16 +16,21 @@ ROOT = Path(__file__).parent.parent.parent
 def replay(copy: Path, *args: str) -> subprocess.CompletedProcess[str]:
     """pytest over the example in a namespace that has not even a loopback.
 
-    pytest-rerunfailures opens a socket of its own under xdist.
+    Plugins are those that it needs; pytest-rerunfailures opens a socket of its own under xdist.
     """
     mapped = [] if os.geteuid() == 0 else ["--map-root-user"]
     namespace = ["unshare", *mapped, "--net"]
-    plugins = ["-p", "no:rerunfailures", "-p", "no:cacheprovider", *args]
+    names = ["flymachines", "no:cacheprovider", *(["xdist", "randomly"] if "-n" in args else [])]
+    options = ["--fly-missing-cassette=fail", *(f"-p{name}" for name in names), *args]
     return subprocess.run(
-        [*namespace, sys.executable, "-m", "pytest", "--fly-missing-cassette=fail", *plugins],
+        [*namespace, sys.executable, "-m", "pytest", *options],
         cwd=copy / "examples" / "tally",
         # an ordinary user is called root in there, and may find root's own directory in /tmp
-        env={**os.environ, "PYTEST_DEBUG_TEMPROOT": str(copy)},
+        env={
+            **os.environ,
+            "PYTEST_DEBUG_TEMPROOT": str(copy),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        },
         capture_output=True,
         text=True,
         timeout=120,
