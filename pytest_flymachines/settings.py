@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from pytest_flymachines.common_values import check_named
 from pytest_flymachines.options import OPTIONS, TOKEN_VARIABLES, Option, Refused, token_in
 
 if TYPE_CHECKING:
@@ -193,7 +192,10 @@ def _settled(
         scrub=scrub,
         rootdir=rootdir,
     )
-    if settings.record != "none":
+    if settings.record != "none" and scrub:
+        # not for runs that record nothing: it takes its time to import
+        from pytest_flymachines.common_values import check_named
+
         for entry in scrub:
             try:
                 check_named(entry, environ.get(entry, entry))
