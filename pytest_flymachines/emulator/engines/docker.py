@@ -167,6 +167,7 @@ class DockerEngine:
             await self._call(remove_all, self._client, self._label)
             if self._shared_limits is not None:
                 await self._call(self._shared_limits.close)
+                self._shared_limits = None  # `discard` is still called, for the emulator's own
             self._client.close()
             self._client = None
         if self._watcher is not None:
