@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import os
+import threading
 import time
+from types import ModuleType
 
 from pytest_flymachines._http import (
     ByteStream,
@@ -33,6 +36,15 @@ _NOT_SENT = (ConnectError, ConnectTimeout, ProxyError)
 _BROKEN = (TimeoutException, NetworkError, RemoteProtocolError)
 
 _Outcome = Response | TransportError
+
+# In a child that is forked during another thread's import, nobody finishes that import, and the
+# child's own waits for it for ever (CPython's module locks). So a fork waits for the import's end.
+_importing = threading.Lock()
+os.register_at_fork(
+    before=_importing.acquire,
+    after_in_parent=_importing.release,
+    after_in_child=_importing.release,
+)
 
 
 class RetryTransport(Transport):
@@ -86,9 +98,7 @@ class RetryTransport(Transport):
         limit_s = self._retry_s if call is None or call.retry_s is None else call.retry_s
         if limit_s <= 0:
             return outcome
-        import stamina  # 40 ms to import, and seldom needed
-
-        attempts = stamina.retry_context(
+        attempts = _stamina().retry_context(
             on=_pause,
             attempts=_ATTEMPTS,
             timeout=limit_s,
@@ -104,6 +114,13 @@ class RetryTransport(Transport):
                     if _may_repeat(request, outcome):
                         raise _RepeatError(outcome, attempt.num)
         return outcome
+
+
+def _stamina() -> ModuleType:
+    """Imported when it is needed, which is seldom: it takes 40 ms."""
+    with _importing:
+        import stamina
+    return stamina
 
 
 class _RepeatError(Exception):

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import datetime
 import email.utils
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import stamina
@@ -149,3 +152,30 @@ def test_retry_after_as_a_date(minutes: int, least: float, most: float) -> None:
     date = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=minutes)
     value = email.utils.format_datetime(date, usegmt=True)
     assert least <= _retry_after_s(Response(429, headers={"retry-after": value})) <= most
+
+
+FORK = """
+import os, signal, sys, threading, time
+from pytest_flymachines.api import retry
+
+thread = threading.Thread(target=retry._stamina)
+thread.start()
+while "stamina" not in sys.modules:
+    time.sleep(0.01)
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    retry._stamina()
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+thread.join()
+"""
+
+
+def test_a_fork_while_another_thread_begins_to_repeat_does_not_block_the_child(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "stamina.py").write_text("import time\ntime.sleep(0.5)\n")
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{FORK}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
