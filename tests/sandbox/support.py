@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
+
+from pytest_flymachines.errors import CommandTimeout
 from pytest_flymachines.sandbox import Sandbox
 
 
@@ -14,6 +17,22 @@ def wait_until(condition: Callable[[], object], what: str = "the condition") -> 
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come true"
         time.sleep(0.05)
+
+
+def timed_out(
+    sandbox: Sandbox, command: str, got_far: Callable[[CommandTimeout], object]
+) -> CommandTimeout:
+    """The error of a command whose time is over, but that had got far enough to look at.
+
+    A second will do; a computer that is busy gets more.
+    """
+    for timeout in (1, 4, 16):
+        with pytest.raises(CommandTimeout) as info:
+            sandbox.exec(command, timeout=timeout)
+        assert info.value.timeout == timeout
+        if got_far(info.value):
+            break
+    return info.value
 
 
 def gone(sandbox: Sandbox, pid: str) -> bool:

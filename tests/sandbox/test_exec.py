@@ -20,7 +20,7 @@ from pytest_flymachines.errors import (
 )
 from pytest_flymachines.sandbox import Sandbox, api_processes
 
-from .support import gone, wait_until
+from .support import gone, timed_out, wait_until
 
 
 class TestResult:
@@ -371,27 +371,25 @@ class TestOutput:
 
 class TestTimeout:
     def test_the_error_has_the_output_so_far(self, sandbox: Sandbox) -> None:
-        with pytest.raises(CommandTimeout) as info:
-            sandbox.exec("echo so far; echo err >&2; sleep 60", timeout=1)
-        error = info.value
+        command = "echo so far; echo err >&2; sleep 60"
+        error = timed_out(sandbox, command, lambda error: error.stderr)
         assert isinstance(error, subprocess.TimeoutExpired)
         assert isinstance(error, TimeoutError)
         assert error.output == "so far\n"
         assert str(error.stderr) == "err\n"
-        assert error.timeout == 1
         for part in (sandbox.machine_id, "so far", "timeout="):
             assert part in str(error)
 
     @pytest.mark.core
     def test_the_whole_group_is_killed_in_the_machine(self, sandbox: Sandbox) -> None:
-        with pytest.raises(CommandTimeout):
-            sandbox.exec("sleep 61 & echo $! >child; echo $$ >parent; wait", timeout=1)
+        command = "sleep 61 & echo $! >child; echo $$ >new; mv new parent; wait"
+        timed_out(sandbox, command, lambda _: sandbox.exists("parent"))
         for name in ("parent", "child"):
             wait_until(partial(gone, sandbox, sandbox.read_text(name).strip()))
 
     def test_a_process_that_ignores_sigterm_is_killed_too(self, sandbox: Sandbox) -> None:
-        with pytest.raises(CommandTimeout):
-            sandbox.exec("trap '' TERM; echo $$ >pid; while :; do sleep 0.1; done", timeout=1)
+        command = "trap '' TERM; echo $$ >new; mv new pid; while :; do sleep 0.1; done"
+        timed_out(sandbox, command, lambda _: sandbox.exists("pid"))
         wait_until(lambda: gone(sandbox, sandbox.read_text("pid").strip()))
 
     def test_a_command_may_take_longer_than_one_request(
