@@ -17,6 +17,7 @@ from pytest_flymachines.emulator import (
     orgs,
     placement,
     prometheus,
+    snapshots,
     tokens,
     uiex,
     unsupported,
@@ -30,8 +31,8 @@ __all__ = ["api"]
 
 
 MODULES = (
-    *(apps, machines, actions, wait, exec, metadata, leases, history, guest),
-    *(volumes, app_secrets, ips, orgs, placement, tokens, unsupported, graphql, uiex, prometheus),
+    *(apps, machines, actions, wait, exec, metadata, leases, history, guest, volumes, snapshots),
+    *(app_secrets, ips, orgs, placement, tokens, unsupported, graphql, uiex, prometheus),
 )
 
 

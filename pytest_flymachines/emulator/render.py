@@ -113,7 +113,9 @@ def ip_json(assignment: IpAssignment) -> dict[str, Any]:
     }
 
 
-def volume_json(volume: Volume, *, used_bytes: int = 0, summary: bool = False) -> dict[str, Any]:
+def volume_json(
+    volume: Volume, *, used_bytes: int = 0, summary: bool = False, host_status: str = "ok"
+) -> dict[str, Any]:
     """A Volume; sizes follow from `size_gb`."""
     total = volume.size_gb * 1_048_917_333
     blocks = total // BLOCK_SIZE
@@ -143,6 +145,6 @@ def volume_json(volume: Volume, *, used_bytes: int = 0, summary: bool = False) -
             "auto_backup_enabled": volume.auto_backup_enabled,
             "host_dedication_key": "",
             "type": "local",
-            "host_status": "ok",
+            "host_status": host_status,
         }
     return shown

@@ -5,7 +5,6 @@ Rules: https://fly.io/docs/volumes/overview/ and answers of the live API.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 from typing import NamedTuple
@@ -19,13 +18,23 @@ from pytest_flymachines.emulator.call import APP, Call, Routes, boolean
 from pytest_flymachines.emulator.config import Guest, MachineConfig
 from pytest_flymachines.emulator.emulator import Emulator
 from pytest_flymachines.emulator.engines.base import EngineError, RunningMachine
-from pytest_flymachines.emulator.model import Machine, Snapshot, Volume
+from pytest_flymachines.emulator.model import Machine, Volume
 from pytest_flymachines.emulator.regions import choose_region
 from pytest_flymachines.emulator.render import volume_json
 from pytest_flymachines.emulator.validate import check_guest
-from pytest_flymachines.emulator.wiretime import now_ms, rfc3339
+from pytest_flymachines.emulator.wiretime import now_ms
 
-__all__ = ["claim", "mount", "routes"]
+__all__ = [
+    "VOLUME",
+    "Source",
+    "changed",
+    "claim",
+    "make",
+    "mount",
+    "reachable",
+    "routes",
+    "volume_of",
+]
 
 routes = Routes()
 
@@ -33,7 +42,6 @@ VOLUMES = APP + "/volumes"
 VOLUME = VOLUMES + "/{volume}"
 NAME = re.compile(r"^[a-z0-9_]{1,30}$")
 MAX_SIZE_GB = 500
-MAX_SNAPSHOTS = 100
 MAX_VOLUMES = 1000
 
 
@@ -122,12 +130,34 @@ def bound_to(volume: Volume) -> str:
     return volume.machine
 
 
-def _volume(call: Call) -> Volume:
+def volume_of(call: Call) -> Volume:
+    """The volume of the path, to be read.
+
+    Raises:
+        Problem: 404.
+    """
     app = call.app()
     volume = call.emulator.store.volumes.get(call.param("volume"))
     if volume is None or volume.app != app.name:
         raise Problem(404, "not_found: volume not found")
     return volume
+
+
+def reachable(call: Call) -> Volume:
+    """The volume of the path, to act on.
+
+    Raises:
+        Problem: 404; 503 when its host, that of its machine, does not answer.
+    """
+    volume = volume_of(call)
+    if _host_status(call.emulator, volume) != "ok":
+        raise Problem(503, f"unavailable: host of volume {volume.id} does not answer")
+    return volume
+
+
+def _host_status(emulator: Emulator, volume: Volume) -> str:
+    machine = emulator.store.machines.get(bound_to(volume))
+    return machine.host_status if machine else "ok"
 
 
 @routes.on("GET", VOLUMES)
@@ -138,7 +168,11 @@ async def list_volumes(call: Call) -> Response:
     volumes = sorted(call.emulator.store.volumes_of(app.name), key=lambda item: item.created_ms)
     for volume in volumes:
         bound_to(volume)
-    return answer([volume_json(volume, summary=summary) for volume in volumes])
+    shown = [
+        volume_json(volume, summary=summary, host_status=_host_status(call.emulator, volume))
+        for volume in volumes
+    ]
+    return answer(shown)
 
 
 @routes.on("POST", VOLUMES)
@@ -173,7 +207,7 @@ async def create(call: Call) -> Response:
         snapshot_retention=body.snapshot_retention,
         auto_backup_enabled=body.auto_backup_enabled,
     )
-    await _make(call, volume.id, source)
+    await make(call, volume.id, source)
     emulator.store.put(volume)
     return answer(volume_json(volume))
 
@@ -181,36 +215,37 @@ async def create(call: Call) -> Response:
 @routes.on("GET", VOLUME)
 async def get(call: Call) -> Response:
     """One volume, with what is used of it."""
-    volume = _volume(call)
+    volume = volume_of(call)
     bound_to(volume)
     holder = _holder(call.emulator, volume)
     used = await call.emulator.flyd.volumes.used_bytes(volume.id, holder)
-    return answer(volume_json(volume, used_bytes=used))
+    host_status = _host_status(call.emulator, volume)
+    return answer(volume_json(volume, used_bytes=used, host_status=host_status))
 
 
 @routes.on("PUT", VOLUME)
 async def update(call: Call) -> Response:
     """Change how snapshots are kept."""
-    volume = _volume(call)
+    volume = reachable(call)
     body = call.body(UpdateVolume, "main.updateVolumeRequest")
     if body.snapshot_retention is not None:
         _check_retention(body.snapshot_retention)
         volume.snapshot_retention = body.snapshot_retention
     if body.auto_backup_enabled is not None:
         volume.auto_backup_enabled = body.auto_backup_enabled
-    _changed(call, volume)
+    changed(call, volume)
     return answer(volume_json(volume))
 
 
 @routes.on("DELETE", VOLUME)
 async def delete(call: Call) -> Response:
     """Delete a volume that no machine holds; its content is gone at once."""
-    volume = _volume(call)
+    volume = reachable(call)
     if holder := bound_to(volume):
         raise failed_precondition(f"volume is currently bound to machine: {holder}")
     if volume.state != "pending_destroy":
         volume.state = "pending_destroy"
-        _changed(call, volume)
+        changed(call, volume)
         await call.emulator.flyd.remove_volume(volume)
     return answer(volume_json(volume))
 
@@ -218,7 +253,7 @@ async def delete(call: Call) -> Response:
 @routes.on("PUT", VOLUME + "/extend")
 async def extend(call: Call) -> Response:
     """Make it larger; a machine sees that at once where the kernel lets root do that."""
-    volume = _volume(call)
+    volume = reachable(call)
     body = call.body(ExtendVolume, "main.extendVolumeRequest")
     _check_size(body.size_gb)
     if body.size_gb < volume.size_gb:
@@ -229,73 +264,11 @@ async def extend(call: Call) -> Response:
     except EngineError as error:
         raise Problem(500, f"internal: {error}") from None
     volume.size_gb = body.size_gb
-    _changed(call, volume)
+    changed(call, volume)
     return answer({"volume": volume_json(volume), "needs_restart": needs_restart})
 
 
-@routes.on("GET", VOLUME + "/snapshots")
-async def list_snapshots(call: Call) -> Response:
-    """The snapshots of a volume, newest first."""
-    shown = [
-        {
-            "id": snapshot.id,
-            "size": snapshot.size,
-            "volume_size": snapshot.volume_size,
-            "digest": snapshot.digest,
-            "created_at": rfc3339(snapshot.created_ms),
-            "status": snapshot.status,
-            "retention_days": snapshot.retention_days,
-        }
-        for snapshot in reversed(_volume(call).snapshots)
-    ]
-    return answer(shown)
-
-
-@routes.on("POST", VOLUME + "/snapshots")
-async def create_snapshot(call: Call) -> Response:
-    """Take a snapshot; one at a time."""
-    volume = _volume(call)
-    pending = next((old for old in volume.snapshots if old.status == "pending"), None)
-    if pending:
-        raise failed_precondition(f"snapshot is already scheduled at {rfc3339(pending.created_ms)}")
-    if len(volume.snapshots) >= MAX_SNAPSHOTS:
-        raise failed_precondition(f"a volume cannot have more than {MAX_SNAPSHOTS} snapshots here")
-    if volume.state != "created":
-        raise failed_precondition(f"unable to snapshot volume from current state: '{volume.state}'")
-    snapshot = Snapshot(
-        id=ids.snapshot_id(),
-        size=0,
-        volume_size=volume.size_gb * 1024**3,
-        digest="",
-        created_ms=now_ms(),
-        status="pending",
-        retention_days=volume.snapshot_retention,
-    )
-    volume.snapshots.append(snapshot)
-    _changed(call, volume)
-    call.emulator.flyd.spawn(_take(call, volume, snapshot), f"snapshot {snapshot.id}")
-    backup = {
-        "id": snapshot.id,
-        "app_id": str(call.app().number),
-        "volume_id": volume.id,
-        "state": "prepare",
-        "type": "BACKUP_TYPE_ON_DEMAND",
-        "created_at": rfc3339(snapshot.created_ms),
-    }
-    return answer({"Msg": {"backup": backup}})
-
-
-async def _take(call: Call, volume: Volume, snapshot: Snapshot) -> None:
-    emulator = call.emulator
-    await _make(call, snapshot.id, _Source(volume.size_gb, volume.id, volume))
-    snapshot.size = await emulator.flyd.volumes.used_bytes(snapshot.id)
-    snapshot.digest = "sha256:" + hashlib.sha256(snapshot.id.encode()).hexdigest()
-    snapshot.status = "created"
-    emulator.store.put(volume)
-    emulator.store.flush()
-
-
-class _Source(NamedTuple):
+class Source(NamedTuple):
     """What a new volume begins as.
 
     Attributes:
@@ -309,23 +282,23 @@ class _Source(NamedTuple):
     live: Volume | None = None
 
 
-def _source(call: Call, body: CreateVolume) -> _Source:
+def _source(call: Call, body: CreateVolume) -> Source:
     volumes = call.emulator.store.volumes.values()
     if body.source_volume_id:
         for volume in volumes:
             if volume.id == body.source_volume_id and volume.state == "created":
-                return _Source(max(body.size_gb, volume.size_gb), volume.id, volume)
+                return Source(max(body.size_gb, volume.size_gb), volume.id, volume)
         raise Problem(400, f"source volume {body.source_volume_id} not found")
     if body.snapshot_id:
         for volume in volumes:
             for snapshot in volume.snapshots:
                 if snapshot.id == body.snapshot_id and snapshot.status == "created":
-                    return _Source(max(body.size_gb, volume.size_gb), snapshot.id)
+                    return Source(max(body.size_gb, volume.size_gb), snapshot.id)
         raise Problem(400, f"snapshot {body.snapshot_id} not found")
-    return _Source(body.size_gb)
+    return Source(body.size_gb)
 
 
-async def _make(call: Call, new: str, source: _Source) -> None:
+async def make(call: Call, new: str, source: Source) -> None:
     """Make a volume or snapshot of this id."""
     holder = _holder(call.emulator, source.live)
     try:
@@ -350,6 +323,7 @@ def _check_retention(days: int) -> None:
         raise Problem(400, "invalid snapshot_retention, must be between 1 and 60")
 
 
-def _changed(call: Call, volume: Volume) -> None:
+def changed(call: Call, volume: Volume) -> None:
+    """Keep what has changed."""
     volume.updated_ms = now_ms()
     call.emulator.store.put(volume)

@@ -214,7 +214,7 @@ GAPS = (
         "host failures",
         (
             "only by the fault `host-failure`, each machine having a host of its own; no move, "
-            "no `unknown` host, and a volume's `host_status` is always `ok`"
+            "no `unknown` host"
         ),
     ),
     ("deploy, launch, ssh, console, proxy, logs of flyctl", "their services are not here"),

@@ -275,7 +275,7 @@ VOLUME_FIELDS = {
     "auto_backup_enabled__": BOOLEAN,
     "host_dedication_key__": STRING,
     "type__": one_of("local"),
-    "host_status__": one_of("ok"),
+    "host_status__": one_of("ok", "unreachable"),
 }
 VOLUME = an(**VOLUME_FIELDS)
 SNAPSHOT = an(

@@ -96,6 +96,28 @@ def test_standby(app: App, lose_host: Callable[[Machine], Callable[[], None]]) -
     assert unrelated.state == "stopped"
 
 
+@shows("volumes", "those of a host that does not answer are a 503 for all but reads", "guess")
+def test_a_volume_is_on_the_host_of_its_machine(
+    app: App, lose_host: Callable[[Machine], Callable[[], None]]
+) -> None:
+    volume = app.fly.ok("POST", f"{app.path}/volumes", {"name": "data"})
+    path = f"{app.path}/volumes/{volume['id']}"
+    machine = app.create("sleep", "inf", mounts=[{"volume": volume["id"], "path": "/data"}])
+    repair = lose_host(machine)
+    assert app.fly.ok("GET", path)["host_status"] == "unreachable"
+    assert app.fly.ok("GET", f"{app.path}/volumes")[0]["host_status"] == "unreachable"
+    for method, place, body in (
+        ("PUT", "/extend", {"size_gb": 9}),
+        ("PUT", "", {"snapshot_retention": 9}),
+        ("POST", "/snapshots", None),
+        ("DELETE", "", None),
+    ):
+        status, text = app.fly.error(method, f"{path}{place}", body)
+        assert (status, "does not answer" in text) == (503, True), (method, place)
+    repair()
+    assert app.fly.ok("GET", path)["host_status"] == "ok"
+
+
 def test_standby_that_somebody_has_started_stays(
     app: App, lose_host: Callable[[Machine], Callable[[], None]]
 ) -> None:
