@@ -99,9 +99,9 @@ class Exchange(BaseExchange):
 
     def _send(self, request: Request, headers: Headers) -> asyncio.Task[None] | None:
         http, body = self.upstream.http, request.body
-        head = h11.Request(method=request.method, target=request.target, headers=headers)
         sized = bool(first(headers, b"content-length"))
         try:
+            head = h11.Request(method=request.method, target=request.target, headers=headers)
             parts = [http.send(head)]
             if body.complete:
                 parts.append(http.send(h11.Data(data=body.arrived)) if body.arrived else b"")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 
 import h2.config
 import h2.connection
@@ -23,6 +24,8 @@ __all__ = ["Http2"]
 
 # https://nvd.nist.gov/vuln/detail/CVE-2023-44487: rapid reset.
 MAX_GIVEN_UP = 200
+# Older releases of h2 let these in: RFC 9113, 8.2.1.
+BREAKS = re.compile(rb"[\r\n\0]")
 
 
 class Http2:
@@ -120,6 +123,8 @@ class Stream:
 
     def _request(self, fields: list[tuple[bytes, bytes]], *, whole: bool) -> Request:
         """The request that these fields describe, in the words of HTTP/1.1."""
+        if any(BREAKS.search(name) or BREAKS.search(value) for name, value in fields):
+            raise Problem(400, "bad request: a header holds a line break or a null byte")
         pseudo = {name: value for name, value in fields if name.startswith(b":")}
         headers: Headers = [
             (name, value) for name, value in fields if name[:1] != b":" and name != b"cookie"

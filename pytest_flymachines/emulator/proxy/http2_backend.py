@@ -28,8 +28,7 @@ from pytest_flymachines.emulator.proxy.wire import Wire
 
 __all__ = ["Http2Exchange", "Http2Upstream"]
 
-# Of one connection; more would be dropped by most programs anyway.
-MAX_STREAM_ID = 2**30
+MAX_ID = 2**30
 NOT_IN_HTTP2 = HOP_BY_HOP | {b"host", b"transfer-encoding"}
 
 
@@ -45,17 +44,20 @@ class Http2Upstream(Connection):
 
     @property
     def standing(self) -> bool:
-        """Whether an idle one can still be used; a program may send pings meanwhile."""
-        return not self.wire.ended and not self.wire.transport.is_closing()
+        """Whether an idle one can still be used; a program may have sent pings, or goodbye."""
+        with contextlib.suppress(h2.exceptions.ProtocolError):
+            self.http.receive_data(self.wire.taken())
+        return self._open and not self.wire.transport.is_closing()
 
     @property
     def reusable(self) -> bool:
         """Whether the last exchange came to its end, and there may be another."""
-        return self.whole and not self.wire.ended and self._next_id < MAX_STREAM_ID
+        return self.whole and self._open
 
     @property
-    def _next_id(self) -> int:
-        return self.http.get_next_available_stream_id()
+    def _open(self) -> bool:
+        closed = self.http.state_machine.state is h2.connection.ConnectionState.CLOSED
+        return not closed and not self.wire.ended and self.http.highest_outbound_stream_id < MAX_ID
 
     def renew(self) -> None:
         """Get ready for another exchange."""

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import socket
+import threading
 from collections.abc import Callable
 
 import h2.config
@@ -50,7 +52,7 @@ def http2(handle: Callable[[Served], None]) -> Program:
         while True:
             writer.write(http.data_to_send())
             data = await reader.read(65536)
-            if not data:
+            if not data or http.state_machine.state is h2.connection.ConnectionState.CLOSED:
                 return
             for event in http.receive_data(data):
                 match event:
@@ -210,3 +212,60 @@ def test_an_upload_that_is_answered_early_ends(world: World, client: httpx.Clien
     world.add("m1", program, services=SERVICES)
     for _ in range(2):
         assert client.post("/", content=b"x" * 500_000).status_code == 413
+
+
+def cut_off(at: int) -> Program:
+    """Ends the connection after so many bytes of its answer."""
+
+    async def program(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        http.initiate_connection()
+        while data := await reader.read(65536):
+            for event in http.receive_data(data):
+                if isinstance(event, h2.events.RequestReceived):
+                    http.send_headers(event.stream_id, [(":status", "200")])
+                    http.send_data(event.stream_id, b"x" * 1000)
+                    writer.write(http.data_to_send()[:at])
+                    return
+            writer.write(http.data_to_send())
+
+    return program
+
+
+@pytest.mark.parametrize("at", [0, 5, 20, 200])
+def test_an_answer_that_breaks_off_is_not_taken_for_whole(
+    world: World, client: httpx.Client, at: int
+) -> None:
+    world.add("m1", cut_off(at), services=SERVICES)
+    # a reset may overtake what came before it, and then nothing was answered
+    with pytest.raises((httpx.HTTPStatusError, httpx.RemoteProtocolError)):
+        client.post("/", content=b"x").raise_for_status()
+
+
+def test_a_visitor_who_leaves_takes_the_request_with_him(world: World) -> None:
+    entered, left = threading.Event(), threading.Event()
+
+    async def program(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.read(65536):
+                entered.set()
+        finally:
+            left.set()
+
+    world.add("m1", program, services=SERVICES)
+    with socket.create_connection(world.front, timeout=10) as visitor:
+        head = b"POST / HTTP/1.1\r\nHost: web.fly.dev\r\nContent-Length: 900000\r\n\r\n"
+        visitor.sendall(head + b"x" * 100_000)
+        assert entered.wait(10)
+    assert left.wait(10)
+
+
+def test_an_idle_connection_that_the_program_ended_is_replaced(
+    world: World, client: httpx.Client
+) -> None:
+    def handle(served: Served) -> None:
+        served.answer(body=b"ok")
+        served.http.close_connection()
+
+    world.add("m1", http2(handle), services=SERVICES)
+    assert [client.get("/").text for _ in range(3)] == ["ok"] * 3
