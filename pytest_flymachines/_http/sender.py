@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from httpx import URL, BaseTransport, Headers, Request, Response
+from httpx import URL, BaseTransport, ByteStream, Headers, Request, Response
 
 __all__ = ["Http", "Param"]
 
@@ -39,7 +39,9 @@ class Http:
         self.base_url = base_url.rstrip("/")
         # httpx.Headers hides the value of Authorization in its repr, also in shown locals
         self._headers = Headers(headers)
-        self._json_headers = Headers(headers)
+        host = self._headers.get("host") or URL(base_url).netloc.decode("ascii")
+        self._json_headers = Headers({"host": host})
+        self._json_headers.update(self._headers)
         self._json_headers["content-type"] = "application/json"
 
     def request(
@@ -113,25 +115,30 @@ class Http:
         url = _url(self.base_url + path)
         if params:
             url = url.copy_merge_params({k: v for k, v in params.items() if v is not None})
-        merged = self._headers
-        if json is not None:
-            content = msgspec.json.encode(json)
-            merged = self._json_headers
+        merged = self._headers if json is None else self._json_headers
         if headers:
             merged = merged.copy()
             merged.update(headers)
         timeouts = dict.fromkeys(("read", "write", "pool"), timeout_s)
         timeouts["connect"] = min(timeout_s, CONNECT_TIMEOUT_S)
-        request = Request(
-            method,
-            url,
-            headers=merged,
-            content=content,
-            extensions={"timeout": timeouts, **(extensions or {})},
-        )
+        more = {"timeout": timeouts, **(extensions or {})}
+        if json is None:
+            request = Request(method, url, headers=merged, content=content, extensions=more)
+        else:
+            request = _with_json(method, url, merged, msgspec.json.encode(json), more)
         response = self._transport.handle_request(request)
         response.request = request
         return response
+
+
+def _with_json(
+    method: str, url: URL, headers: Headers, body: bytes, extensions: dict[str, Any]
+) -> Request:
+    """As `Request(content=...)`, which takes three times as long to find out the headers."""
+    request = Request(method, url, headers=headers, stream=ByteStream(body), extensions=extensions)
+    request.headers["content-length"] = str(len(body))
+    request.read()
+    return request
 
 
 @functools.lru_cache(maxsize=512)

@@ -9,6 +9,7 @@ order of tests or from what lies on the disk already. So every worker, every sel
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import os
 import re
@@ -147,6 +148,7 @@ def _is_literal(text: str) -> bool:
     return True
 
 
+@functools.lru_cache(maxsize=256)
 def _directory(path: str) -> PurePosixPath:
     parts = [_folder(part) for part in path.replace("\\", "/").split("/") if part not in ("", ".")]
     if parts and parts[0] in _OURS:

@@ -45,7 +45,7 @@ __all__ = [
 WEBSOCKET = "websocket"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # by identity: they are looked up for every request
 class Volatile:
     """Something that is not compared.
 
