@@ -101,14 +101,27 @@ class Catalog:
     def size(self, entry: Entry) -> int:
         """Bytes on the disk, with the large bodies that it refers to."""
         size = entry.path.stat().st_size
-        for digest in Blobs.named_in(entry.path.read_bytes()):
+        try:
+            named = Blobs.named_in(entry.path.read_bytes())
+        except OSError:
+            return size
+        for digest in named:
             blob = self.directory / BLOBS / digest
             size += blob.stat().st_size if blob.exists() else 0
         return size
 
     def left_over(self, kept: Iterable[Path]) -> list[Path]:
-        """Large bodies that no kept cassette refers to, and files that a crash left half."""
-        named = {digest for path in kept for digest in Blobs.named_in(path.read_bytes())}
+        """Large bodies that no kept cassette refers to, and files that a crash left half.
+
+        Raises:
+            CassetteError: One of the kept cannot be read.
+        """
+        try:
+            named = {digest for path in kept for digest in Blobs.named_in(path.read_bytes())}
+        except OSError as error:
+            raise CassetteError(
+                f"it is not known which large bodies are needed: {error}"
+            ) from error
         blobs = (self.directory / BLOBS).glob("*")
         unnamed = [path for path in blobs if path.name not in named and path.name[0] != "."]
         return sorted([*unnamed, *self.directory.rglob(".*.tmp")])
@@ -130,7 +143,10 @@ def suspicious(entry: Entry, scrubber: Scrubber) -> list[str]:
 
 def _is_ours(path: Path) -> bool:
     """Whether the header is there, or the file is where ours are."""
-    with path.open("rb") as file:
-        head = file.read(400)
+    try:
+        with path.open("rb") as file:
+            head = file.read(400)
+    except OSError:
+        return True  # so that it is named
     folder = path.parent.name
     return b"pytest-flymachines" in head or "." in folder or folder in ("sandboxes", "session")

@@ -169,10 +169,10 @@ def _orphans(directory: Path, rootdir: Path) -> tuple[list[Path], list[str]]:
     entries = list(catalog.entries())
     try:
         gone = orphans(entries, rootdir)
+        paths = {entry.path for entry in gone}
+        left = catalog.left_over(entry.path for entry in entries if entry.path not in paths)
     except CassetteError as error:
         raise click.ClickException(str(error)) from error
-    paths = {entry.path for entry in gone}
-    left = catalog.left_over(entry.path for entry in entries if entry.path not in paths)
     told = [f"{entry.path}: orphan: nothing makes {entry.owner} any more" for entry in gone]
     told += [f"{path}: left over: no cassette refers to it" for path in left]
     return [*sorted(paths), *left], told
@@ -189,6 +189,8 @@ def _age(date: object) -> str:
         made = datetime.datetime.fromisoformat(str(date))
     except ValueError:
         return "?"
+    if made.tzinfo is None:
+        made = made.replace(tzinfo=datetime.UTC)
     seconds = (datetime.datetime.now(datetime.UTC) - made).total_seconds()
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 from vcr.persisters.filesystem import CassetteNotFoundError
 from vcr.request import Request
@@ -32,6 +33,28 @@ _NOTES = "recorded"
 _UNLAYABLE = frozenset("\r\x85\u2028\u2029\ufeff")
 
 
+class _Fixture(msgspec.Struct, forbid_unknown_fields=True):
+    """Facts of a fixture, as `CassetteKey.fixture` takes them."""
+
+    name: str
+    scope: str
+    node: str = ""
+    base: str = ""
+    param: str = ""
+
+
+class _Header(msgspec.Struct):
+    """What of a header is relied on."""
+
+    mode: str = ""
+    run: str = ""
+    test: str = ""
+    sandbox: str = ""
+    machine: str = ""
+    fixture: _Fixture | None = None
+    machines: dict[str, dict[str, str]] = {}
+
+
 class Serializer:
     """vcrpy's YAML serializer, with the header and the layout of ours.
 
@@ -48,8 +71,12 @@ class Serializer:
         if not isinstance(data, dict) or not isinstance(data.get("interactions"), list):
             raise ValueError("it is no vcrpy cassette: it has no list `interactions`")
         header = data.pop(_HEADER, None) or {}
-        if not isinstance(header, dict) or not isinstance(header.get("fixture", {}), dict):
-            raise ValueError("`recording`, which says what it is of, is damaged")
+        try:
+            msgspec.convert(header, _Header)
+        except msgspec.ValidationError as error:
+            raise ValueError(
+                f"`recording`, which says what it is of, is damaged: {error}"
+            ) from error
         self.header = header
         return data
 

@@ -143,6 +143,55 @@ def test_list_shows_what_cannot_be_read_and_passes_over_directories(recorded: Pr
     assert "which says what it is of, is damaged" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("test: [1]", "Expected `str`, got `array` - at `$.test`"),
+        ("fixture: {name: a, scope: session, foo: b}", "unknown field `foo` - at `$.fixture`"),
+        ("fixture: {name: 1, scope: session}", "got `int` - at `$.fixture.name`"),
+        ("machines: 5", "got `int` - at `$.machines`"),
+        ("mode: {}", "got `object` - at `$.mode`"),
+    ],
+)
+def test_a_header_that_somebody_changed_is_told_as_damaged(
+    recorded: Project, line: str, told: str
+) -> None:
+    path = recorded.cassette("test_a.py/test_one[a].yaml")
+    text = path.read_text()  # of a key that stands there twice the later one counts
+    path.write_text(text.replace("interactions:\n", f"  {line}\ninteractions:\n", 1))
+    assert cli(recorded, "list").returncode == 0
+    done = cli(recorded, "check")
+    assert done.returncode == 1
+    assert "which says what it is of, is damaged" in done.stdout
+    assert told in done.stdout
+
+
+def test_dates_that_people_wrote_have_an_age(recorded: Project) -> None:
+    path = recorded.cassette("test_a.py/test_one[a].yaml")
+    path.write_text(re.sub("  date: .*", "  date: 2020-01-01", path.read_text()))
+    done = cli(recorded, "list")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"test_one\[a\] +local +\d{4,} d ", done.stdout)
+
+
+def test_what_may_not_be_read_is_named_and_nothing_is_deleted_for_it(recorded: Project) -> None:
+    """The large body may be needed by it."""
+    path = recorded.cassette("test_a.py/test_two[1].yaml")
+    before = recorded.cassettes()
+    path.unlink()
+    path.symlink_to("/proc/1/mem")  # a file whose reading fails, also for root
+    listed = cli(recorded, "list")
+    assert listed.returncode == 0, listed.stderr
+    assert "test_two[1].yaml (unreadable)" in listed.stdout
+    done = cli(recorded, "check", "--no-orphans")
+    assert done.returncode == 1
+    assert "test_two[1].yaml cannot be read" in done.stdout
+    done = cli(recorded, "prune", "--yes")
+    assert done.returncode == 1
+    assert "it is not known which large bodies are needed" in done.stderr
+    assert recorded.cassettes() == before
+
+
 def test_an_older_file_is_named_with_what_to_do(recorded: Project) -> None:
     one = recorded.cassette("test_a.py/test_one[a].yaml")
     one.write_text(one.read_text().replace("format: 1", "format: 0"))
