@@ -192,6 +192,8 @@ def _settled(
         scrub=scrub,
         rootdir=rootdir,
     )
+    if settings.record != "none":
+        _check_writable(settings.cassettes)
     if settings.record != "none" and scrub:
         # not for runs that record nothing: it takes its time to import
         from pytest_flymachines.common_values import check_named
@@ -207,6 +209,16 @@ def _settled(
         except ValueError as error:
             raise pytest.UsageError(f"fly sandbox options: {error}") from None
     return settings
+
+
+def _check_writable(cassettes: Path) -> None:
+    """Refuse a directory before machines are paid for whose answers cannot be written there."""
+    there = next(path for path in (cassettes, *cassettes.parents) if os.path.lexists(path))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise pytest.UsageError(
+            f"--fly-cassettes={str(cassettes)!r}: expected a directory that can be written to, "
+            f"because --fly-record was given, and {there} is none"
+        )
 
 
 def _value(option: Option, config: pytest.Config, environ: Mapping[str, str]) -> Any:

@@ -103,6 +103,21 @@ def test_what_would_take_everything_along_is_no_secret_to_name_while_recording(
     assert load(pytester.parseconfig("--fly-mode=local"), common).scrub == ("FLY_ORG",)
 
 
+def test_a_directory_that_cannot_be_written_is_refused_before_anything_runs(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.path.joinpath("file").write_text("")
+    pytester.path.joinpath("gone").symlink_to("/nowhere/at/all")
+    pytester.path.joinpath("full").mkdir()
+    for where in ("file", "file/below", "gone", "gone/below"):
+        given = ("--fly-mode=local", f"--fly-cassettes={where}")
+        with pytest.raises(pytest.UsageError, match="expected a directory that can be written"):
+            settings(pytester, *given, "--fly-record=all")
+        settings(pytester, *given)
+    for where in ("full", "full/new/one", "."):
+        settings(pytester, "--fly-record=all", f"--fly-cassettes={where}")
+
+
 def test_the_token_is_not_in_the_repr_and_not_kept_where_none_is_needed(
     pytester: pytest.Pytester,
 ) -> None:

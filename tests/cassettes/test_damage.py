@@ -124,3 +124,13 @@ def test_two_runs_at_once_do_not_mix_their_cassettes(project: Project) -> None:
     assert ("run-0" in text) != ("run-1" in text)
     run = "0" if "run-0" in text else "1"
     project.replay(RUN=run).assert_outcomes(passed=1)
+
+
+def test_what_lies_in_the_way_of_a_cassette_is_told_and_left_alone(project: Project) -> None:
+    (project.path / "test_a.py").write_text("def test_one(box):\n    box.exec('echo 1')\n")
+    (project.path / "cassettes").mkdir()
+    project.cassette("test_a.py").write_text("a file of the user's")
+    result = project.record("test_a.py")
+    result.assert_outcomes(passed=1, errors=1)
+    assert "test_a.py/test_one.yaml was not written" in result.stdout.str()
+    assert project.cassette("test_a.py").read_text() == "a file of the user's"
