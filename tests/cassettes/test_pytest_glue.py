@@ -410,3 +410,52 @@ def test_a_mixture_of_runs_is_pointed_out(project: Project) -> None:
     result.assert_outcomes(passed=1, failed=1)
     assert "in another run than" in result.stdout.str()
     assert "record all tests that use it in one run" in result.stdout.str()
+
+
+SAME_NAMES = """
+import unittest
+import pytest
+
+
+def test_here(box):
+    assert box.exec("echo {name}") == "{name}\\n"
+
+
+def test_HERE(box, package):
+    assert box.exec("echo {name} " + package.strip()) == "{name} package of {name}\\n"
+
+
+@pytest.mark.parametrize("word", ["x" * 300 + "1", "x" * 300 + "2"])
+def test_long(box, word):
+    assert box.exec("echo " + word) == word + "\\n"
+
+
+class TestUnit(unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def given(self, box):
+        self.box = box
+
+    def test_here(self):
+        self.assertEqual(self.box.exec("echo unit {name}"), "unit {name}\\n")
+"""
+
+
+def test_files_of_one_name_and_what_belongs_to_their_packages_stay_apart(project: Project) -> None:
+    for name in ("one", "two"):
+        package = project.path / "tests" / name
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("")
+        (package / "conftest.py").write_text(
+            "import pytest\n"
+            "@pytest.fixture(scope='package')\n"
+            "def package(box):\n"
+            f"    yield box.exec('echo package of {name}')\n"
+            f"    assert box.exec('echo end of {name}')\n"
+        )
+        (package / "test_same.py").write_text(SAME_NAMES.replace("{name}", name))
+    project.record("-n", "2").assert_outcomes(passed=10)
+    names = project.cassettes()
+    assert len(names) == len({name.casefold() for name in names}) == 10 + 2 + 1
+    assert len([name for name in names if name.startswith("package/tests/")]) == 2
+    project.replay("--randomly-seed=3").assert_outcomes(passed=10)
+    project.replay("tests/two/test_same.py::test_HERE").assert_outcomes(passed=1)
