@@ -17,8 +17,8 @@ __all__ = ["character", "regions", "unescaped"]
 _PERCENT = rb"%(?:25)*"
 _SLASHES = rb"\\+"
 _ENTITY = rb"&(?:amp;)*"
-# letters, digits, the signs of base64, and zero, which UTF-16 is full of
-_UNUSUAL = rb"(?:3[0-9Dd]|[46][1-9A-Fa-f]|[57][0-9Aa]|2[BbFf]|00)"
+# letters, digits, the signs of base64, `&` of HTML, and zero, which UTF-16 is full of
+_UNUSUAL = rb"(?:3[0-9Dd]|[46][1-9A-Fa-f]|[57][0-9Aa]|2[6BbFf]|00)"
 # each begins with one sign, which is quickly looked for
 _HINTS = (
     re.compile(_PERCENT + _UNUSUAL),
@@ -27,18 +27,33 @@ _HINTS = (
         rb"|\\*/|\r?\n|\\{2,}n)" % _UNUSUAL
     ),
     re.compile(_ENTITY + rb"(?:#|sol;|plus;|equals;)"),
-    re.compile(rb"=\r?\n(?=\S)"),
+    re.compile(rb"=(?:3D|\r?\n(?=\S))"),
 )
-_WRITTEN = re.compile(
-    _PERCENT + rb"(?P<percent>[0-9A-Fa-f]{2})"
-    rb"|=(?:(?P<quoted>[0-9A-F]{2})|\r?\n)"
-    rb"|\\(?:\r?\n|\\{2,}n)[ \t]*"
-    rb"|\\+(?:(?P<pair>u[dD][89abAB][0-9A-Fa-f]{2}\\+u[dD][c-fC-F][0-9A-Fa-f]{2})"
+# what follows a backslash
+_LETTERED = (
+    rb"(?P<pair>u[dD][89abAB][0-9A-Fa-f]{2}\\+u[dD][c-fC-F][0-9A-Fa-f]{2})"
     rb"|u(?P<unit>[0-9A-Fa-f]{4})|u\{(?P<braced>[0-9A-Fa-f]{1,6})\}|U(?P<long>[0-9A-Fa-f]{8})"
-    rb"|x(?P<hex>[0-9A-Fa-f]{2})|0?(?P<octal>[0-3][0-7]{2})|(?P<nul>0)|(?P<other>[^0-9]))"
-    rb"|&(?:amp;)*(?P<entity>#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,12});",
-    re.DOTALL,
+    rb"|x(?P<hex>[0-9A-Fa-f]{2})|0?(?P<octal>[0-3][0-7]{2})|(?P<nul>0)"
 )
+_IN_URLS = rb"(?P<percent>[0-9A-Fa-f]{2})"
+_IN_HTML = rb"&(?:amp;)*(?P<entity>#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,12});"
+# all of it, however often; and each alone and once, for values that look like something escaped
+_WRITTEN = (
+    re.compile(
+        rb"%b%b|\\(?:\r?\n|\\{2,}n)[ \t]*|\\+(?:%b)|\\(?P<other>[^0-9])|%b"
+        % (_PERCENT, _IN_URLS, _LETTERED, _IN_HTML),
+        re.DOTALL,
+    ),
+    re.compile(b"%%%b" % _IN_URLS),
+    # C's bytes are YAML's characters
+    re.compile(
+        rb"\\(?:\r?\n[ \t]*|%b|(?P<other>[^0-9]))" % _LETTERED.replace(b"<hex>", b"<point>"),
+        re.DOTALL,
+    ),
+    re.compile(rb"\\\r?\n[ \t]*"),
+    re.compile(_IN_HTML),
+)
+_QUOTED = re.compile(rb"=(?:([0-9A-F]{2})|\r?\n)")
 _SHORT = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f", b"e": b"\x1b"}
 _SHORT_OF = {value: key for key, value in _SHORT.items()}
 _ROUNDS = 3
@@ -48,8 +63,8 @@ def regions(data: bytes, margin: int) -> Iterator[tuple[int, int]]:
     """Where characters are escaped that need not be, with so many bytes around them."""
     hints = sorted(
         match.start()
-        for sign, hint in zip((b"%", b"\\", b"&", b"=\n"), _HINTS, strict=True)
-        if sign in data or (sign == b"=\n" and b"=\r\n" in data)
+        for sign, hint in zip((b"%", b"\\", b"&", b"="), _HINTS, strict=True)
+        if sign in data
         for match in hint.finditer(data)
     )
     start, end = 0, -1
@@ -64,21 +79,34 @@ def regions(data: bytes, margin: int) -> Iterator[tuple[int, int]]:
         yield start, min(end, len(data))
 
 
-def unescaped(data: bytes) -> bytes:
-    """The text that is meant, also if it was escaped more than once."""
-    for _ in range(_ROUNDS):
-        plain = _WRITTEN.sub(_meant, data)
-        if plain == data:
-            break
-        data = plain
-    return data
+def unescaped(data: bytes) -> Iterator[bytes]:
+    """The text that may be meant: what was escaped once, or more often, or for a mail."""
+    for text in {data, *_decoded(data)}:
+        if text != data:
+            yield text
+        if b"=" in text and (mail := _QUOTED.sub(_quoted, text)) != text:
+            yield mail
+
+
+def _decoded(data: bytes) -> Iterator[bytes]:
+    for written in _WRITTEN:
+        plain = data
+        for _ in range(_ROUNDS):
+            before, plain = plain, written.sub(_meant, plain)
+            if plain == before:
+                break
+            yield plain
+
+
+def _quoted(match: re.Match[bytes]) -> bytes:
+    return bytes([int(match[1], 16)]) if match[1] else b""
 
 
 def _meant(match: re.Match[bytes]) -> bytes:
     kind, text = match.lastgroup, match[match.lastgroup or 0]
     if kind is None:
         return b""  # the end of a line that goes on
-    if kind in ("percent", "quoted", "hex"):
+    if kind in ("percent", "hex"):
         return bytes([int(text, 16)])
     if kind == "octal":
         return bytes([int(text, 8)])
@@ -121,7 +149,12 @@ def _entities() -> dict[str, list[str]]:
 
 
 def _forms(text: str, data: bytes, *, plain: bool) -> Iterator[bytes]:
-    yield data if plain else rb"\\*" + re.escape(data) if text != "\\" else _SLASHES
+    if plain:
+        yield data
+    elif text == "\\":
+        yield _SLASHES
+    else:
+        yield b"".join(rb"\\*" + re.escape(bytes([byte])) for byte in data)
     units = text.encode("utf-16-be", "surrogatepass")
     hexes = [f"{byte:02x}".encode() for byte in data]
     yield b"(?i:%b)" % b"".join(rb"(?:%b|=)%b" % (_PERCENT, pair) for pair in hexes)
@@ -131,6 +164,8 @@ def _forms(text: str, data: bytes, *, plain: bool) -> Iterator[bytes]:
     yield b"(?i:%b)" % b"".join(rb"\\+x%b" % pair for pair in hexes)
     yield b"".join(rb"\\+0?%03o" % byte for byte in data)
     code = ord(text)
+    if 0x80 <= code <= 0xFF:
+        yield rb"(?i:\\+x%02x)" % code
     yield rb"(?i:\\+U%08x|\\+u\{0*%x\}|%b#(?:0*%d|x0*%x);?)" % (code, code, _ENTITY, code, code)
     if plain:
         return

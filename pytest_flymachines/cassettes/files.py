@@ -202,7 +202,7 @@ def _ordered(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _dump(data: dict[str, Any], dumper: type) -> str:
-    text: str = yaml.dump(data, Dumper=dumper, sort_keys=False, allow_unicode=True, width=1 << 20)
+    text: str = yaml.dump(data, Dumper=dumper, sort_keys=False, allow_unicode=True, width=1 << 30)
     return text
 
 

@@ -56,16 +56,17 @@ def packed_again(plain: bytes, like: bytes, *, fixed: bool = False) -> bytes | N
     None if it is `fixed` that it must be as long, and it would be longer.
     """
     bits = _GZIP_BITS if like[:2] == GZIP else zlib.MAX_WBITS
-    packed = b""
+    best = b""
     for level in _LEVELS:
         packer = zlib.compressobj(level, zlib.DEFLATED, bits, zlib.DEF_MEM_LEVEL + 1)
         packed = packer.compress(plain) + packer.flush()
-        if len(packed) <= len(like):
+        best = packed if not best or len(packed) < len(best) else best
+        if len(best) <= len(like):
             break
     else:
         if fixed:
             return None
-    return packed.ljust(len(like), b"\0")
+    return best.ljust(len(like), b"\0")
 
 
 def expanded(chunks: Iterable[bytes]) -> Iterator[bytes]:

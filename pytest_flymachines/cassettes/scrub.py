@@ -207,8 +207,15 @@ class Scrubber:
             wanted = max(_WINDOW_BYTES, 2 * len(held))
         self._find(held, depth, found)
 
-    def _find(self, data: bytes, depth: int, found: set[str]) -> int:
-        """Note what stands in `data`; where something packed begins that goes on after it."""
+    def _find(self, data: bytes, depth: int, found: set[str], *, escaped: bool = True) -> int:
+        """Note what stands in `data`; where something packed begins that goes on after it.
+
+        Args:
+            data: What to look through.
+            depth: How often to look into what is found in it.
+            found: The names so far.
+            escaped: Characters may be escaped; not in what was read back, however often.
+        """
         found |= {secret.name for secret in self._secrets() if secret.in_text(data)}
         if (b"uthorization" in data or b"UTHORIZATION" in data) and _HEADER.search(data):
             found.add("Authorization")
@@ -218,9 +225,9 @@ class Scrubber:
             return len(data)
         if (plain := unpacked(data)) is not None:
             self._find(plain, depth - 1, found)
-        for start, end in regions(data, self._margin):
-            if (plain := unescaped(part := data[start:end])) != part:
-                self._find(plain, depth - 1, found)
+        for start, end in regions(data, self._margin) if escaped else ():
+            for plain in unescaped(data[start:end]):
+                self._find(plain, depth - 1, found, escaped=False)
         return min(self._find_packed(data, depth, found), self._find_in_runs(data, depth, found))
 
     def _find_packed(self, data: bytes, depth: int, found: set[str]) -> int:

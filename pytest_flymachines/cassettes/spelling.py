@@ -66,6 +66,9 @@ class Secret:
         """Whether it stands in data, not encoded."""
         if self.word in data and self.plain.search(data):
             return True
+        # what reads escapes back may take a backslash of the value for one
+        if b"\\" in self.value and self.value.replace(b"\\", b"") in data.replace(b"\\", b""):
+            return True
         return b"\0" in data and any(wide in data for wide in self.wide)
 
     def in_base64(self, run: bytes) -> bool:
@@ -132,7 +135,7 @@ def _in_url(new: bytes, match: re.Match[bytes]) -> bytes:
 
 def _sign(sign: str) -> bytes:
     if sign.isalnum():
-        return character(sign, thorough=True)
+        return sign.encode()
     other = character("_" if sign == "/" else "-", thorough=False)
     return b"(?:%b|%b)" % (character(sign, thorough=False), other)
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
-import json
+import os
 import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,27 +20,13 @@ from pytest_flymachines.cassettes import CassetteKey, Recorder, Scrubber
 from pytest_flymachines.errors import CassetteError
 from pytest_flymachines.sandbox import Sandbox
 from pytest_flymachines.spec import SandboxSpec
-from tests.cassettes.views import archive, parts_of, recorded
+from tests.cassettes.spellings import SPELLINGS
+from tests.cassettes.views import parts_of, recorded
 from tests.sandbox.world import APP, World, open_world
 
 TEST = CassetteKey.test("test_a.py::test_x")
 SPEC = SandboxSpec(app=APP, auto_destroy=False)
 PIECE = 1 << 20
-
-SPELLINGS: dict[str, Callable[[bytes], bytes]] = {
-    "raw": lambda s: s,
-    "url": lambda s: b"https://example.com/?key=" + quote(s, safe="").encode(),
-    "json": lambda s: json.dumps({"key": s.decode()}).encode(),
-    "base64 0": base64.b64encode,
-    "base64 1": lambda s: base64.b64encode(b"x" + s),
-    "base64 2": lambda s: base64.b64encode(b"xx" + s + b"y"),
-    "base64 for URLs": lambda s: base64.urlsafe_b64encode(b"\xff\xfe?" + s),
-    "base64 in lines": lambda s: base64.encodebytes(b"z" * 50 + s),
-    "tar": lambda s: archive("a", s),
-    "a name in tar": lambda s: archive(s.decode() + "/a", s),
-    "gzip": gzip.compress,
-    "tar.gz in base64": lambda s: base64.encodebytes(gzip.compress(archive("a", s))),
-}
 
 
 def noise(size: int) -> bytes:
@@ -152,7 +135,7 @@ def refusal(recorder: Recorder) -> str:
 
 @pytest.mark.parametrize("way", ["agent", "api"])
 @settings(
-    max_examples=5,
+    max_examples=int(os.environ.get("PLANTED_EXAMPLES", "5")),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

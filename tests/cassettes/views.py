@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
+import html
 import io
 import json
 import re
@@ -16,6 +18,8 @@ from urllib.parse import unquote_to_bytes
 import yaml
 
 RUN = re.compile(rb"(?:[A-Za-z0-9+/_-]{4,}\n?)+={0,2}")
+ESCAPE = re.compile(rb"\\+(?:(?:u00|x)([0-9A-Fa-f]{2})|0?([0-3][0-7]{2}))")
+SMALL = 4000
 BLOB = re.compile(rb"blob sha256:([0-9a-f]{64}) \(\d+ bytes\)")
 
 
@@ -24,8 +28,10 @@ def views(data: bytes, depth: int = 4) -> Iterator[bytes]:
     yield data
     if not depth:
         return
-    if b"%" in data[:100_000]:
-        yield unquote_to_bytes(data)
+    yield from _read_back(data)
+    if data[:1] == b"\x78":
+        with contextlib.suppress(zlib.error):
+            yield zlib.decompress(data)
     for at in (match.start() for match in re.finditer(rb"\x1f\x8b\x08", data)):
         try:
             yield from views(zlib.decompressobj(31).decompress(data[at:]), depth - 1)
@@ -42,7 +48,30 @@ def views(data: bytes, depth: int = 4) -> Iterator[bytes]:
         for start in {0, 1, 2, 3, *(m.start() for m in re.finditer(b"H4sI", bare))}:
             part = bare[start : start + (len(bare) - start) // 4 * 4]
             decoded = base64.b64decode(part)
-            yield from views(decoded, depth - 1) if b"\x1f\x8b\x08" in decoded else [decoded]
+            packed = b"\x1f\x8b\x08" in decoded
+            inner = depth - 1 if packed else min(depth - 1, 1) if len(decoded) < SMALL else 0
+            yield from views(decoded, inner)
+
+
+def _read_back(data: bytes) -> Iterator[bytes]:
+    """What is escaped, in hexadecimal, in base32 or in UTF-16."""
+    text = data
+    for _ in range(3):
+        text = unquote_to_bytes(text) if b"%" in text else text
+        text = html.unescape(text.decode("latin-1")).encode("latin-1", "xmlcharrefreplace")
+        text = ESCAPE.sub(lambda m: bytes([int(m[2], 8) if m[2] else int(m[1], 16)]), text)
+        text = re.sub(rb"\\+([^\w\s])", rb"\1", re.sub(rb"\\\n *|=\n", b"", text))
+        yield text
+    yield text.replace(b"\0", b"")
+    for run in re.finditer(rb"(?:[0-9A-Fa-f]\n?){16,}", data):
+        digits = run[0].replace(b"\n", b"").decode()
+        yield from (
+            bytes.fromhex(digits[at : len(digits) - (len(digits) - at) % 2]) for at in (0, 1)
+        )
+    for run in re.finditer(rb"(?:[A-Za-z2-7]\n?){12,}", data):
+        letters = run[0].replace(b"\n", b"").upper()[:4000]
+        for shift in range(8):
+            yield base64.b32decode((whole := b"A" * shift + letters) + b"A" * (-len(whole) % 8))
 
 
 def _texts(value: object) -> Iterator[bytes]:
