@@ -27,6 +27,10 @@ _request() { # VERSION MODE WORKDIR BASE VERB ARGUMENT...
         shift "$_n"
     fi
     _V=$1 _verb=$5
+    # the machine's first request may come before its init has made the workspace
+    if [ ! -e "$_S/tools" ] && [ -e "${_S%/*}/init.sh" ]; then
+        (umask 022 && mkdir -p -- "${PYTEST_FLYMACHINES_ROOT:-}$3")
+    fi
     case $4 in
     /*) ;;
     *) cd -- "${PYTEST_FLYMACHINES_ROOT:-}$3" 2>/dev/null || _fail base ;;

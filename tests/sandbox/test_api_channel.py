@@ -27,6 +27,7 @@ from pytest_flymachines.sandbox.runner import (
     RunnerFailed,
     body_bytes,
     source,
+    version,
 )
 from pytest_flymachines.spec import SandboxSpec
 
@@ -500,6 +501,19 @@ class TestRunner:
         with pytest.raises(FileNotFoundError) as info:
             handle(standin, "/workspace").read_file("file")
         assert "workspace" in str(info.value)
+
+    def test_the_first_request_may_come_before_the_machines_init_has_made_the_workspace(
+        self, tmp_path: Path
+    ) -> None:
+        standin = StandIn(tmp_path, env={"PYTEST_FLYMACHINES_ROOT": str(tmp_path)})
+        own = tmp_path / "opt/pytest-flymachines"
+        (own / "api").mkdir(parents=True)
+        (own / "init.sh").write_text("")  # as it comes in the machine's config, with the runner
+        (own / f"api/{version()}.sh").write_text(source())
+        sandbox = handle(standin, "/workspace")
+        assert sandbox.exec("pwd").stdout == f"{tmp_path}/workspace\n"
+        assert (tmp_path / "workspace").stat().st_mode & 0o777 == 0o755
+        assert len(standin.requests) == 1
 
     def test_an_absolute_base_needs_no_workspace(self, tmp_path: Path) -> None:
         standin = StandIn(tmp_path, env={"PYTEST_FLYMACHINES_ROOT": str(tmp_path)})
