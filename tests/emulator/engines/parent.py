@@ -9,7 +9,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from pytest_flymachines.emulator.engines import ENGINES
+from pytest_flymachines.emulator.engines import ENGINES, disks
+from pytest_flymachines.emulator.engines.base import GuestMount
 from tests.emulator.engines import dockerd
 from tests.emulator.engines.lab import Lab, output
 
@@ -26,7 +27,14 @@ async def main() -> None:
     directory = Path(sys.argv[2])
     engine = ENGINES[sys.argv[1]](directory / "engine")
     lab = Lab(engine, directory / "engine", directory, dockerd.IMAGE)
-    running = await lab.start("sh", "-c", "sleep 7004 & sleep 7005 & wait", tty=True)
+    mounts = []
+    if not disks.missing():
+        (directory / "volume").mkdir()
+        disk = disks.Disk(directory / "volume.ext4")
+        disk.make(8 * 2**20)
+        mounts = [GuestMount(directory / "volume", "/data", disk.attach())]
+    script = "sleep 7004 & sleep 7005 & wait"
+    running = await lab.start("sh", "-c", script, tty=True, mounts=mounts)
     await output(running, RUNAWAYS)
     suspended = await lab.start("sh", "-c", "setsid sleep 7006 & wait")
     await suspended.suspend()
