@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pytest_flymachines.errors import SandboxFileNotFound, SandboxNotADirectory
+from pytest_flymachines.errors import SandboxFileError
 from pytest_flymachines.sandbox.attachment import Attached
 from pytest_flymachines.sandbox.channel import FileInfo
-from pytest_flymachines.sandbox.path import SandboxPath, bound_path
+from pytest_flymachines.sandbox.path import ABSENT, SandboxPath, bound_path
 from pytest_flymachines.sandbox.patterns import has_magic
 from pytest_flymachines.sandbox.text import PathArg, decode_name, encode_data, encode_path
 
@@ -138,12 +138,13 @@ class FileVerbs(Attached):
             follow_symlinks: A symlink that leads nowhere does not count.
 
         Raises:
-            SandboxFileError: It cannot be told: a directory above may not be entered, or
-                symlinks lead in a circle.
+            SandboxPermissionDenied: It cannot be told: a directory above may not be entered.
         """
         try:
             self.stat(path, follow_symlinks=follow_symlinks)
-        except (SandboxFileNotFound, SandboxNotADirectory):
+        except SandboxFileError as error:
+            if error.errno not in ABSENT:
+                raise
             return False
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -52,8 +53,12 @@ class LocalFile:
 
     def __iter__(self) -> Iterator[bytes]:
         with self._path.open("rb", buffering=0) as file:
+            left = os.fstat(file.fileno()).st_size
             while piece := file.read(packing.PIECE_BYTES):
+                left -= len(piece)
                 yield piece
+        if left > 0:
+            raise OSError(errno.ESTALE, packing.SHORTER, str(self._path))
 
 
 def unpack(
@@ -77,6 +82,7 @@ def unpack(
     first = None
     try:
         with closing(Stage(place)) as stage:
+            stage.sweep()
             for member, content in members(stream):
                 name = inside(member.name)
                 if first is None:
@@ -86,12 +92,24 @@ def unpack(
                 if not (_left_out(member, name, exclude) and name != first):
                     stage.make(member, _told(content, progress))
             if first:
-                target.parent.mkdir(parents=True, exist_ok=True)
+                _make_parents(target)
                 Path(os.fsdecode(stage.root), os.fsdecode(first)).replace(target)
             else:
                 stage.move_to(place)
     except (BadTar, ValueError, OverflowError) as error:  # a NUL in a name, a time beyond all times
         raise FlyMachinesError(f"the tree for {target} arrived damaged: {error}") from error
+    except OSError as error:
+        if isinstance(error.filename, bytes):
+            error.filename = os.fsdecode(error.filename)
+        raise
+
+
+def _make_parents(target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        number = errno.ENOTDIR
+        raise NotADirectoryError(number, os.strerror(number), error.filename) from None
 
 
 def _left_out(member: Member, name: bytes, exclude: Sequence[str]) -> bool:

@@ -7,14 +7,22 @@ from collections.abc import Iterator
 from pathlib import PurePath, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
 
-from pytest_flymachines.errors import SandboxFileNotFound, SandboxNotADirectory, file_error
+from pytest_flymachines.errors import (
+    SandboxFileError,
+    SandboxFileNotFound,
+    SandboxNotADirectory,
+    file_error,
+)
 from pytest_flymachines.sandbox.channel import Channel, FileInfo
 from pytest_flymachines.sandbox.text import encode_data, encode_path, encode_text
 
 if TYPE_CHECKING:
     from pytest_flymachines.sandbox.files import FileVerbs
 
-__all__ = ["SandboxPath", "bound_path"]
+__all__ = ["ABSENT", "SandboxPath", "bound_path"]
+
+#: What says that there is nothing of a path, as to pathlib: ELOOP is a circle of symlinks.
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class SandboxPath(PurePosixPath):
@@ -103,8 +111,7 @@ class SandboxPath(PurePosixPath):
             follow_symlinks: A symlink that leads nowhere does not count.
 
         Raises:
-            SandboxFileError: It cannot be told: a directory above may not be entered, or
-                symlinks lead in a circle.
+            SandboxPermissionDenied: It cannot be told: a directory above may not be entered.
         """
         return self._files.exists(self, follow_symlinks=follow_symlinks)
 
@@ -112,7 +119,7 @@ class SandboxPath(PurePosixPath):
         """Whether it is a regular file, or a symlink to one.
 
         Raises:
-            SandboxFileError: As `exists`.
+            SandboxPermissionDenied: As `exists`.
         """
         return self._is("file")
 
@@ -120,7 +127,7 @@ class SandboxPath(PurePosixPath):
         """Whether it is a directory, or a symlink to one.
 
         Raises:
-            SandboxFileError: As `exists`.
+            SandboxPermissionDenied: As `exists`.
         """
         return self._is("directory")
 
@@ -128,7 +135,7 @@ class SandboxPath(PurePosixPath):
         """Whether it is a symlink.
 
         Raises:
-            SandboxFileError: As `exists`.
+            SandboxPermissionDenied: As `exists`.
         """
         return self._is("symlink", follow=False)
 
@@ -136,7 +143,7 @@ class SandboxPath(PurePosixPath):
         """Whether it is a FIFO, or a symlink to one.
 
         Raises:
-            SandboxFileError: As `exists`.
+            SandboxPermissionDenied: As `exists`.
         """
         return self._is("fifo")
 
@@ -144,14 +151,16 @@ class SandboxPath(PurePosixPath):
         """Whether it is a Unix socket, or a symlink to one.
 
         Raises:
-            SandboxFileError: As `exists`.
+            SandboxPermissionDenied: As `exists`.
         """
         return self._is("socket")
 
     def _is(self, kind: str, *, follow: bool = True) -> bool:
         try:
             return self.stat(follow_symlinks=follow).kind == kind
-        except (SandboxFileNotFound, SandboxNotADirectory):
+        except SandboxFileError as error:
+            if error.errno not in ABSENT:
+                raise
             return False
 
     def readlink(self) -> Self:

@@ -589,8 +589,11 @@ _set_time() { # FILE SECONDS, or nothing; busybox's touch takes whole seconds on
 }
 
 _resolve() { # the symlink $_file, to what it leads to
-    _file=$(readlink -f -- "$_file" && echo .) || exit 1
-    _file=${_file%??}
+    _x=$(readlink -f -- "$_file" && echo .) || {
+        stat -L -- "$_file" >/dev/null # which says why, where readlink does not
+        exit 1
+    }
+    _file=${_x%??}
 }
 
 _parents() {
@@ -754,7 +757,7 @@ _unpack_tree() { # DIRECTORY NAME BYTES SHA256 KIND MEANING, the last one for ca
         _d=$(sha256sum <"$_f")
         [ "${_d%% *}" = "$4" ] || _fail digest
     fi
-    [ ! -e "$1" ] || [ -d "$1" ] || _fail 20
+    if [ -e "$1" ] || [ -L "$1" ]; then [ -d "$1" ] || _fail 20; fi
     _parents "$1"
     _t=${1%/}/.flymachines-$$
     [ -d "$1" ] || _t=${1%/}.flymachines-$$

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ class TreeVerbs(ExecVerbs):
 
         Raises:
             FileNotFoundError: There is no `local`.
+            OSError: `local` cannot be read, became shorter meanwhile, or is a FIFO.
             SandboxIsADirectory: `local` is a file, and `remote` a directory.
             SandboxNotADirectory: `local` is a directory, and `remote` a file.
         """
@@ -55,6 +57,8 @@ class TreeVerbs(ExecVerbs):
             self._channel.put_tree(target, tar)
             return
         status = path.stat()
+        if stat.S_ISFIFO(status.st_mode):  # to open one waits for whoever writes
+            raise shutil.SpecialFileError(f"{path} is a FIFO: upload the directory that it is in")
         file = LocalFile(path)
         pieces = _Counted(file, progress, status.st_size) if progress else file
         self._channel.write(
@@ -86,6 +90,8 @@ class TreeVerbs(ExecVerbs):
         Raises:
             SandboxFileNotFound: There is no `remote`.
             IsADirectoryError: `remote` is a file, and `local` a directory.
+            NotADirectoryError: `remote` is a directory, and `local` or what it is in a file.
+            SandboxFileError: A file of `remote` cannot be read, or became shorter meanwhile.
         """
         done = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -276,6 +277,38 @@ class TestErrors:
         with pytest.raises(SandboxNotADirectory):
             sandbox.upload(tree, "file")
         assert sandbox.read_text("file") == "x"
+
+    def test_a_fifo_alone_is_not_waited_for(self, sandbox: Sandbox, local: Path) -> None:
+        os.mkfifo(local / "fifo")
+        with pytest.raises(shutil.SpecialFileError, match="is a FIFO"):
+            sandbox.upload(local / "fifo", "there")
+
+    def test_a_file_in_the_way_of_a_download_is_no_directory(
+        self, sandbox: Sandbox, tree: Path, local: Path
+    ) -> None:
+        sandbox.upload(tree, "tree")
+        for remote in ("tree", "tree/run.sh"):
+            with pytest.raises(NotADirectoryError) as caught:
+                sandbox.download(remote, tree / "secret/below")
+            assert isinstance(caught.value.filename, str)
+        assert (tree / "secret").read_text() == "s"
+
+    def test_a_circle_of_symlinks_is_nothing(self, sandbox: Sandbox, local: Path) -> None:
+        (local / "tree").mkdir()
+        (local / "tree/one").symlink_to("two")
+        (local / "tree/two").symlink_to("one")
+        sandbox.upload(local / "tree", "up")
+        assert not sandbox.exists("up/one")
+        assert not sandbox.path("up/one").is_dir()
+        assert sandbox.exists("up/one", follow_symlinks=False)
+        with pytest.raises(OSError, match="symbolic links"):
+            sandbox.download("up/one", local / "back")
+        with pytest.raises(OSError, match="symbolic links"):
+            sandbox.upload(Path(__file__), "up/one")
+        with pytest.raises(SandboxNotADirectory):
+            sandbox.upload(local / "tree", "up/one")
+        sandbox.download("up", local / "back")
+        assert facts(local / "back")["two"] == facts(local / "tree")["two"]
 
     def test_an_upload_that_breaks_leaves_nothing(self, sandbox: Sandbox, tree: Path) -> None:
         def broken(done: int, total: int | None) -> None:

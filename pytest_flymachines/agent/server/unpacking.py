@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from typing import TypeVar
 
 from . import pax
-from .names import new_directory
+from .names import PREFIX, new_directory
 from .pax import BadTar, Member, shown
 from .writing import write_all
 
 _T = TypeVar("_T")
 
+_YOUNG_S = 60.0
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -59,14 +62,34 @@ class Stage:
 
     def __init__(self, target: bytes) -> None:
         """Make the directory, where a rename gets it to `target`."""
-        self.root = new_directory(_place_beside(target))
+        try:
+            self.root = new_directory(_place_beside(target))
+        except OSError as error:
+            raise type(error)(error.errno, error.strerror, target) from error
+        # held while somebody fills it; see `sweep`
+        self._lock = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with suppress(OSError):  # not every file system has locks
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._top = self.root + b"/"
         self._directories: dict[bytes, Member | None] = {b"": None}
 
     def close(self) -> None:
         """Remove the directory, unless it has become the target."""
-        with suppress(FileNotFoundError):
-            shutil.rmtree(self.root)
+        try:
+            with suppress(FileNotFoundError):
+                shutil.rmtree(self.root)
+        finally:
+            os.close(self._lock)
+
+    def sweep(self) -> None:
+        """Remove what killed processes have left beside it."""
+        with suppress(OSError), os.scandir(os.path.dirname(self.root)) as entries:
+            for entry in entries:
+                if not (entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False)):
+                    continue
+                # one that was just made is not locked yet
+                if time.time() - entry.stat(follow_symlinks=False).st_mtime > _YOUNG_S:
+                    _remove_unlocked(entry.path)
 
     def make(self, member: Member, content: Iterable[bytes]) -> None:
         """Make what a member stands for; a later one of its name replaces it.
@@ -140,6 +163,16 @@ class Stage:
         for name, member in sorted(self._directories.items(), reverse=True):
             if member and name:
                 _finish(os.path.join(top, name), member)
+
+
+def _remove_unlocked(path: bytes) -> None:
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path)
+    finally:
+        os.close(lock)
 
 
 def inside(name: bytes) -> bytes:
