@@ -78,10 +78,12 @@ def check(
 ) -> None:
     """Find secrets, unreadable files and orphans; exit code 1 if there is any.
 
-    With FILES only those are checked, and not for orphans: for pre-commit. Secrets are what
+    With FILES only those are checked, and not for orphans: for pre-commit. Large bodies, in
+    `blobs`, are checked with the cassettes that refer to them. Secrets are what
     the environment holds, what --scrub names, and what is a token by its form.
     """
     from pytest_flymachines.cassettes.catalog import Catalog, suspicious
+    from pytest_flymachines.cassettes.keys import BLOBS
     from pytest_flymachines.cassettes.scrub import Scrubber
     from pytest_flymachines.errors import SettingsError
 
@@ -90,7 +92,7 @@ def check(
     except SettingsError as error:
         raise click.BadParameter(str(error), param_hint="--scrub") from None
     problems = []
-    checked = files or catalog.paths()
+    checked = [path for path in files if path.parent.name != BLOBS] if files else catalog.paths()
     for entry in catalog.entries(checked):
         if entry.problem:
             problems.append(entry.problem)

@@ -35,6 +35,7 @@ from pytest_flymachines.cassettes.volatile import (
 __all__ = ["Meaning", "answer_meaning", "json_value", "likeness", "meaning", "target"]
 
 _RUNNER = RUNNER.encode()
+_LONGEST_SHORT = 300
 _ORIGIN = re.compile(r"^[a-z][a-z0-9+.-]*://[^/?#]*")
 
 Rename = Callable[[str], str]
@@ -58,6 +59,11 @@ class Meaning(NamedTuple):
         else:
             body = self.body
         return [self.line, *body.splitlines()]
+
+    def short(self) -> str:
+        """On one line, cut off where it is long."""
+        text = " ".join(f"{self.line} {self.body}".split())
+        return text if len(text) <= _LONGEST_SHORT else text[:_LONGEST_SHORT] + "..."
 
 
 def meaning(

@@ -261,7 +261,7 @@ class Recorder:
         if self.mode != "replay" or not (scope.tape or scope.path.exists()):
             return []
         tape = self._tape(scope)
-        return [request.meaning.line for request in tape.unused()] if tape else []
+        return [request.meaning.short() for request in tape.unused()] if tape else []
 
     # helpers
 

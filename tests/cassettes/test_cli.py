@@ -91,6 +91,11 @@ def test_check_is_content_with_a_fresh_recording(recorded: Project) -> None:
     assert done.returncode == 0, done.stdout
     assert done.stdout == ""
     assert "6 cassette(s) checked, 0 problem(s)" in done.stderr
+    # as pre-commit does: each file that git knows
+    files = [str(recorded.cassette(name)) for name in recorded.cassettes()]
+    done = cli(recorded, "check", *files)
+    assert done.returncode == 0, done.stdout
+    assert "6 cassette(s) checked, 0 problem(s)" in done.stderr
 
 
 @pytest.mark.parametrize(

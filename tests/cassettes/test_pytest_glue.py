@@ -388,6 +388,7 @@ def test_recorded_requests_that_nobody_made_are_told(project: Project) -> None:
         result.assert_outcomes(passed=1, warnings=what == "warn", errors=what == "fail")
         told = "fixture wide@test_a.py (session): 1 recorded request(s) were not made"
         assert (told in result.stdout.str()) == (what != "ignore")
+        assert ('"echo wide 2"' in result.stdout.str()) == (what != "ignore")
 
 
 def test_a_mixture_of_runs_is_pointed_out(project: Project) -> None:
