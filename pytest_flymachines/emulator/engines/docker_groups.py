@@ -17,6 +17,7 @@ from pytest_flymachines.emulator.engines.cgroups import (
     MachineGroups,
     own_groups,
     remove_group,
+    sweep,
     top_groups,
 )
 
@@ -49,6 +50,8 @@ class SharedLimits:
         """
         self.remove(directory)
         if self._groups is None:
+            if self._fits:
+                sweep()  # what killed emulators have left
             self._groups = top_groups() if self._fits else Groups()
         if not self._groups.limits:
             return None

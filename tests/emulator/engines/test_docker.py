@@ -18,7 +18,7 @@ import docker
 import pytest
 
 from pytest_flymachines.emulator.config import MachineConfig
-from pytest_flymachines.emulator.engines import docker_client
+from pytest_flymachines.emulator.engines import cgroups, docker_client
 from pytest_flymachines.emulator.engines.base import Door, EngineError, ImageNotFound
 from pytest_flymachines.emulator.engines.cgroups import pids_limit
 from pytest_flymachines.emulator.engines.docker import DockerEngine
@@ -414,6 +414,26 @@ async def test_no_daemon_says_where_it_looked(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
     with pytest.raises(EngineError, match=r"unix:///no/such\.sock"):
         docker_client.connect()
+
+
+async def test_groups_that_killed_emulators_left_are_removed(
+    docker_host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", docker_host)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: 999_999_999)
+        left = [Path(path) for path in cgroups.top_groups().parents]
+    for group in left:
+        (group / "m1").mkdir()
+    engine = DockerEngine(tmp_path / "engine")
+    lab = Lab(engine, tmp_path / "engine", tmp_path, dockerd.IMAGE)
+    outer: Any = await lab.start(hollow=True)
+    assert outer.group
+    assert left
+    assert not [group for group in left if group.exists()]
+    await lab.end()
+    await engine.close()
+    assert not list(Path("/sys/fs/cgroup").glob(f"*{Path(outer.group).parent}"))
 
 
 async def test_daemon_that_hangs_is_told_from_one_that_works(
