@@ -254,6 +254,7 @@ def test_a_name_that_somebody_else_has(fly: Cloud, runs: Forks, tmp_path: Path) 
         "3 passed"
     )
     assert [machine.id for machine in fly.machines()] == [mine.id]
+    assert fly.count("POST machines") == 3  # the second of them conflicts
     fly.client.destroy_machine(mine_app, mine.id)
 
 

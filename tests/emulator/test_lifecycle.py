@@ -233,6 +233,11 @@ def test_on_failure_is_retried_then_given_up(app: App) -> None:
     assert [item["exit_event"]["restarting"] for item in exits] == [False, True, True]
     assert [item["restart_count"] for item in exits] == [0, 2, 1]
     assert {item["exit_event"]["exit_code"] for item in exits} == {3}
+    # a new version is retried as often
+    app.fly.ok("POST", machine.path, {"config": machine.get()["config"]})
+    machine.wait("stopped")
+    machine.post("start")
+    eventually(lambda: len(machine.exits()) == 6)
 
 
 @shows("restart policy", "`always` restarts after exit code 0 as well; an API stop ends it", "docs")
