@@ -46,6 +46,8 @@ MAX_BODY_BYTES = 12_000
 _BODY_OVERHEAD_BYTES = 64
 _EXEC_TIMEOUT_S = 45
 _ABSENT = 97
+# SIGKILL and SIGTERM: what the kernel and an init send when a machine goes down
+_KILLED = (137, 143)
 # What needs no directory, and so works although the workspace has gone
 _ANYWHERE = frozenset(
     {"abort", "drop", "forget", "hello", "poll", "resize", "signal", "spool", "stage", "write"}
@@ -159,6 +161,12 @@ class Runner:
         if done.exit_code == _ABSENT and done.stdout.startswith("absent"):
             self._install(all(tool in done.stdout for tool in ("gzip", "base64")))
             done = self._exec(argv, again)
+        if done.exit_code in _KILLED and not done.stderr:
+            raise MachineGone(
+                f"a request to machine {self.machine_id} was killed there (exit code "
+                f"{done.exit_code}): the machine goes down, or its memory is full; "
+                "Sandbox.status() and events() say which"
+            )
         return self.answer(done.exit_code, done.stdout, done.stderr)
 
     def try_call(self, verb: str, *arguments: Argument) -> None:
@@ -190,7 +198,8 @@ class Runner:
             )
         except (Conflict, NotFound) as error:
             raise MachineGone(
-                f"machine {self.machine_id} of app {self.app} does not run any more: {error}"
+                f"machine {self.machine_id} of app {self.app} does not run any more: {error}\n"
+                "Sandbox.start() or resume() brings a stopped or suspended machine back."
             ) from error
 
     def _install(self, compressed: bool) -> None:

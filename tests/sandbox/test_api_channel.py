@@ -31,7 +31,7 @@ from pytest_flymachines.sandbox.runner import (
 )
 from pytest_flymachines.spec import SandboxSpec
 
-from .standin import StandIn
+from .standin import Answer, StandIn
 from .support import timed_out, wait_until
 
 BUSYBOX = shutil.which("busybox")
@@ -472,7 +472,15 @@ class TestProcesses:
             raise NotFound("POST", "/exec", 404, "", message="machine not found")
 
         standin.exec = refuse  # type: ignore[method-assign]  # what the API does then
-        with pytest.raises(MachineGone, match="does not run any more"):
+        with pytest.raises(MachineGone, match=r"does not run any more(.|\n)*resume\(\) brings"):
+            plain.exec("true")
+
+    @pytest.mark.parametrize("code", [137, 143])
+    def test_a_machine_that_goes_down_kills_a_request(
+        self, plain: Sandbox, standin: StandIn, code: int
+    ) -> None:
+        standin.exec = lambda *_, **__: Answer(code, "", "")  # type: ignore[method-assign]
+        with pytest.raises(MachineGone, match=f"was killed there .exit code {code}."):
             plain.exec("true")
 
 
