@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stamina
 import vcr
 from vcr.cassette import Cassette
 
@@ -25,6 +26,7 @@ from pytest_flymachines._http import (
     SyncByteStream,
     Transport,
 )
+from pytest_flymachines.api.stack import build_transport
 from pytest_flymachines.cassettes import CassetteKey, CassetteMissing, Recorder, Scrubber
 from pytest_flymachines.errors import CassetteError, CassetteMiss
 from pytest_flymachines.spec import SandboxSpec
@@ -716,3 +718,29 @@ def test_a_full_disk_leaves_the_old_cassette(rig: Rig, monkeypatch: pytest.Monke
         recorder.finish(TEST, passed=True)
     assert rig.file().read_bytes() == old
     assert list(rig.file().parent.iterdir()) == [rig.file()], "no temporary file is left"
+
+
+def test_a_cassette_holds_what_the_api_finally_answered(rig: Rig) -> None:
+    """Tries that were refused are repeated beneath the recorder, and are not in it."""
+
+    class Busy(Transport):
+        tries = 0
+
+        def handle_request(self, request: Request) -> Response:
+            self.tries += 1
+            if self.tries < 3:
+                return Response(429, headers={"retry-after": "0"}, json={"error": "too many"})
+            return Response(200, json={"state": "started"})
+
+    busy = Busy()
+    recorder = rig.recorder()
+    with recorder.use(TEST), stamina.set_testing(True, attempts=3, cap=True):
+        http = rig.http(recorder, build_transport(busy, pace=False))
+        assert http.request("GET", M).json() == {"state": "started"}
+    assert busy.tries == 3
+    recorder.finish(TEST, passed=True)
+    assert rig.file().read_text().count("- request:") == 1
+    replayer = rig.recorder("replay")
+    with replayer.use(TEST):
+        assert rig.http(replayer).request("GET", M).json() == {"state": "started"}
+    assert busy.tries == 3
