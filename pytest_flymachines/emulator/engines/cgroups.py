@@ -217,7 +217,7 @@ def sweep() -> None:
             for found in base.glob(f"{_PREFIX}*"):
                 owner = found.name.removeprefix(_PREFIX).partition("-")[0]
                 if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-                    for group in [*(p for p in found.iterdir() if p.is_dir()), found]:
+                    for group in sorted(found.glob("**/"), reverse=True):
                         with contextlib.suppress(OSError):
                             group.rmdir()
 

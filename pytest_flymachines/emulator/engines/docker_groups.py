@@ -88,5 +88,6 @@ def _remove_everywhere(below: Path) -> None:
     for own in own_groups().values():
         for base in (own, *own.parents):
             with contextlib.suppress(OSError):
-                if (base / below).is_dir():
-                    remove_group(base / below)
+                # podman leaves groups of its own within
+                for group in sorted((base / below).glob("**/"), reverse=True):
+                    remove_group(group)

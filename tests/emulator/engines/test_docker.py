@@ -424,13 +424,15 @@ async def test_groups_that_killed_emulators_left_are_removed(
         patch.setattr(os, "getpid", lambda: 999_999_999)
         left = [Path(path) for path in cgroups.top_groups().parents]
     for group in left:
-        (group / "m1").mkdir()
+        (group / "m1" / "conmon").mkdir(parents=True)
     engine = DockerEngine(tmp_path / "engine")
     lab = Lab(engine, tmp_path / "engine", tmp_path, dockerd.IMAGE)
     outer: Any = await lab.start(hollow=True)
     assert outer.group
     assert left
     assert not [group for group in left if group.exists()]
+    for group in Path("/sys/fs/cgroup").glob(f"*{outer.group}"):
+        (group / "conmon").mkdir()  # as podman does
     await lab.end()
     await engine.close()
     assert not list(Path("/sys/fs/cgroup").glob(f"*{Path(outer.group).parent}"))
