@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,12 @@ from pytest_flymachines.emulator.engines import disks
 from pytest_flymachines.emulator.launch import EmulatorProcess, launch
 from pytest_flymachines.emulator.volume_files import GIB
 from tests.emulator.conftest import App, Fly, Machine, eventually
+from tests.emulator.engines.lab import devices
 from tests.emulator.fidelity import shows
 
 pytestmark = pytest.mark.skipif(bool(disks.missing()), reason=disks.missing())
 
 MIB = 2**20
-
-
-def devices(below: Path) -> list[str]:
-    """Loop devices of files in a directory."""
-    listed = subprocess.run(
-        ["losetup", "-nlO", "BACK-FILE"], capture_output=True, text=True, check=True
-    )
-    return [line for line in listed.stdout.splitlines() if str(below) in line]
 
 
 def with_volume(app: App, volume: str) -> Machine:

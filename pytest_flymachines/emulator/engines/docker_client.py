@@ -75,8 +75,9 @@ def owner_label() -> str:
 
 def sweep(api: Any) -> None:
     """Remove what engines of processes that are gone have left."""
-    for container in api.containers(all=True, filters={"label": OWNER}):
-        label = container["Labels"][OWNER]
+    mine = {"label": OWNER}
+    found = api.containers(all=True, filters=mine) + (api.volumes(filters=mine)["Volumes"] or [])
+    for label in {one["Labels"][OWNER] for one in found}:
         pid, started, _ = label.split("-")
         if _started(int(pid)) != started:
             remove_all(api, label)

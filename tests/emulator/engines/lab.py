@@ -80,6 +80,12 @@ class Lab:
             await self.engine.discard(directory)
 
 
+def devices(below: Path) -> list[str]:
+    """The files in a directory that are behind block devices."""
+    found = (path.read_text() for path in Path("/sys/block").glob("loop*/loop/backing_file"))
+    return [file.strip() for file in found if file.startswith(str(below))]
+
+
 def _age(directory: Path) -> tuple[int, str]:
     return len(directory.name), directory.name  # m9 before m10
 

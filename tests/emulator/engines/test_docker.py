@@ -18,7 +18,7 @@ import docker
 import pytest
 
 from pytest_flymachines.emulator.config import MachineConfig
-from pytest_flymachines.emulator.engines import cgroups, docker_client
+from pytest_flymachines.emulator.engines import cgroups, disks, docker_client
 from pytest_flymachines.emulator.engines.base import Door, EngineError, ImageNotFound
 from pytest_flymachines.emulator.engines.cgroups import pids_limit
 from pytest_flymachines.emulator.engines.docker import DockerEngine
@@ -28,7 +28,7 @@ from pytest_flymachines.emulator.nameserver import NameServer
 from pytest_flymachines.emulator.store import Store
 from tests.emulator.engines import dockerd
 from tests.emulator.engines.besieged import own_addresses
-from tests.emulator.engines.lab import DEADLINE_S, Lab, eventually, fetch, output, sh
+from tests.emulator.engines.lab import DEADLINE_S, Lab, devices, eventually, fetch, output, sh
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
@@ -384,9 +384,14 @@ class TestEndings:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
             assert len(daemon.containers(filters=mine)) == 2
+            assert bool(daemon.volumes(filters=mine)["Volumes"]) is not bool(disks.missing())
             os.killpg(process.pid, signal.SIGKILL)
         deadline = time.monotonic() + DEADLINE_S
-        while left := daemon.containers(all=True, filters=mine):
+        while left := (
+            daemon.containers(all=True, filters=mine)
+            or daemon.volumes(filters=mine)["Volumes"]
+            or devices(tmp_path)
+        ):
             assert time.monotonic() < deadline, left
             time.sleep(0.1)
 
@@ -402,7 +407,11 @@ class TestEndings:
             )["Id"]
             for name, label in labels.items()
         }
+        for name, label in (("dead", labels["dead"]), ("gone", "999999998-1-bb")):
+            daemon.create_volume(name, labels={docker_client.OWNER: label})
         docker_client.sweep(daemon)
+        volumes = daemon.volumes(filters={"label": docker_client.OWNER})["Volumes"]
+        assert not volumes
         left = {container["Id"] for container in daemon.containers(all=True)}
         assert ids["dead"] not in left
         assert {ids["alive"], ids["other"]} <= left
