@@ -346,9 +346,10 @@ class DockerEngine:
                 await self._call(sweep, client)
                 info = await self._call(client.info)
                 self._cpus = info["NCPU"]
-                self._shared_limits = SharedLimits(info)
                 version = await self._call(client.version)
                 self._podman = "podman" in str(version.get("Components")).lower()
+                # podman's monitors stay in such a group for longer than their containers
+                self._shared_limits = None if self._podman else SharedLimits(info)
                 self._watcher = subprocess.Popen(
                     [sys.executable, "-m", f"{__package__}.docker_watch", self._label],
                     stdin=subprocess.PIPE,
