@@ -17,8 +17,8 @@ __all__ = ["character", "regions", "unescaped"]
 _PERCENT = rb"%(?:25)*"
 _SLASHES = rb"\\+"
 _ENTITY = rb"&(?:amp;)*"
-# letters, digits, the signs of base64, `&` of HTML, and zero, which UTF-16 is full of
-_UNUSUAL = rb"(?:3[0-9Dd]|[46][1-9A-Fa-f]|[57][0-9Aa]|2[6BbFf]|00)"
+# letters, digits, signs of base64, what escapes begin with, ends of lines, and the zeros of UTF-16
+_UNUSUAL = rb"(?:3[0-9Dd]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Cc]|2[6BbFf]|0[0AaDd])"
 # each begins with one sign, which is quickly looked for
 _HINTS = (
     re.compile(_PERCENT + _UNUSUAL),

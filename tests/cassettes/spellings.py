@@ -59,7 +59,7 @@ SPELLINGS: dict[str, Callable[[bytes], bytes]] = {
     "html, every letter": lambda s: b"".join(b"&#%d;" % ord(c) for c in s.decode()),
     "html, every letter, hexadecimal": lambda s: b"".join(b"&#x%02X;" % ord(c) for c in s.decode()),
     "html in html": lambda s: b"".join(b"&amp;#%d;" % ord(c) for c in s.decode()),
-    "shell": lambda s: re.sub(rb"(\W)", rb"\\\1", s),
+    "shell": lambda s: re.sub(r"(\W)", r"\\\1", s.decode()).encode(),
     "quoted-printable": lambda s: quopri.encodestring(b"x" * 60 + s),
     "yaml over lines": lambda s: yaml.safe_dump(
         {"a": (s.decode() + " \0 ") * 2}, width=20

@@ -23,8 +23,9 @@ from tests.cassettes.views import parts_of, recorded
 
 TEST = CassetteKey.test("test_a.py::test_x")
 M = "/v1/apps/app/machines/m"
-EXAMPLES = int(os.environ.get("PLANTED_EXAMPLES", "5")) * 4
+EXAMPLES = int(os.environ.get("PLANTED_EXAMPLES", "5")) * 8
 MARK = b"in front of it "
+FILL = b". " * 140_000
 
 SECRETS = st.text(
     "abcdefghijkXYZ0123456789+/=_-&%!$ '\"\\<>;#\u00e9\U0001f511", min_size=24
@@ -42,7 +43,7 @@ class Answer(Transport):
 
 
 def says(content: bytes = b"{}", **headers: str) -> Transport:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    named = [(k.replace("_", "-").encode(), value.encode()) for k, value in headers.items()]
     return Answer(lambda _: Response(200, headers=named, content=content))
 
 
@@ -99,7 +100,7 @@ def spec(recorder: Recorder, data: bytes) -> None:
 
 
 def packed(recorder: Recorder, data: bytes) -> None:
-    answer = says(gzip.compress(MARK * 20_000 + data), content_encoding="gzip")
+    answer = says(gzip.compress(FILL + data), content_encoding="gzip")
     ask(recorder, answer, "GET", f"{M}/agent/file")
 
 
@@ -115,7 +116,7 @@ PLACES: dict[str, Plant] = {
         r, says(json.dumps({"stdout": text_of(d), text_of(d): 1}).encode()), "GET", f"{M}/x"
     ),
     "header of the answer": lambda r, d: ask(r, says(x_a=text_of(d)), "GET", f"{M}/x"),
-    "large answer": lambda r, d: ask(r, says(MARK * 20_000 + d), "GET", f"{M}/agent/file?path=a"),
+    "large answer": lambda r, d: ask(r, says(FILL + d), "GET", f"{M}/agent/file?path=a"),
     "compressed answer": packed,
     "error": fails,
     "frames": frames,
