@@ -57,6 +57,7 @@ _QUOTED = re.compile(rb"=(?:([0-9A-F]{2})|\r?\n)")
 _SHORT = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f", b"e": b"\x1b"}
 _SHORT_OF = {value: key for key, value in _SHORT.items()}
 _ROUNDS = 3
+_SMALL_BYTES = 32 << 10
 
 
 def regions(data: bytes, margin: int) -> Iterator[tuple[int, int]]:
@@ -81,7 +82,10 @@ def regions(data: bytes, margin: int) -> Iterator[tuple[int, int]]:
 
 def unescaped(data: bytes) -> Iterator[bytes]:
     """The text that may be meant: what was escaped once, or more often, or for a mail."""
-    for text in {data, *_decoded(data)}:
+    texts = {data, *_decoded(data)}
+    if len(data) < _SMALL_BYTES:  # also one way within another
+        texts |= {inner for text in texts for inner in _decoded(text)}
+    for text in sorted(texts):
         if text != data:
             yield text
         if b"=" in text and (mail := _QUOTED.sub(_quoted, text)) != text:

@@ -137,6 +137,7 @@ def refusal(recorder: Recorder) -> str:
 @settings(
     max_examples=int(os.environ.get("PLANTED_EXAMPLES", "5")),
     deadline=None,
+    derandomize="PLANTED_EXAMPLES" not in os.environ,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
