@@ -152,7 +152,7 @@ def _body(body: bytes, where: str) -> str:
     value = json_value(body)
     if value is None:
         return _opaque(body)
-    if isinstance(value, dict) and _RUNNER in body:
+    if isinstance(value, dict) and _RUNNER in body and "command" in value:
         value = {**value, "command": command_meaning(value.get("command"), _opaque)}
     drop = _rules(BODY_FIELDS, where)
     if b'"env"' in body or (drop is not None and r"\." in drop.pattern):
