@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from pytest_flymachines.agent.terminal import CookTerminal, FrameSocket
-from pytest_flymachines.errors import FlyMachinesError
+from pytest_flymachines.errors import AgentUnavailable, FlyMachinesError
 from pytest_flymachines.sandbox.channel import ProcessUpdate
 from pytest_flymachines.sandbox.exec import ExecVerbs
 from pytest_flymachines.sandbox.ports import PortVerbs
@@ -151,7 +151,14 @@ class CookVerbs(PortVerbs, ExecVerbs):
         def connect() -> FrameSocket:
             from pytest_flymachines.agent.websocket import TextSocket, open_websocket
 
-            return TextSocket(open_websocket(self.url(COOK_PORT), "/", {}))
+            try:
+                return TextSocket(open_websocket(self.url(COOK_PORT), "/", {}))
+            except AgentUnavailable as error:
+                raise AgentUnavailable(
+                    f"no cook-agent answers on port {COOK_PORT} of machine "
+                    f"{self.attachment.machine_id} ({error}): name one with --fly-agent=PATH, or "
+                    "take an image that has one; terminal() needs none"
+                ) from error
 
         frames = self.attachment.frames
         return frames("/", connect) if frames else connect()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_flymachines.errors import CommandTimeout
+from pytest_flymachines.errors import AgentUnavailable, CommandTimeout
 from pytest_flymachines.sandbox import Sandbox
 
 from .conftest import WAYS
@@ -88,3 +88,8 @@ def test_typing_after_the_end_is_a_broken_pipe(cook: Sandbox) -> None:
         terminal.wait()
         with pytest.raises(BrokenPipeError):
             terminal.send_line("x")
+
+
+def test_where_there_is_none_it_says_what_to_do(sandbox: Sandbox) -> None:
+    with pytest.raises(AgentUnavailable, match=r"port 7422 .*--fly-agent=PATH.*terminal\(\)"):
+        sandbox.cook_terminal()
