@@ -92,8 +92,9 @@ GAPS = (
         "`config.containers`",
         (
             "with the engines bubblewrap and process each sees this computer's own files; with "
-            "docker the limit of memory is each one's, not all of theirs; `size_mb` of a "
-            "`temp_dir` is no limit; defaults of healthchecks and `stop` are guessed"
+            "docker the limit of memory is that of all together where the daemon is root's with "
+            "the cgroupfs driver, else each one's, and cpus are always each one's; `size_mb` of "
+            "a `temp_dir` is no limit; defaults of healthchecks and `stop` are guessed"
         ),
     ),
     (
