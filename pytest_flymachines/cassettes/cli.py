@@ -51,7 +51,7 @@ def list_cassettes(directory: Path) -> None:
     catalog = Catalog(directory)
     rows = [("OWNER", "MODE", "AGE", "SIZE", "REQUESTS")]
     for entry in catalog.entries():
-        shown = entry.owner if not entry.problem else f"{entry.path} (unreadable)"
+        shown = _line(entry.owner if not entry.problem else f"{entry.path} (unreadable)")
         mode = str(entry.header.get("mode", "?"))
         age, size = _age(entry.header.get("date")), _size(catalog.size(entry))
         rows.append((shown, mode, age, size, str(len(entry.requests))))
@@ -184,6 +184,11 @@ def _remove_empty(folder: Path, top: Path) -> None:
     while folder != top and not any(folder.iterdir()):
         folder.rmdir()
         folder = folder.parent
+
+
+def _line(text: str) -> str:
+    """Text on one line, as names of tests and files need not be."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def _age(date: object) -> str:

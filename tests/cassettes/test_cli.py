@@ -133,6 +133,14 @@ def test_check_names_what_cannot_be_read(recorded: Project) -> None:
     assert "the body kept there cannot be read" in done.stdout
 
 
+def test_list_shows_each_name_on_one_line(recorded: Project) -> None:
+    path = recorded.cassette("test_a.py/test_one[a].yaml")
+    path.write_text(
+        re.sub("  test: .*", r'  test: "test_a.py::test_one[a\\tb\\nü]"', path.read_text())
+    )
+    assert r"test_a.py::test_one[a\tb\nü] " in cli(recorded, "list").stdout
+
+
 def test_list_shows_what_cannot_be_read_and_passes_over_directories(recorded: Project) -> None:
     """A directory may be called as a file is, where tests are written in YAML."""
     recorded.cassette("cases.yaml").mkdir()
