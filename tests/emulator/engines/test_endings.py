@@ -17,6 +17,7 @@ from typing import TypeVar
 import pytest
 
 from pytest_flymachines.emulator.engines import ENGINES
+from pytest_flymachines.emulator.engines.supervised import SupervisedMachine
 from pytest_flymachines.emulator.engines.supervisor.tree import descendants
 from tests.emulator.engines.lab import DEADLINE_S, Lab, output
 from tests.emulator.engines.parent import RUNAWAYS
@@ -102,12 +103,12 @@ def parent_of(pid: int) -> int:
 @pytest.mark.anyio
 async def test_kill_of_a_supervisor_ends_its_machine_and_no_other(lab: Lab) -> None:
     other = await lab.start()
-    before = set(descendants(os.getpid()))
     victim = await lab.start("sleep", "7010")
     await output(victim, RUNAWAYS)
-    below = set(descendants(os.getpid())) - before
-    (supervisor,) = [pid for pid in below if parent_of(pid) in before]
-    os.kill(supervisor, signal.SIGKILL)
+    assert isinstance(victim, SupervisedMachine)
+    below = set(descendants(victim._pid))
+    assert len(below) > 3
+    os.kill(victim._pid, signal.SIGKILL)
     status = await victim.wait()
     assert status.signal == signal.SIGKILL
     await asyncio.to_thread(wait_until_gone, below)
