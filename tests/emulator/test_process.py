@@ -19,6 +19,7 @@ from pytest_flymachines.emulator.launch import LaunchError, launch
 from pytest_flymachines.emulator.options import parse
 from pytest_flymachines.emulator.rundir import PREFIX
 from tests.emulator.conftest import REPOSITORY, App, Fly, Serve, eventually
+from tests.emulator.processes import has_ended
 
 OWNER = """
 import sys, time
@@ -29,14 +30,6 @@ emulator = launching.launch(apps=["owned"])
 print(emulator.api_url, emulator.token, emulator.pid, flush=True)
 time.sleep(1000)
 """
-
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended; one that nobody has waited for is gone too."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 @pytest.fixture
@@ -87,7 +80,7 @@ def test_launch_gives_a_ready_emulator(serve: Serve) -> None:
         fly = Fly(emulator)
         assert fly.ok("GET", "/v1/apps/made")["organization"]["slug"] == "personal"
         fly.close()
-    assert gone(emulator.pid)
+    assert has_ended(emulator.pid)
     emulator.stop()
 
 
@@ -102,9 +95,9 @@ def test_ending_leaves_nothing_behind(serve: Serve, temporary: Path, how: str) -
             assert fly.control.post("/shutdown").status_code == 202
         else:
             os.kill(emulator.pid, getattr(signal, how))
-        eventually(lambda: gone(emulator.pid))
+        eventually(lambda: has_ended(emulator.pid))
         assert emulator._process.wait() == 0
-        assert gone(pid)
+        assert has_ended(pid)
         fly.close()
     assert directories(temporary) == set()
 
@@ -125,7 +118,7 @@ def test_it_ends_with_its_owner(tmp_path: Path) -> None:
         assert answer.status_code == 200
         assert os.getsid(pid) == pid
         owner.kill()
-    eventually(lambda: gone(pid))
+    eventually(lambda: has_ended(pid))
 
 
 def test_disowned_emulator_lives_as_long_as_its_machines(serve: Serve, tmp_path: Path) -> None:
@@ -140,7 +133,7 @@ def test_disowned_emulator_lives_as_long_as_its_machines(serve: Serve, tmp_path:
         assert machine.state == "started"
         machine.destroy()
         fly.close()
-        eventually(lambda: gone(emulator.pid))
+        eventually(lambda: has_ended(emulator.pid))
     assert os.waitpid(emulator.pid, 0)[1] == 0
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from pytest_flymachines.emulator.engines.supervisor.tree import descendants
 from pytest_flymachines.emulator.launch import LaunchError
 from pytest_flymachines.emulator.store import APPLICATION
-from tests.emulator.conftest import App, Fly, Serve
+from tests.emulator.conftest import App, Fly, Serve, eventually
 from tests.emulator.fidelity import shows
+from tests.emulator.processes import has_ended
 
 
 @shows("state", "apps, machines (stopped), volumes, secrets, addresses, metadata come back", "ours")
@@ -41,8 +43,11 @@ def test_everything_comes_back(serve: Serve, tmp_path: Path, how: signal.Signals
         fly.ok("POST", f"{running.path}/metadata/last", {"value": "2"})
         before = running.get()
         fly.close()
+        machines = set(descendants(emulator.pid))
+        assert len(machines) == 2
         os.kill(emulator.pid, how)
         emulator.stop()
+    eventually(lambda: all(map(has_ended, machines)))
     with serve(*state, "--list-delay", "200") as emulator:
         fly = Fly(emulator)
         app = App(fly, "kept")

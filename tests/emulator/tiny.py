@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +30,7 @@ from pytest_flymachines.emulator.engines.base import (
     Probe,
 )
 from pytest_flymachines.emulator.engines.opening import open_below
+from pytest_flymachines.emulator.engines.supervisor import linux
 
 
 class TinyMachine:
@@ -182,6 +184,8 @@ class TinyEngine:
                 cwd=machine.directory,
                 env={"PATH": os.defpath, **machine.env},
                 process_group=0,
+                # an emulator that is killed must not leave its machines to this computer
+                preexec_fn=partial(linux.die_with_parent, signal.SIGKILL),
             )
         running = TinyMachine(machine, process)
         self.machines.append(running)
