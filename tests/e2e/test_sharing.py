@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -172,7 +173,9 @@ def test_a_machine_that_died_is_replaced_when_allowed(
     fly: Cloud, run: Run, tmp_path: Path, workers: list[str]
 ) -> None:
     ended = run(tmp_path, DIES, "--fly-on-lost=relaunch", *workers)
-    ended.has("of this run is destroyed: it died under the tests", "2 machine(s)")
+    # how far the destroy has come by then is nobody's matter
+    assert re.search(r"of this run is destroy(ing|ed): it died under the tests", ended.output)
+    ended.has("2 machine(s)")
     assert fly.count("POST machines") >= 2
     failed = ended.output.count("FAILED test_it.py")
     # each worker has at most one test under way when the machine dies
