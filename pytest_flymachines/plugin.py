@@ -54,8 +54,7 @@ def _uses_sandbox(item: pytest.Item) -> bool:
 
 
 def _wants_machines(config: pytest.Config) -> bool:
-    runs_no_test = config.getoption("collectonly") or config.getoption("setupplan", default=False)
-    return config.stash[SETTINGS].chosen != "replay" and not runs_no_test
+    return config.stash[SETTINGS].chosen != "replay" and _settings.runs_tests(config)
 
 
 @pytest.hookimpl(tryfirst=True)

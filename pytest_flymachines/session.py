@@ -21,7 +21,7 @@ from pytest_flymachines.common_values import SHORTEST_NAMED, check_named
 from pytest_flymachines.errors import SettingsError
 from pytest_flymachines.progress import Progress, Relay, silent, write_to
 from pytest_flymachines.report import Repeated, may_be_lost, progress_of, write_summary
-from pytest_flymachines.settings import Settings
+from pytest_flymachines.settings import Settings, runs_tests
 from pytest_flymachines.sharing import EmulatorAddress, Intent, RunInfo, SharedState
 from pytest_flymachines.signals import EndSignals
 
@@ -230,9 +230,7 @@ class Session:
         """Sandbox tests are there: from now on, know whose requests are made."""
         if self._settings.chosen != "replay" and self._settings.record == "none":
             return
-        if self._config.getoption("collectonly") or self._config.getoption(
-            "setupplan", default=False
-        ):
+        if not runs_tests(self._config):
             return
         from pytest_flymachines.cassettes.pytest_glue import CassettePlugin
 

@@ -18,7 +18,14 @@ from pytest_flymachines.options import OPTIONS, TOKEN_VARIABLES, Option, Refused
 if TYPE_CHECKING:
     from pytest_flymachines.spec import SandboxSpec
 
-__all__ = ["Settings", "add_options", "environment_for_workers", "from_command_line", "load"]
+__all__ = [
+    "Settings",
+    "add_options",
+    "environment_for_workers",
+    "from_command_line",
+    "load",
+    "runs_tests",
+]
 
 PUBLIC_API = "https://api.machines.dev"
 PRIVATE_API = "http://_api.internal:4280"
@@ -29,6 +36,9 @@ _API_URL = "FLY_FLAPS_BASE_URL"
 ENVIRONMENT = frozenset(
     [*TOKEN_VARIABLES, _PROXY_URL, *(name for option in OPTIONS for name in option.env)]
 )
+
+# pytest's, each of which makes a session; some are of plugins that may be blocked
+_LOOKS_ONLY = ("collectonly", "setupplan", "showfixtures", "show_fixtures_per_test", "cacheshow")
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
@@ -152,6 +162,11 @@ def load(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Sett
         environ = {name: environ[name] for name in environ if name not in ENVIRONMENT} | told
     values = {option.name: _value(option, config, environ) for option in OPTIONS}
     return _settled(values, tuple(config.getini("fly_scrub")), config.rootpath, environ)
+
+
+def runs_tests(config: pytest.Config) -> bool:
+    """Whether tests are run at all: not where pytest only looks at them, or at fixtures."""
+    return not any(config.getoption(name, default=False) for name in _LOOKS_ONLY)
 
 
 def from_command_line(

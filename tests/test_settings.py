@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_flymachines.options import OPTIONS
-from pytest_flymachines.settings import Settings, load
+from pytest_flymachines.settings import Settings, load, runs_tests
 
 CLEAN: dict[str, str] = {}
 
@@ -40,6 +40,26 @@ def test_the_mode_follows_from_options_and_token(
 ) -> None:
     found = settings(pytester, *args, env=env)
     assert (found.chosen, found.why) == (chosen, why)
+
+
+@pytest.mark.parametrize(
+    ("args", "runs"),
+    [
+        ([], True),
+        (["--setup-only"], True),
+        (["--setup-show"], True),
+        (["-p", "no:setupplan", "-p", "no:cacheprovider"], True),
+        (["--collect-only"], False),
+        (["--setup-plan"], False),
+        (["--fixtures"], False),
+        (["--fixtures-per-test"], False),
+        (["--cache-show"], False),
+    ],
+)
+def test_only_what_runs_tests_is_said_to(
+    pytester: pytest.Pytester, args: list[str], runs: bool
+) -> None:
+    assert runs_tests(pytester.parseconfig(*args)) is runs
 
 
 def test_command_line_beats_environment_beats_ini(pytester: pytest.Pytester) -> None:

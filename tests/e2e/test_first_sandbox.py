@@ -136,14 +136,14 @@ def test_without_options_and_cassettes_it_skips_and_says_how_to_run_it(
     result.stdout.fnmatch_lines(["*pytest --fly-sandbox*"])
 
 
-@pytest.mark.parametrize("option", ["--collect-only", "--setup-plan"])
+@pytest.mark.parametrize("option", ["--collect-only", "--setup-plan", "--fixtures-per-test"])
 def test_what_only_looks_at_the_tests_starts_nothing(
     pytester: pytest.Pytester, run: Run, option: str
 ) -> None:
     pytester.makepyfile("def test_it(fly_sandbox): fly_sandbox.exec('true')")
     result = run(option, "--fly-record=all")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["fly sandbox: local (*", "*test_it*"])
+    result.stdout.fnmatch_lines(["fly sandbox: local (*"])
     result.stdout.no_fnmatch_line("*engine*")
     assert not (pytester.path / "cassettes").exists()
 
