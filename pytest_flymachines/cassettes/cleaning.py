@@ -11,23 +11,29 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from vcr.request import Request
+
+from pytest_flymachines.cassettes.carriers import TEXT
 from pytest_flymachines.cassettes.kept import Kept, whole
-from pytest_flymachines.cassettes.meaning import target
+from pytest_flymachines.cassettes.meaning import json_value, target
 from pytest_flymachines.cassettes.packing import sha256, with_tail
 from pytest_flymachines.cassettes.parts import Body, Piece
 from pytest_flymachines.cassettes.places import REQUESTS, TREES, Exchange, bodies
 from pytest_flymachines.cassettes.scripts import without_secret_variables
-from pytest_flymachines.cassettes.scrub import Scrubber
+from pytest_flymachines.cassettes.scrub import BETWEEN, DEPTH, Scrubber
 from pytest_flymachines.cassettes.streams import Streams
 from pytest_flymachines.cassettes.variables import learn, learn_script
-from pytest_flymachines.cassettes.volatile import BODIES, OWN_FILES, OWN_METADATA
+from pytest_flymachines.cassettes.volatile import BODIES, OWN_FILES, OWN_METADATA, RUNNER
 
-__all__ = ["clean"]
+__all__ = ["clean", "clean_body"]
 
 _OWN = "(left out by pytest-flymachines)"
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
 # a digest may be of a list of digests
 _ROUNDS = 3
+_RUNNER = RUNNER.encode()
+# as many more may be around a text in a body than around the text itself: base64, and gzip in it
+_CARRIERS = 2
 
 _Key = tuple[int, int, int]
 
@@ -51,6 +57,48 @@ def clean(exchanges: list[Exchange], scrubber: Scrubber) -> None:
                 headers[name] = cleaner.value(value)
         for name in ("status", "recorded"):
             response[name] = cleaner.value(response.get(name, {}))
+
+
+def clean_body(method: str, uri: str, body: bytes, service: str, scrubber: Scrubber) -> bytes:
+    """The body of one request as `clean` would leave it; the same object if no secret is in it."""
+    if body[:1] not in (b"{", b"["):
+        new = scrubber.data(body)
+        return body if new is body else with_tail(new, body)
+    # its texts stand there as they are meant, or in base64
+    if b"\\" not in body and not scrubber.find(body, DEPTH + _CARRIERS):
+        return body
+    notes = {"service": service} if service else {}
+    blank = {"status": {}, "headers": {}, "body": {"string": b""}, "recorded": notes}
+    exchange = (Request(method, uri, body, {}), blank)
+    if b"\\" in body and not scrubber.find(_read(exchange), DEPTH + _CARRIERS):
+        return body
+    clean([exchange], scrubber)
+    new = bytes(exchange[0].body)
+    return body if new == body else new
+
+
+def _read(exchange: Exchange) -> bytes:
+    """The texts of a request as they are meant, together."""
+    body: bytes = exchange[0].body
+    if _RUNNER not in body:
+        value = json_value(body)
+        return body if value is None else BETWEEN.join(_words(value))
+    asked = bodies(0, exchange)[0]
+    carried = (piece.get() for piece in asked.pieces() if piece.codec is not TEXT)
+    return BETWEEN.join([*_words(asked.value), *carried])
+
+
+def _words(value: Any) -> Iterator[bytes]:
+    """Names and texts of a JSON value."""
+    if isinstance(value, str):
+        yield value.encode("utf-8", "surrogateescape")
+    elif isinstance(value, list):
+        for item in value:
+            yield from _words(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield name.encode("utf-8", "surrogateescape")
+            yield from _words(item)
 
 
 class _Cleaner:

@@ -16,7 +16,7 @@ import pytest_flymachines
 from pytest_flymachines._clock import Clock, ReplayClock, SystemClock
 from pytest_flymachines._http import Transport
 from pytest_flymachines.cassettes.bodies import Blobs
-from pytest_flymachines.cassettes.cleaning import clean
+from pytest_flymachines.cassettes.cleaning import clean, clean_body
 from pytest_flymachines.cassettes.files import FORMAT, Persister, Serializer
 from pytest_flymachines.cassettes.frames import FrameSocket, RecordedSocket, ReplayedSocket
 from pytest_flymachines.cassettes.identities import EXISTING, Identities, created, started
@@ -24,7 +24,6 @@ from pytest_flymachines.cassettes.kept import LARGEST_JSON, Kept, whole
 from pytest_flymachines.cassettes.keys import BLOBS, CassetteKey, spec_facts
 from pytest_flymachines.cassettes.meaning import Meaning, json_value, meaning, target
 from pytest_flymachines.cassettes.misses import Asker, no_owner, other_specs
-from pytest_flymachines.cassettes.packing import with_tail
 from pytest_flymachines.cassettes.polls import without_offsets
 from pytest_flymachines.cassettes.scopes import Scope, Scopes
 from pytest_flymachines.cassettes.scrub import Scrubber
@@ -172,11 +171,10 @@ class Recorder:
         """
         if may_have(body):  # while it was recorded these were secrets, too
             learn(json_value(body), self.scrubber)
-        clean = self.scrubber.data(body)
         wanted = meaning(
             method,
             self.scrubber.text(uri),
-            body if clean is body else with_tail(clean, body),
+            clean_body(method, uri, body, service, self.scrubber),
             service=service,
             rename=self.identities.rename,
         )

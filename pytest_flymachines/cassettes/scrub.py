@@ -28,18 +28,20 @@ from pytest_flymachines.cassettes.volatile import SECRET_NAME
 from pytest_flymachines.common_values import SHORTEST, SHORTEST_NAMED, check_named, is_common
 from pytest_flymachines.options import TOKEN_VARIABLES
 
-__all__ = ["Scrubber"]
+__all__ = ["BETWEEN", "DEPTH", "Scrubber"]
 
-_DEPTH = 4
+#: How often it is looked into what is found in something.
+DEPTH = 4
 # requests go to few addresses, again and again
 _REMEMBERED = 200
 _REMEMBERED_STREAMS = 10_000
 # of what is too large to be held: so much is looked through at a time, and so much of it again
 _WINDOW_BYTES = 2 << 20
 _OVERLAP_BYTES = 32 << 10
-# what words of a text encode is looked through together, with this between them
+# what words of a text encode is looked through together, with `BETWEEN` between them
 _SMALL_BYTES = 4096
-_BETWEEN = b"\n\xff\xff\n"
+#: What stands between texts that are looked through together: it is part of no secret.
+BETWEEN = b"\xff\n\xff"
 # the longest way to write one character
 _ESCAPE_BYTES = 12
 _LONGEST_MARGIN = 4096
@@ -138,7 +140,7 @@ class Scrubber:
         for part in (bare, *bare.split(",")):
             self.add(name, part)
 
-    def data(self, data: bytes, depth: int = _DEPTH) -> bytes:
+    def data(self, data: bytes, depth: int = DEPTH) -> bytes:
         """Bytes without secrets; the same object when there is none."""
         if not self.find(data, depth):
             return data
@@ -167,7 +169,7 @@ class Scrubber:
                 self._clean_texts[text] = known
         return known
 
-    def find(self, data: bytes, depth: int = _DEPTH) -> set[str]:
+    def find(self, data: bytes, depth: int = DEPTH) -> set[str]:
         """Names of the secrets that stand in `data`, plain or encoded."""
         found: set[str] = set()
         self._find(data, depth, found)
@@ -186,7 +188,7 @@ class Scrubber:
             if (digest := seen.digest()) in self._clean_streams:
                 return set()
         found: set[str] = set()
-        self._scan(iter(chunks), _DEPTH, found)
+        self._scan(iter(chunks), DEPTH, found)
         if digest and not found and len(self._clean_streams) < _REMEMBERED_STREAMS:
             self._clean_streams.add(digest)
         return found
@@ -257,7 +259,7 @@ class Scrubber:
             for piece in pieces:
                 if piece[:1] == b"\x78" and (plain := unpacked(piece)) is not None:
                     self._find(plain, depth - 1, found)
-            self._find(_BETWEEN.join(pieces), depth - 1, found)
+            self._find(BETWEEN.join(pieces), depth - 1, found)
         return unfinished
 
     def _find_coded(self, run: bytes, found: set[str]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pytest_flymachines._http import Transport
@@ -146,6 +146,13 @@ def refusal(recorder: Recorder) -> str:
     place=st.sampled_from(PLACES),
     before=st.sampled_from(list(BEFORE)),
     at=st.integers(1, 60),
+)
+@example(
+    secret="fo1_pl4nted/s3cret+value=and-more",
+    spelling="quoted-printable",
+    place=stdin,
+    before="nothing",
+    at=1,
 )
 def test_not_half_of_a_secret_is_on_the_disk_or_the_save_is_refused(
     machine: Machine,

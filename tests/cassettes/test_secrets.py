@@ -91,6 +91,12 @@ PLACES: dict[str, Talk] = {
         http.request("GET", f"{M}/metadata/{SECRET.replace('/', '%2F')}").status_code
     ],
     "text lines": put(json.dumps({"a": SECRET}).encode() + b"\n" + json.dumps([SECRET]).encode()),
+    "over lines of a mail": run(stdin=f"a {SECRET[:9]}=\r\n{SECRET[9:]}"),
+    "over lines of a mail, in base64": run(
+        stdin={"base64": b64(f"\x7f{SECRET[:9]}=\r\n{SECRET[9:]}")}
+    ),
+    "over lines in the name": run(labels={f"{SECRET[:9]}=\n{SECRET[9:]}": 1}),
+    "in base64 four times": run(stdin={"base64": b64(b64(b64(b64(f"x{SECRET}y"))))}),
     "packed bytes": run(stdin={"base64": b64("\x7f" + SECRET)}),
 }
 
