@@ -43,7 +43,6 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _GLOBAL_SERVICES, _UDP_VISITORS = "127.19.0.3", "127.19.0.2"
 _IDLE = ("sleep", "infinity")
 _OPEN_FILES = 10240  # As Fly's init sets it.
-_PROBE_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -116,28 +115,8 @@ class BubblewrapEngine:
         return Probe(works=True, notes=self._notes() + trial.unlimited(no_disk))
 
     async def _try_one(self, disk: bool) -> ExecOutcome:
-        with (
-            tempfile.TemporaryDirectory(dir=self._made_directory(), prefix="probe-") as directory,
-            trial.disk(Path(directory), wanted=disk) as mounts,
-        ):
-            path = Path(directory, "machine")
-            path.mkdir()
-            config = MachineConfigForEngine(
-                id="probe",
-                app="probe",
-                directory=path,
-                image="",
-                hostname="probe",
-                mounts=mounts,
-                log=path / "log",
-            )
-            machine = await self.start(config)
-            try:
-                trial.look(machine, mounts)
-                return await machine.exec(["id", "-u"], timeout_s=_PROBE_TIMEOUT_S)
-            finally:
-                await machine.kill()
-                await self.discard(path)
+        async with trial.machine(self, disk=disk, below=self._made_directory()) as machine:
+            return await machine.exec(["id", "-u"], timeout_s=trial.TIMEOUT_S)
 
     async def resolve_image(self, image: str) -> str:
         """A digest made of the name: this computer's tools are the image."""

@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from pathlib import Path
 
 from pytest_flymachines.emulator.engines import trial
-from pytest_flymachines.emulator.engines.base import (
-    Engine,
-    ExecOutcome,
-    MachineConfigForEngine,
-    RunningMachine,
-)
+from pytest_flymachines.emulator.engines.base import Engine, ExecOutcome, RunningMachine
 
 __all__ = ["WAIT", "try_one"]
 
@@ -31,31 +24,11 @@ async def try_one(engine: Engine, image: str, disk: bool) -> tuple[ExecOutcome, 
     Raises:
         EngineError, DiskError, OSError: It could not be started, or the disk not be found in it.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="pytest-flymachines-") as directory,
-        trial.disk(Path(directory), wanted=disk) as mounts,
-    ):
-        path = Path(directory, "machine")
-        path.mkdir()
-        config = MachineConfigForEngine(
-            id="probe",
-            app="probe",
-            directory=path,
-            image=image,
-            argv=WAIT,
-            hostname="probe",
-            private_ip="fdaa:0:ffff:a7b:1::2",
-            mounts=mounts,
-            log=path / "log",
-        )
-        try:
-            machine = await engine.start(config)
-            await asyncio.to_thread(trial.look, machine, mounts)
-            outcome = await machine.exec(["/bin/sh", "-c", "exit 7"], timeout_s=30)
-            reachable = await _refuses(machine)
-            await machine.kill()
-        finally:
-            await engine.discard(path)
+    private_ip = "fdaa:0:ffff:a7b:1::2"
+    made = trial.machine(engine, disk=disk, image=image, argv=WAIT, private_ip=private_ip)
+    async with made as machine:
+        outcome = await machine.exec(["/bin/sh", "-c", "exit 7"], timeout_s=trial.TIMEOUT_S)
+        reachable = await _refuses(machine)
     return outcome, reachable
 
 

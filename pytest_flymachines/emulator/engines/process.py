@@ -7,7 +7,6 @@ import hashlib
 import os
 import secrets
 import socket
-import tempfile
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -38,7 +37,6 @@ _NOTES = (
 )
 _FIRST_ADDRESS = int(IPv4Address("127.64.0.1"))
 _ADDRESSES = 2**22 - 2
-_PROBE_TIMEOUT_S = 20.0
 
 
 class ProcessEngine:
@@ -87,27 +85,8 @@ class ProcessEngine:
         return Probe(works=True, notes=notes + trial.unlimited(no_disk))
 
     async def _try_one(self, disk: bool) -> ExecOutcome:
-        with (
-            tempfile.TemporaryDirectory(dir=self._directory, prefix="probe-") as directory,
-            trial.disk(Path(directory), wanted=disk) as mounts,
-        ):
-            path = Path(directory, "machine")
-            path.mkdir()
-            config = MachineConfigForEngine(
-                id="probe",
-                app="probe",
-                directory=path,
-                image="",
-                hostname="",
-                mounts=mounts,
-                log=path / "log",
-            )
-            machine = await self.start(config)
-            try:
-                trial.look(machine, mounts)
-                return await machine.exec(["true"], timeout_s=_PROBE_TIMEOUT_S)
-            finally:
-                await machine.kill()
+        async with trial.machine(self, disk=disk, below=self._directory) as machine:
+            return await machine.exec(["true"], timeout_s=trial.TIMEOUT_S)
 
     async def resolve_image(self, image: str) -> str:
         """A digest made of the name: this computer's files are the image."""

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from pytest_flymachines.emulator.engines import disks
+from pytest_flymachines.emulator.engines import disks, trial
 from pytest_flymachines.emulator.engines.base import (
+    EngineError,
     GuestFile,
     GuestMount,
     Program,
     RunningMachine,
 )
 from pytest_flymachines.emulator.engines.supervisor.tail import KEPT_BYTES, PIECE_BYTES
-from tests.emulator.engines.lab import Lab, eventually, fetch, output, settled, sh
+from tests.emulator.engines.lab import Lab, devices, eventually, fetch, output, settled, sh
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -70,7 +71,27 @@ class TestProbe:
         probe = await lab.engine.probe()
         assert probe.works
         assert probe.why == ""
-        assert not list(lab.engine_directory.glob("probe-*"))
+        assert not list(lab.engine_directory.glob("*probe-*"))
+
+    async def test_its_machine_ends_with_what_fails_in_it(self, lab: Lab) -> None:
+        made = trial.machine(
+            lab.engine,
+            disk=not disks.missing(),
+            below=lab.directory,
+            image=lab.image,
+            argv=["sleep", "99"],
+            private_ip="fdaa:0:1:a7b:1::fff",
+        )
+        with pytest.raises(EngineError, match="not found"):
+            async with made as machine:
+                raise EngineError("the disk is not found")
+        assert (await machine.wait()).exit_code == 137
+        assert list(lab.directory.iterdir()) == []
+
+        async def left() -> list[str]:
+            return devices(lab.directory)
+
+        await eventually(left, lambda files: not files)
 
 
 class TestMainProcess:
