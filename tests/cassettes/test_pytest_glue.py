@@ -277,7 +277,9 @@ def test_the_command_that_records_again_fits_the_directory_pytest_was_started_in
     (project.path / "sub").mkdir()
     (project.path / "sub" / "test_a.py").write_text("def test_x(box):\n    box.exec('echo x')\n")
     project.record().assert_outcomes(passed=1)
-    (project.path / "sub" / "test_a.py").write_text("def test_x(box):\n    box.exec('echo y')\n")
+    (project.path / "sub" / "test_a.py").write_text(
+        "def test_x(box):\n    box.exec('echo other')\n"
+    )
     monkeypatch.chdir(project.path / "sub")
     result = project.replay("--rootdir", "..", "-c", "../tox.ini")
     result.assert_outcomes(failed=1)
@@ -335,7 +337,7 @@ def test_a_miss_that_a_test_catches_fails_it_all_the_same(project: Project) -> N
     )
     file.write_text(text)
     project.record().assert_outcomes(passed=1)
-    file.write_text(text.replace("echo x", "echo y"))
+    file.write_text(text.replace("echo x", "echo other"))
     result = project.replay(FLY_TEST_MISSING="skip")
     result.assert_outcomes(failed=1)
     assert "now asks something that" in result.stdout.str()
