@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SETTINGS = pytest.StashKey[_settings.Settings]()
 SESSION = pytest.StashKey["Session"]()
+#: The test that runs, and the fixtures that are being set up.
+UNDERWAY = pytest.StashKey[tuple[pytest.Item, list[Any]]]()
 
 FIXTURES = frozenset({"fly_sandbox", "fly_sandbox_factory", "fly_workspace", "fly_client"})
 
@@ -118,6 +120,7 @@ def pytest_runtest_makereport(
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Notice a machine that died, before another test fails on it."""
+    item.config.stash[UNDERWAY] = (item, [])
     if SESSION in item.config.stash and _uses_sandbox(item):
         item.config.stash[SESSION].before()
 
@@ -134,11 +137,17 @@ def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:
     """Let processes that a wider fixture starts live as long as the fixture."""
+    stash, failed = request.config.stash, True
+    _, setups = stash.get(UNDERWAY, (None, []))
+    setups.append((fixturedef, request))
     try:
-        return (yield)
+        result = yield
+        failed = False
+        return result
     finally:
-        if SESSION in request.config.stash:
-            request.config.stash[SESSION].fixture_started(fixturedef)
+        setups.pop()
+        if SESSION in stash:
+            stash[SESSION].fixture_started(fixturedef, failed=failed)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
@@ -191,6 +200,7 @@ def fly_scrub() -> list[str]:
 def _run(request: pytest.FixtureRequest) -> Run:
     """This process's run; no fixture, because pytest looks at each of those again in every test."""
     session = _session(request.config)
+    session.asked(*request.config.stash[UNDERWAY])
     session.scrub(request.getfixturevalue("fly_scrub"))
     return session.run
 

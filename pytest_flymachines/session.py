@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from pytest_flymachines.signals import EndSignals
 
 if TYPE_CHECKING:
     from pytest_flymachines.cassettes import Recorder
+    from pytest_flymachines.cassettes.pytest_glue import CassettePlugin, Setup
     from pytest_flymachines.cassettes.recorder import Mode
     from pytest_flymachines.controller import Controller
     from pytest_flymachines.run import Run
@@ -56,6 +57,7 @@ class Session:
         self._controller: Controller | None = None
         self._run: Run | None = None
         self._recorder: Recorder | None = None
+        self._owners: CassettePlugin | None = None
         self._outcome: Outcome | None = None
         self._signals: EndSignals | None = None
         self._relay: Relay | None = None
@@ -228,18 +230,31 @@ class Session:
 
     def collected(self) -> None:
         """Sandbox tests are there: from now on, know whose requests are made."""
-        if self._settings.chosen != "replay" and self._settings.record == "none":
-            return
-        if not runs_tests(self._config):
-            return
+        self._know_owners()
+
+    def asked(self, item: pytest.Item, setups: Sequence[Setup]) -> None:
+        """A sandbox is asked for, also by tests that collection did not know for sandbox tests.
+
+        Args:
+            item: The test that runs.
+            setups: The fixtures that are being set up, the outermost first.
+        """
+        if self._owners is None and (owners := self._know_owners()):
+            owners.catch_up(item, setups)
+
+    def _know_owners(self) -> CassettePlugin | None:
+        passes = self._settings.chosen != "replay" and self._settings.record == "none"
+        if passes or not runs_tests(self._config):
+            return None
         from pytest_flymachines.cassettes.pytest_glue import CassettePlugin
 
-        plugin = CassettePlugin(
+        self._owners = CassettePlugin(
             self.recorder,
             missing=self._settings.missing_cassette,
             unused=self._settings.unused,
         )
-        self._config.pluginmanager.register(plugin, "flymachines-cassettes")
+        self._config.pluginmanager.register(self._owners, "flymachines-cassettes")
+        return self._owners
 
     def scrub(self, values: Iterable[str]) -> None:
         """Keep these out of every cassette.
@@ -323,8 +338,10 @@ class Session:
         for started in item.stash.get(STARTED, ()):
             started.end()
 
-    def fixture_started(self, fixturedef: pytest.FixtureDef[object]) -> None:
+    def fixture_started(self, fixturedef: pytest.FixtureDef[object], *, failed: bool) -> None:
         """What the setup of a wider fixture started ends with the fixture, not with the test."""
+        if self._owners is not None:
+            self._owners.caught_up(fixturedef, failed=failed)
         if self._run is not None and fixturedef.scope != "function":
             for started in self._run.take_started():
                 fixturedef.addfinalizer(started.end)

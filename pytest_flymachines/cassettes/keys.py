@@ -8,7 +8,6 @@ order of tests or from what lies on the disk already. So every worker, every sel
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
 import os
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from pytest_flymachines.spec import SandboxSpec
 
-__all__ = ["BLOBS", "CassetteKey", "Kind", "param_text", "safe_name", "spec_facts"]
+__all__ = ["BLOBS", "CassetteKey", "Kind", "safe_name", "spec_facts"]
 
 Kind = Literal["test", "fixture", "sandbox"]
 
@@ -79,7 +78,7 @@ class CassetteKey:
             name: Name of the fixture.
             node: Node id of what it is set up for; empty for the session.
             base: Where it is defined, when that is not the rootdir's conftest.py.
-            param: Its parameter as text (see `param_text`), if it has one.
+            param: Its parameter as text (see `parameters`), if it has one.
         """
         stem = f"{name}[{param}]" if param else name
         if base:
@@ -127,25 +126,6 @@ def _repo(repo: str, rootdir: Path | None) -> str:
         return re.sub(r"(?<=://)[^/@]+@", "", repo)
     base = rootdir or Path.cwd()
     return PurePosixPath(os.path.relpath(base / Path(repo).expanduser(), base)).as_posix()
-
-
-def param_text(param: object, index: int) -> str:
-    """A parameter as text: itself where that is always the same, else its position.
-
-    Different ones differ, also `1` and `"1"`.
-    """
-    text = repr(param)
-    if not isinstance(param, str):
-        return text if _is_literal(text) else f"#{index}"
-    return text if _is_literal(param) else param
-
-
-def _is_literal(text: str) -> bool:
-    try:
-        ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return False
-    return True
 
 
 @functools.lru_cache(maxsize=256)

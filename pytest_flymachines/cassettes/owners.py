@@ -5,13 +5,15 @@ This module is light: a run that only collects loads it, too.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from pytest_flymachines.cassettes.keys import CassetteKey, param_text
+from pytest_flymachines.cassettes.keys import CassetteKey
+from pytest_flymachines.cassettes.parameters import param_text
 
-__all__ = ["fixture_base", "fixture_key", "test_key"]
+__all__ = ["fixture_base", "fixture_keys", "test_key"]
 
 
 def test_key(item: pytest.Item) -> CassetteKey:
@@ -20,16 +22,38 @@ def test_key(item: pytest.Item) -> CassetteKey:
     return CassetteKey.test(plain if item.nodeid.startswith(plain) else item.nodeid)
 
 
-def fixture_key(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> CassetteKey:
-    """The key of a wider fixture: by scope, what it is set up for, name and parameter."""
-    node = "" if fixturedef.scope == "session" else request.node.nodeid
-    base = fixture_base(fixturedef)
+def fixture_keys(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Iterator[CassetteKey]:
+    """The key of a wider fixture: by scope, what it is set up for, name and parameter.
+
+    After it come those of the classes around: a class shares with those in it what it has set
+    up, so whether one of those sets up its own depends on which test comes first.
+    """
     param = ""
     if hasattr(request, "param"):
-        param = param_text(request.param, getattr(request, "param_index", 0))
-    return CassetteKey.fixture(
-        fixturedef.scope, fixturedef.argname, node=node, base=base, param=param
-    )
+        index = getattr(request, "param_index", 0)
+        param = param_text(request.param, index, str(request.config.rootpath))
+    for node in _nodes(fixturedef, request):
+        yield CassetteKey.fixture(
+            fixturedef.scope,
+            fixturedef.argname,
+            node=node,
+            base=fixture_base(fixturedef),
+            param=param,
+        )
+
+
+def _nodes(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Iterator[str]:
+    node: Any = request.node
+    if fixturedef.scope == "session":
+        yield ""
+    elif isinstance(node, pytest.Item):
+        yield test_key(node).label
+    else:
+        yield node.nodeid
+        while isinstance(node := node.parent, pytest.Class):
+            yield node.nodeid
 
 
 def fixture_base(fixturedef: pytest.FixtureDef[Any]) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shlex
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ import pytest
 
 from pytest_flymachines.cassettes.keys import CassetteKey
 from pytest_flymachines.cassettes.misses import CassetteMissing
-from pytest_flymachines.cassettes.owners import fixture_key, test_key
+from pytest_flymachines.cassettes.owners import fixture_keys, test_key
 from pytest_flymachines.cassettes.recorder import Recorder
 from pytest_flymachines.cassettes.scopes import Scope
 from pytest_flymachines.errors import CassetteError, CassetteMiss
@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 Wrapper = Generator[None, Any, Any]
+Setup = tuple[pytest.FixtureDef[Any], pytest.FixtureRequest]
 
 # Options that say how to replay, not what to record.
 _OF_A_REPLAY = frozenset({"sandbox", "mode", "record", "missing_cassette", "unused", "machine"})
@@ -70,18 +71,40 @@ class CassettePlugin:
         self._ended: list[CassetteKey] = []
         self._wide_passed: set[CassetteKey] = set()
         self._names: dict[CassetteKey, str] = {}
+        self._late: dict[pytest.FixtureDef[Any], Scope] = {}
 
     # whose requests they are
+
+    def catch_up(self, item: pytest.Item, setups: Sequence[Setup]) -> None:
+        """Begin in the middle of a test, which asked for a sandbox only while it ran.
+
+        Args:
+            item: The test.
+            setups: The fixtures that are being set up, the outermost first.
+        """
+        self._begin(item)
+        for fixturedef, request in setups:
+            if fixturedef.scope != "function":
+                self._late[fixturedef] = self._enter(fixturedef, request)
+
+    def caught_up(self, fixturedef: pytest.FixtureDef[Any], *, failed: bool) -> None:
+        """One of those fixtures has been set up."""
+        if scope := self._late.pop(fixturedef, None):
+            scope.broken = failed
+            self._set_up(fixturedef, scope)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Wrapper:
         """Begin a test, or the next attempt at it."""
+        self._begin(item)
+        return (yield)
+
+    def _begin(self, item: pytest.Item) -> None:
         if self._test is not None:
             self._recorder.scopes.leave(self._test)
         self._test = test_key(item)
         self._good, self._skipped, self._told = True, False, []
         self._recorder.scopes.enter(self._test, fresh=True)
-        return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(
@@ -90,21 +113,30 @@ class CassettePlugin:
         """Give requests in the setup and the teardown of a wider fixture to that fixture."""
         if fixturedef.scope == "function":
             return (yield)
-        key = fixture_key(fixturedef, request)
-        if key in self._ended:
-            self._end_wider(key, passed=True)
-        scopes = self._recorder.scopes
-        scope = scopes.enter(key, fresh=True)
-        self._names[key] = fixturedef.argname
-        fixturedef.addfinalizer(partial(self._torn_down, key))  # runs after the fixture's own
+        scope = self._enter(fixturedef, request)
         try:
             return (yield)
         except BaseException:
             scope.broken = True
             raise
         finally:
-            scopes.leave(key)
-            fixturedef.addfinalizer(partial(scopes.resume, scope))  # runs before them
+            self._set_up(fixturedef, scope)
+
+    def _enter(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Scope:
+        key, *around = fixture_keys(fixturedef, request)
+        if self._recorder.mode == "replay" and around:
+            key = next(filter(self._recorder.has, (key, *around)), key)
+        if key in self._ended:
+            self._end_wider(key, passed=True)
+        scope = self._recorder.scopes.enter(key, fresh=True)
+        self._names[key] = fixturedef.argname
+        fixturedef.addfinalizer(partial(self._torn_down, key))  # runs after the fixture's own
+        return scope
+
+    def _set_up(self, fixturedef: pytest.FixtureDef[Any], scope: Scope) -> None:
+        scopes = self._recorder.scopes
+        scopes.leave(scope.key)
+        fixturedef.addfinalizer(partial(scopes.resume, scope))  # runs before them
 
     def _torn_down(self, key: CassetteKey) -> None:
         self._recorder.scopes.leave(key)
@@ -152,7 +184,8 @@ class CassettePlugin:
 
     def _save_wider(self, item: pytest.Item, test: CassetteKey) -> None:
         """Write what a test that passed needed."""
-        used = getattr(item, "fixturenames", ())
+        # also those that it asked for while it ran
+        used = getattr(getattr(item, "_request", item), "fixturenames", ())
         for scope in self._recorder.scopes.all():
             key = scope.key
             needed = scope.origin == test
@@ -269,7 +302,10 @@ def _kept_options(config: pytest.Config) -> Iterator[str]:
     if rootdir := config.getoption("rootdir", None):
         yield f"--rootdir={rootdir}"
     for setting in config.getoption("override_ini", None) or ():
-        yield f"--override-ini={setting}"
+        if not setting.startswith(
+            "strict"
+        ):  # as `--strict-markers`, which projects have in addopts
+            yield f"--override-ini={setting}"
 
 
 def _fail(report: pytest.TestReport, text: str) -> None:

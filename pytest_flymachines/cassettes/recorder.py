@@ -112,6 +112,10 @@ class Recorder:
         """Make `key` the owner of what is requested meanwhile, as `Scopes.use`."""
         return self.scopes.use(key, **header)
 
+    def has(self, key: CassetteKey) -> bool:
+        """Whether there is a cassette of `key`."""
+        return (self.directory / key.path).exists()
+
     def provisioning(
         self, spec: SandboxSpec, *, machine: str = ""
     ) -> contextlib.AbstractContextManager[Scope]:

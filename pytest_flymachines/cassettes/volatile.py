@@ -85,7 +85,11 @@ QUERY = (
 BODY_FIELDS = (
     Volatile(r"POST .*/(exec|poll|start|stop)", r"timeout|wait_s", _TIME_LEFT),
     Volatile(r"POST /v1/apps", "name|app_name|org_slug|network", "app and organization differ"),
-    Volatile(r"POST .*/machines(/[^/]+)?", "name", "made of run id and spec, and must be unique"),
+    Volatile(
+        r"POST .*/(machines(/[^/]+)?|volumes)",
+        "name",
+        "made of run id, spec and time to live, and must be unique",
+    ),
     Volatile(r"POST .*/(machines(/[^/]+)?|volumes)", "region", "a place, not a meaning"),
     Volatile(r"POST .*/machines(/[^/]+)?", "lease_ttl|current_version", "of the lease and version"),
     Volatile(r"POST .*/machines(/[^/]+)?", r"config\.metadata\.pytest_flymachines_.*", _OURS),

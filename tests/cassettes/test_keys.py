@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_flymachines.cassettes.keys import CassetteKey, param_text, spec_facts
+from pytest_flymachines.cassettes.keys import CassetteKey, spec_facts
+from pytest_flymachines.cassettes.parameters import param_text
 from pytest_flymachines.spec import SandboxSpec
 
 
