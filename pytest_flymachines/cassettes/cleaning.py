@@ -20,8 +20,9 @@ from pytest_flymachines.cassettes.packing import sha256, with_tail
 from pytest_flymachines.cassettes.parts import Body, Piece
 from pytest_flymachines.cassettes.places import REQUESTS, TREES, Exchange, bodies
 from pytest_flymachines.cassettes.scripts import without_secret_variables
-from pytest_flymachines.cassettes.scrub import BETWEEN, DEPTH, Scrubber
+from pytest_flymachines.cassettes.scrub import DEPTH, Scrubber
 from pytest_flymachines.cassettes.streams import Streams
+from pytest_flymachines.cassettes.texts import BETWEEN
 from pytest_flymachines.cassettes.variables import learn, learn_script
 from pytest_flymachines.cassettes.volatile import BODIES, OWN_FILES, OWN_METADATA, RUNNER
 

@@ -6,10 +6,10 @@ import functools
 import importlib
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-__all__ = ["GZIP_MEMBER", "Member", "members"]
+__all__ = ["GZIP_MEMBER", "Member", "Packer", "members", "present"]
 
 GZIP_MEMBER = re.compile(rb"\x1f\x8b\x08[\x00-\x1f]")
 
@@ -20,7 +20,7 @@ _ZIP_HEADER = 30
 _DEFLATED = 8
 
 
-class _Packer(NamedTuple):
+class Packer(NamedTuple):
     """A way to pack.
 
     Attributes:
@@ -78,11 +78,11 @@ def _errors() -> tuple[type[Exception], ...]:
 
 
 _PACKERS = (
-    _Packer(b"\x1f\x8b\x08", GZIP_MEMBER, _gzip),
-    _Packer(b"BZh", re.compile(rb"BZh[1-9]1AY&SY"), _bzip2),
-    _Packer(b"\xfd7zXZ\0", re.compile(rb"\xfd7zXZ\0"), _xz),
-    _Packer(b"PK\3\4", re.compile(rb"PK\x03\x04.{4}\x08\0", re.DOTALL), _zip),
-    _Packer(b"\x28\xb5\x2f\xfd", re.compile(rb"\x28\xb5\x2f\xfd"), _zstd),
+    Packer(b"\x1f\x8b\x08", GZIP_MEMBER, _gzip),
+    Packer(b"BZh", re.compile(rb"BZh[1-9]1AY&SY"), _bzip2),
+    Packer(b"\xfd7zXZ\0", re.compile(rb"\xfd7zXZ\0"), _xz),
+    Packer(b"PK\3\4", re.compile(rb"PK\x03\x04.{4}\x08\0", re.DOTALL), _zip),
+    Packer(b"\x28\xb5\x2f\xfd", re.compile(rb"\x28\xb5\x2f\xfd"), _zstd),
 )
 
 
@@ -128,10 +128,20 @@ class Member:
             self.end = len(self._data) - len(inflater.unused_data)
 
 
-def members(data: bytes) -> Iterator[Member]:
-    """Everything in bytes that may be packed; each is to be read before the next is asked for."""
-    for packer in _PACKERS:
-        if packer.sign not in data or (packer.inflate is _zstd and _zstd_module() is None):
+def present(data: bytes) -> list[Packer]:
+    """The ways to pack whose sign stands somewhere in bytes."""
+    return [packer for packer in _PACKERS if packer.sign in data]
+
+
+def members(data: bytes, packers: Iterable[Packer]) -> Iterator[Member]:
+    """Everything in bytes that may be packed; each is to be read before the next is asked for.
+
+    Args:
+        data: The bytes.
+        packers: Those that are `present`.
+    """
+    for packer in packers:
+        if packer.inflate is _zstd and _zstd_module() is None:
             continue
         end = 0
         for match in packer.start.finditer(data):

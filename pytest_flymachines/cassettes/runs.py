@@ -11,7 +11,7 @@ import re
 import string
 from collections.abc import Iterator
 
-__all__ = ["bare", "decodings", "has_row", "recoded", "runs", "with_gaps"]
+__all__ = ["aligned", "bare", "decodings", "has_row", "recoded", "runs", "with_gaps"]
 
 # also wrapped into lines, also where a JSON text inside a text writes its line ends
 _GAP = rb"(?:\s|\\+[nr])+"
@@ -21,7 +21,7 @@ _SPACES = b" \t\n\r\f\v"
 _LETTERS = (string.ascii_letters + string.digits + "+/_-").encode()
 _SHORTEST = 8
 _PADDING = 2
-_RUN = re.compile(b"a" * _SHORTEST + rb"[ag]*")
+_BEGINNING = b"a" * _SHORTEST
 
 _TO_URLSAFE = bytes.maketrans(b"+/", b"-_")
 _FROM_URLSAFE = bytes.maketrans(b"-_", b"+/")
@@ -56,10 +56,13 @@ def runs(data: bytes) -> Iterator[tuple[int, int]]:
     same = data
     if b"\\" in data:
         same = _WRITTEN_GAP.sub(lambda match: b" " * len(match[0]), data)
-    for match in _RUN.finditer(same.translate(_KINDS)):
-        start = match.start()
-        end = start + len(same[start : match.end()].rstrip(_SPACES))
-        while data[end : end + 1] == b"=" and end - match.end() < _PADDING:
+    kinds = same.translate(_KINDS)
+    last = 0
+    while (start := kinds.find(_BEGINNING, last)) >= 0:
+        last = kinds.find(b".", start)
+        last = len(kinds) if last < 0 else last
+        end = start + len(same[start:last].rstrip(_SPACES))
+        while data[end : end + 1] == b"=" and end - last < _PADDING:
             end += 1
         yield start, end
 
@@ -75,15 +78,32 @@ def bare(run: bytes) -> bytes:
     return _GAPS.sub(b"", run) if b"\\" in run else run
 
 
-def decodings(run: bytes, *, gzips: bool = False) -> Iterator[tuple[int, bytes]]:
+def aligned(text: bytes) -> int | None:
+    """Where the groups of a run begin that is wrapped into lines of one length, as `base64` does.
+
+    None if that is not known. What stands before the first of them may have other groups.
+    """
+    first = text.find(b"\n")
+    size = text.find(b"\n", first + 1) - first - 1
+    if first < 0 or size <= 0 or size % 4:
+        return None
+    breaks = text[first :: size + 1]
+    plain = len(bare(text)) + len(breaks) == len(text)
+    return first % 4 if plain and breaks == b"\n" * len(breaks) else None
+
+
+def decodings(
+    run: bytes, *, gzips: bool = False, only: int | None = None
+) -> Iterator[tuple[int, bytes]]:
     """What a bare run may encode, by where its first group begins.
 
     Args:
         run: The run.
         gzips: Begin also where gzip may, after words that look like a part of the run.
+        only: Where the first group begins, if that is known.
     """
     standard = run.rstrip(b"=").translate(_FROM_URLSAFE)
-    for offset in _starts(standard, gzips):
+    for offset in _starts(standard, gzips) if only is None else (only,):
         part = standard[offset:]
         if len(part) % 4 == 1:
             part = part[:-1]

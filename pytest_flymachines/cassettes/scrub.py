@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 
 from pytest_flymachines.cassettes.escapes import regions, unescaped
-from pytest_flymachines.cassettes.members import GZIP_MEMBER, Member, members
+from pytest_flymachines.cassettes.members import GZIP_MEMBER, Member, Packer, members, present
 from pytest_flymachines.cassettes.packing import expanded, packed_again, tidied, unpacked
 from pytest_flymachines.cassettes.runs import (
+    aligned,
     bare,
     decodings,
     has_row,
@@ -24,11 +25,12 @@ from pytest_flymachines.cassettes.runs import (
     with_gaps,
 )
 from pytest_flymachines.cassettes.spelling import PLACEHOLDER, Secret, placeholder
+from pytest_flymachines.cassettes.texts import BETWEEN, text_in
 from pytest_flymachines.cassettes.volatile import SECRET_NAME
 from pytest_flymachines.common_values import SHORTEST, SHORTEST_NAMED, check_named, is_common
 from pytest_flymachines.options import TOKEN_VARIABLES
 
-__all__ = ["BETWEEN", "DEPTH", "Scrubber"]
+__all__ = ["DEPTH", "Scrubber"]
 
 #: How often it is looked into what is found in something.
 DEPTH = 4
@@ -40,8 +42,6 @@ _WINDOW_BYTES = 2 << 20
 _OVERLAP_BYTES = 32 << 10
 # what words of a text encode is looked through together, with `BETWEEN` between them
 _SMALL_BYTES = 4096
-#: What stands between texts that are looked through together: it is part of no secret.
-BETWEEN = b"\xff\n\xff"
 # the longest way to write one character
 _ESCAPE_BYTES = 12
 _LONGEST_MARGIN = 4096
@@ -227,14 +227,17 @@ class Scrubber:
             return len(data)
         if (plain := unpacked(data)) is not None:
             self._find(plain, depth - 1, found)
-        for start, end in regions(data, self._margin) if escaped else ():
-            for plain in unescaped(data[start:end]):
+        packers = present(data)
+        text = text_in(data, packers, self._bytes, self._shortest)
+        for start, end in regions(text, self._margin) if escaped else ():
+            for plain in unescaped(text[start:end]):
                 self._find(plain, depth - 1, found, escaped=False)
-        return min(self._find_packed(data, depth, found), self._find_in_runs(data, depth, found))
+        unfinished = len(data) - len(text) + self._find_in_runs(text, depth, found)
+        return min(self._find_packed(data, packers, depth, found), unfinished)
 
-    def _find_packed(self, data: bytes, depth: int, found: set[str]) -> int:
+    def _find_packed(self, data: bytes, packers: list[Packer], depth: int, found: set[str]) -> int:
         unfinished = len(data)
-        for member in members(data):
+        for member in members(data, packers):
             self._scan(iter(member), depth - 1, found)
             if member.unfinished:
                 unfinished = min(unfinished, member.start)
@@ -249,7 +252,9 @@ class Scrubber:
                 small.append(run)
                 continue
             self._find_coded(run, found)
-            for _, decoded in decodings(run):
+            if (begin := aligned(data[start:end])) is not None:
+                small.append(run[:_SMALL_BYTES])
+            for _, decoded in decodings(run, only=begin):
                 inner = self._find(decoded, depth - 1, found)
                 if inner < len(decoded) and end == len(data):
                     unfinished = start
@@ -269,11 +274,10 @@ class Scrubber:
             return
         like = run.replace(b"-", b"+").replace(b"_", b"/")
         found |= {secret.name for secret in secrets if secret.in_base64(like)}
-        shortest = min(len(secret.value) for secret in secrets)
-        if has_row(run, "hex", 2 * shortest):
+        if has_row(run, "hex", 2 * self._shortest):
             small = run.lower()
             found |= {secret.name for secret in secrets if secret.in_hex(small)}
-        if has_row(run, "base32", max(8, shortest * 8 // 5 - 2)):
+        if has_row(run, "base32", max(8, self._shortest * 8 // 5 - 2)):
             small = run.lower()
             found |= {secret.name for secret in secrets if secret.in_base32(small)}
 
@@ -282,6 +286,9 @@ class Scrubber:
         if self._longest_first is None:
             known = sorted(self._known.values(), key=lambda secret: -len(secret.value))
             self._longest_first = known
+            values = b"".join(value for each in known for value in (each.value, *each.wide))
+            self._bytes = bytes(sorted(set(values)))
+            self._shortest = len(known[-1].value) if known else SHORTEST
             longest = len(known[0].value) if known else 0
             self._margin = min(_ESCAPE_BYTES * max(longest, 16), _LONGEST_MARGIN)
         return self._longest_first

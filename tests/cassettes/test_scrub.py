@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import bz2
+import gzip
 import io
 import lzma
 import random
+import urllib.parse
 import zipfile
 from collections.abc import Callable
 
@@ -68,6 +70,53 @@ def test_a_secret_is_found_wherever_something_packed_begins(
     for data in (packed, packed[512:], base64.encodebytes(packed)):
         pieces = [data[at : at + 100_000] for at in range(0, len(data), 100_000)]
         assert scrubber.scan(pieces) == {"FLY_API_TOKEN"}
+
+
+def percent(text: str) -> bytes:
+    return "".join(f"%{ord(sign):02x}" for sign in text).encode()
+
+
+BYTES = random.Random(7).randbytes(60_000)
+HIDDEN = {
+    "plain": SECRET.encode(),
+    "escaped": percent(SECRET),
+    "escaped once": SECRET.encode().replace(b"t", b"%74", 1),
+    "twice in base64": base64.b64encode(base64.b64encode(SECRET.encode())),
+    "packed": gzip.compress(b"a" * 50 + SECRET.encode()),
+    "packed and escaped": gzip.compress(percent(SECRET)).replace(b"\0", b"\\0"),
+    "UTF-16": SECRET.encode("utf-16-le"),
+}
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+@pytest.mark.parametrize("before", [0, 1, 3, 30_000, 59_998])
+@pytest.mark.parametrize("word", [b"", b"word ", b"a word and "])
+def test_a_secret_is_found_in_base64_of_random_bytes(
+    scrubber: Scrubber, hidden: str, before: int, word: bytes
+) -> None:
+    assert not scrubber.scan([base64.encodebytes(BYTES)])
+    data = BYTES[:before] + HIDDEN[hidden] + BYTES[before:]
+    for coded in (base64.encodebytes(data), base64.b64encode(data), data):
+        assert scrubber.find(word + coded) == {"FLY_API_TOKEN"}
+
+
+def test_a_secret_is_found_on_one_of_many_lines(scrubber: Scrubber) -> None:
+    """Lines of one length, which are no whole that is wrapped."""
+    packed = base64.b64encode(gzip.compress(SECRET.encode()))
+    lines = [b"%04d" % number + b"x" * (len(packed) - 4) for number in range(200)]
+    for number in (0, 1, 100, 199):
+        text = b"\n".join([*lines[:number], packed, *lines[number:]])
+        assert scrubber.find(text) == {"FLY_API_TOKEN"}
+
+
+@pytest.mark.parametrize("value", ["p\u00e4ssw\u00f6rt \U0001f40d", "abcd", "\x01\x02bell\x07\x1e"])
+def test_odd_secrets_are_found_in_random_bytes(value: str) -> None:
+    scrubber = Scrubber([value], environ={})
+    quoted = urllib.parse.quote(value, safe="").replace("b", "%62").encode()
+    for hidden in (value.encode(), quoted, value.encode("utf-16-be")):
+        data = BYTES[:1000] + b"\0" + hidden + b"\0" + BYTES[1000:]
+        assert scrubber.find(data) == {"scrubbed"}
+        assert scrubber.find(base64.encodebytes(data)) == {"scrubbed"}
 
 
 def test_what_surrounds_a_secret_survives(scrubber: Scrubber) -> None:
