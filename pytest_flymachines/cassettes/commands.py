@@ -22,12 +22,14 @@ from pytest_flymachines.cassettes.volatile import (
     RUNNER_SCRIPT,
     RUNNER_TREE,
     RUNNER_TREE_ARGUMENTS,
+    RUNNER_UPLOADED_MODE,
+    RUNNER_UPLOADED_TIME,
     RUNNER_VERB,
     RUNNER_VERB_ARGUMENTS,
 )
 from pytest_flymachines.sandbox.runner import unpack_block
 
-__all__ = ["Said", "command_meaning", "may_repeat", "said", "sends_tree", "verb_of"]
+__all__ = ["Said", "command_meaning", "may_repeat", "runs", "said", "sends_tree", "verb_of"]
 
 _GZIP_WORD = re.compile(r"[bz]?(H4sI[A-Za-z0-9+/]+={0,2})")
 _VERSION = re.compile(r"(?<=\bfly )[0-9a-f]{8}( )")
@@ -61,7 +63,18 @@ def command_meaning(command: Any, opaque: Callable[[bytes], str]) -> Any:
     if verb == "start" and len(command) > RUNNER_SCRIPT:
         command = [*command]
         command[RUNNER_SCRIPT] = _script(command[RUNNER_SCRIPT])
+    if verb == "put" and len(command) > RUNNER_UPLOADED_TIME:
+        command = [*command]
+        command[RUNNER_UPLOADED_MODE] = runs(command[RUNNER_UPLOADED_MODE], 8)
     return [_word(word, opaque) for at, word in enumerate(command) if at not in dropped]
+
+
+def runs(mode: str, base: int) -> str:
+    """What counts of the mode of an uploaded file: whether it may be run."""
+    try:
+        return "x" if int(mode, base) & 0o111 else "-"
+    except ValueError:
+        return mode
 
 
 def _script(word: str) -> str:

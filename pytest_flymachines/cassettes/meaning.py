@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, quote
 
 import msgspec
 
-from pytest_flymachines.cassettes.commands import command_meaning
+from pytest_flymachines.cassettes.commands import command_meaning, runs
 from pytest_flymachines.cassettes.packing import unpacked
 from pytest_flymachines.cassettes.spelling import without_padding
 from pytest_flymachines.cassettes.volatile import (
@@ -29,6 +29,8 @@ from pytest_flymachines.cassettes.volatile import (
     QUERY,
     RUNNER,
     SECRET_NAME,
+    UPLOADED_MODE,
+    UPLOADED_TIME,
     Volatile,
 )
 
@@ -135,9 +137,11 @@ def _query(where: str, query: str) -> str:
     if not query:
         return ""
     drop = _rules(QUERY, where)
+    told = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
+    uploaded = any(name == UPLOADED_TIME for name, _ in told)
     pairs = sorted(
-        (name, value)
-        for name, value in parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
+        (name, runs(value, 10) if uploaded and name == UPLOADED_MODE else value)
+        for name, value in told
         if drop is None or not drop.fullmatch(name)
     )
     text = "&".join(f"{_quote(name)}={_quote(value)}" for name, value in pairs)

@@ -32,11 +32,15 @@ __all__ = [
     "RUNNER_SCRIPT",
     "RUNNER_TREE",
     "RUNNER_TREE_ARGUMENTS",
+    "RUNNER_UPLOADED_MODE",
+    "RUNNER_UPLOADED_TIME",
     "RUNNER_VERB",
     "RUNNER_VERB_ARGUMENTS",
     "SECRET_NAME",
     "SPEC_PLACES",
     "UNKEPT_ANSWER_HEADERS",
+    "UPLOADED_MODE",
+    "UPLOADED_TIME",
     "WEBSOCKET",
     "Volatile",
 ]
@@ -136,6 +140,12 @@ RUNNER_DATA = {
     "append": frozenset({10}),
 }
 RUNNER_OFFSET = {"poll": 10, "read": 10, "spool": 10}
+# A file that is uploaded has the mode that it has on the user's computer, where the umask decides
+# about all but whether it may be run. Such a file is one whose time is told.
+UPLOADED_TIME = "mtime_ns"
+UPLOADED_MODE = "mode"
+RUNNER_UPLOADED_TIME = 15
+RUNNER_UPLOADED_MODE = 11
 # A tree that is sent ahead of what unpacks it is packed anew each time, with the times of its
 # files: neither offset nor bytes of its pieces are compared, nor their number. What the tree
 # means is said by `unpack_tree`.

@@ -1,4 +1,4 @@
-"""What a tree means, whatever its times are: for requests that carry it in pieces."""
+"""What a tree means, whatever its times and umask are: for requests that carry it in pieces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _PAX_TIME = re.compile(rb"\d+ [acm]time=[^\n]*\n")
 
 
 class TreeMeaning:
-    """Names, modes and contents of a tar stream that passes, without its times."""
+    """Names and contents of a tar stream that passes, and what may be run.
+
+    Without its times, and what else of its modes the umask of the user's computer decided.
+    """
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
@@ -59,5 +62,8 @@ class TreeMeaning:
         self._extended = entry.kind in pax.RECORDS
         if not self._extended:
             name, target = decode_name(entry.name), decode_name(entry.target)
-            facts = (name, entry.mode, entry.kind, target, entry.size)
+            mode = entry.mode
+            if entry.kind != pax.SYMLINK:  # as with the usual umask
+                mode = 0o755 if mode & 0o111 else 0o644
+            facts = (name, mode, entry.kind, target, entry.size)
             self._digest.update(repr(facts).encode())

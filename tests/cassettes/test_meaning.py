@@ -201,15 +201,33 @@ def test_asking_the_runner_may_be_repeated_and_telling_it_may_not() -> None:
     assert not may_repeat(runner("put", "read", "hello").body)
 
 
-def test_the_time_of_an_uploaded_file_is_not_compared() -> None:
-    def upload(ns: int, path: str) -> list[Meaning]:
-        where = f"/v1/apps/a/machines/m/agent/files?path={path}&mode=420&parents=1&mtime_ns={ns}"
-        put = ("put", path, "tx", "644", "1", "1", "5feceb66", str(ns))
+def test_of_an_uploaded_file_neither_time_nor_what_the_umask_decides_is_compared() -> None:
+    def upload(ns: int, path: str, mode: int = 0o644) -> list[Meaning]:
+        where = f"/v1/apps/a/machines/m/agent/files?path={path}&mode={mode}&parents=1&mtime_ns={ns}"
+        put = ("put", path, "tx", f"{mode:o}", "1", "1", "5feceb66", str(ns))
         return [of("PUT", where, b"x"), runner(*put)]
 
-    assert upload(17, "/a") == upload(18, "/a")
-    for one, other in zip(upload(17, "/a"), upload(17, "/b"), strict=True):
+    assert upload(17, "/a") == upload(18, "/a") == upload(18, "/a", 0o600)
+    for one, b, x in zip(upload(1, "/a"), upload(1, "/b"), upload(1, "/a", 0o755), strict=True):
+        assert len({one, b, x}) == 3
+
+
+def test_the_mode_of_a_file_that_is_written_is_compared() -> None:
+    def write(mode: int) -> list[Meaning]:
+        where = f"/v1/apps/a/machines/m/agent/files?path=a&mode={mode}&parents=1"
+        put = ("put", "a", "tx", f"{mode:o}", "1", "1", "5feceb66")
+        return [of("PUT", where, b"x"), runner(*put)]
+
+    for one, other in zip(write(0o644), write(0o600), strict=True):
         assert one != other
+
+
+def test_the_name_of_a_volume_is_not_compared() -> None:
+    def create(name: str, gb: int) -> Meaning:
+        return of("POST", "/v1/apps/a/volumes", {"name": name, "size_gb": gb})
+
+    assert create("ptfm_1", 1) == create("ptfm_2", 1)
+    assert create("ptfm_1", 1) != create("ptfm_1", 2)
 
 
 def test_a_new_version_of_the_runner_is_put_there_like_the_old_one() -> None:

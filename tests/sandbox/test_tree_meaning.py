@@ -1,4 +1,4 @@
-"""What a tree means, whatever its times are and however it comes in pieces."""
+"""What a tree means, whatever its times and umask are and however it comes in pieces."""
 
 from __future__ import annotations
 
@@ -41,6 +41,13 @@ def test_times_are_no_part_of_it(tree: Path) -> None:
     for path in [tree, *tree.rglob("*")]:
         os.utime(path, (1, 2.5), follow_symlinks=False)
     os.utime(tree / "a", (1, 3))
+    assert digest(tree) == found
+
+
+def test_what_the_umask_decides_is_no_part_of_it(tree: Path) -> None:
+    found = digest(tree)
+    (tree / "a").chmod(0o600)
+    (tree / "sub").chmod(0o775)
     assert digest(tree) == found
 
 
