@@ -5,6 +5,7 @@ This module is light: a run that only collects loads it, too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,13 +14,27 @@ import pytest
 from pytest_flymachines.cassettes.keys import CassetteKey
 from pytest_flymachines.cassettes.parameters import param_text
 
-__all__ = ["fixture_base", "fixture_keys", "test_key"]
+__all__ = ["fixture_base", "fixture_keys", "repeated_key", "test_key"]
+
+# how pytest-repeat numbers tests: `test_x[1-3]`, `test_x[param-1-3]`
+_REPETITION = "__pytest_repeat_step_number"
+_REPEATED = re.compile(r"(?:\[|(?P<others>-))\d+-\d+\]$")
 
 
 def test_key(item: pytest.Item) -> CassetteKey:
     """The key of a test; xdist's groups, which it writes into node ids, are not part of it."""
     plain = f"{item.parent.nodeid}::{item.name}" if item.parent is not None else item.nodeid
     return CassetteKey.test(plain if item.nodeid.startswith(plain) else item.nodeid)
+
+
+def repeated_key(item: pytest.Item) -> CassetteKey | None:
+    """The key of the test that pytest-repeat has made this one of, with `--count` for instance."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or _REPETITION not in callspec.params:
+        return None
+    return CassetteKey.test(
+        _REPEATED.sub(lambda match: "]" if match["others"] else "", test_key(item).label)
+    )
 
 
 def fixture_keys(

@@ -21,7 +21,7 @@ import pytest
 
 from pytest_flymachines.cassettes.keys import CassetteKey
 from pytest_flymachines.cassettes.misses import CassetteMissing
-from pytest_flymachines.cassettes.owners import fixture_keys, test_key
+from pytest_flymachines.cassettes.owners import fixture_keys, repeated_key, test_key
 from pytest_flymachines.cassettes.recorder import Recorder
 from pytest_flymachines.cassettes.scopes import Scope
 from pytest_flymachines.errors import CassetteError, CassetteMiss
@@ -102,9 +102,16 @@ class CassettePlugin:
     def _begin(self, item: pytest.Item) -> None:
         if self._test is not None:
             self._recorder.scopes.leave(self._test)
-        self._test = test_key(item)
+        self._test = self._key(item)
         self._good, self._skipped, self._told = True, False, []
         self._recorder.scopes.enter(self._test, fresh=True)
+
+    def _key(self, item: pytest.Item) -> CassetteKey:
+        """A test's key; a repetition that was not recorded itself has that of its test."""
+        key, once = test_key(item), repeated_key(item)
+        if once is None or self._recorder.mode != "replay" or self._recorder.has(key):
+            return key
+        return once
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(

@@ -77,6 +77,49 @@ def test_objects_for_parameters_are_told_apart_by_what_they_are(project: Project
     project.replay("-k", "small").assert_outcomes(passed=2, deselected=2)
 
 
+REPEATS = """
+def pytest_addoption(parser):
+    parser.addoption("--count", type=int, default=1)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_generate_tests(metafunc):
+    count = metafunc.config.getoption("count")
+    if count > 1:
+        name = "__pytest_repeat_step_number"
+        metafunc.fixturenames.append(name)
+        numbers = [f"{n + 1}-{count}" for n in range(count)]
+        metafunc.parametrize(name, range(count), indirect=True, ids=numbers)
+
+
+@pytest.fixture
+def __pytest_repeat_step_number(request):
+    pass
+"""
+
+
+def test_repetitions_are_answered_as_their_test_was(project: Project) -> None:
+    """As pytest-repeat makes them."""
+    conftest = project.path / "conftest.py"
+    conftest.write_text(conftest.read_text() + REPEATS)
+    (project.path / "test_a.py").write_text(
+        "import pytest\n"
+        "def test_x(box):\n"
+        "    box.exec('echo x')\n"
+        "@pytest.mark.parametrize('word', ['', '1-2'])\n"
+        "def test_y(box, word):\n"
+        "    box.exec('echo ' + word)\n"
+    )
+    project.record().assert_outcomes(passed=3)
+    project.replay("--count=2").assert_outcomes(passed=6)
+    project.record("--count=2", "-k", "test_x").assert_outcomes(passed=2, deselected=4)
+    assert {name for name in project.cassettes() if "test_x" in name} == {
+        "test_a.py/test_x.yaml",
+        "test_a.py/test_x[1-2].yaml",
+        "test_a.py/test_x[2-2].yaml",
+    }
+
+
 class Color(enum.Enum):
     RED = 1
 
