@@ -14,6 +14,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from mmap import mmap
 from pathlib import Path
 
 import msgspec
@@ -90,7 +91,7 @@ class Blobs:
         return body
 
     @staticmethod
-    def named_in(data: bytes) -> set[str]:
+    def named_in(data: bytes | mmap) -> set[str]:
         """Digests that the text of a cassette refers to."""
         return {digest.decode() for digest in _BLOB.findall(data)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from vcr.record_mode import RecordMode
 
 from pytest_flymachines.cassettes.bodies import Blobs
 from pytest_flymachines.cassettes.files import Persister, Serializer
+from pytest_flymachines.cassettes.glances import blobs_named_in, glance
 from pytest_flymachines.cassettes.keys import BLOBS, CassetteKey
 from pytest_flymachines.cassettes.leaks import leaks
 from pytest_flymachines.cassettes.scrub import Scrubber
 from pytest_flymachines.errors import CassetteError
 
-__all__ = ["Catalog", "Entry", "suspicious"]
+__all__ = ["Catalog", "Entry", "Summary", "suspicious"]
 
 # Tokens that say by their form what they are; who checks need not know their values.
 _TOKENS = {
@@ -64,6 +66,21 @@ class Entry:
         return set(self.header.get("machines") or {})
 
 
+@dataclass(frozen=True)
+class Summary:
+    """What a listing shows of a cassette.
+
+    Attributes:
+        entry: It, without requests and responses.
+        requests: How many requests it holds.
+        size: Bytes on the disk, with the large bodies that it refers to.
+    """
+
+    entry: Entry
+    requests: int
+    size: int
+
+
 class Catalog:
     """A directory of cassettes."""
 
@@ -98,33 +115,49 @@ class Catalog:
         for path in self.paths() if paths is None else paths:
             yield self.read(path)
 
-    def size(self, entry: Entry) -> int:
-        """Bytes on the disk, with the large bodies that it refers to."""
-        size = entry.path.stat().st_size
+    def glance(self, path: Path) -> Entry:
+        """What a cassette says of itself, without what was requested."""
+        return self.summary(path).entry
+
+    def summary(self, path: Path) -> Summary:
+        """One line of a listing; what is damaged beneath its header is not noticed."""
         try:
-            named = Blobs.named_in(entry.path.read_bytes())
-        except OSError:
-            return size
-        for digest in named:
-            blob = self.directory / BLOBS / digest
-            size += blob.stat().st_size if blob.exists() else 0
-        return size
+            seen = glance(path)
+            if seen is None:
+                entry = self.read(path)
+                count, blobs = len(entry.requests), blobs_named_in(path)
+            else:
+                entry, count, blobs = Entry(path, seen.header, [], []), seen.requests, seen.blobs
+        except CassetteError as error:
+            entry, count, blobs = Entry(path, {}, [], [], str(error)), 0, set()
+        except OSError as error:
+            entry, count, blobs = (
+                Entry(path, {}, [], [], f"{path} cannot be read: {error}"),
+                0,
+                set(),
+            )
+        size = 0
+        for file in (path, *(self.directory / BLOBS / digest for digest in blobs)):
+            with suppress(OSError):
+                size += file.stat().st_size
+        return Summary(entry, count, size)
 
     def left_over(self, kept: Iterable[Path]) -> list[Path]:
-        """Large bodies that no kept cassette refers to, and files that a crash left half.
+        """Large bodies that no kept cassette refers to.
+
+        While somebody records, these may be what that is about to need: see `alone`.
 
         Raises:
             CassetteError: One of the kept cannot be read.
         """
         try:
-            named = {digest for path in kept for digest in Blobs.named_in(path.read_bytes())}
+            named = {digest for path in kept for digest in blobs_named_in(path)}
         except OSError as error:
             raise CassetteError(
                 f"it is not known which large bodies are needed: {error}"
             ) from error
         blobs = (self.directory / BLOBS).glob("*")
-        unnamed = [path for path in blobs if path.name not in named and path.name[0] != "."]
-        return sorted([*unnamed, *self.directory.rglob(".*.tmp")])
+        return sorted(path for path in blobs if path.name not in named and path.name[0] != ".")
 
 
 def suspicious(entry: Entry, scrubber: Scrubber) -> list[str]:

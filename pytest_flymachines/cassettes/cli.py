@@ -8,9 +8,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from pytest_flymachines.cassettes.home import Home
+    from pytest_flymachines.cassettes.pruning import Needless
 
 __all__ = ["cassettes"]
 
@@ -25,36 +29,74 @@ def _directory(command: Callable[..., Any]) -> Callable[..., Any]:
         "-d",
         "--directory",
         type=click.Path(exists=True, file_okay=False, path_type=Path),
-        default="cassettes",
-        show_default=True,
-        help="Directory of the cassettes; the project is around it.",
+        callback=lambda _ctx, _param, directory: _found(directory),
+        help="Directory of the cassettes.  [default: what fly_cassettes of pytest's ini file says, "
+        "else `cassettes` in the rootdir]",
     )(command)
 
 
-def _rootdir(directory: Path, rootdir: Path | None) -> Path:
-    return (rootdir or directory.resolve().parent).resolve()
+def _found(directory: Path | None) -> Home:
+    """The directory that is named, or else the one that the tests use."""
+    from pytest_flymachines.cassettes.home import Home, home
+    from pytest_flymachines.errors import CassetteError
+
+    if directory is not None:
+        return Home(directory, "--directory", None)
+    try:
+        found = home(Path.cwd())
+    except CassetteError as error:
+        raise click.ClickException(str(error)) from error
+    if not found.directory.is_dir():
+        raise click.UsageError(
+            f"there is no directory {found.directory} ({found.why}): record with "
+            "`pytest --fly-record=all`, or name another with --directory"
+        )
+    if found.directory.is_relative_to(Path.cwd()):  # shorter in what is told of files
+        return found._replace(directory=found.directory.relative_to(Path.cwd()))
+    return found
+
+
+def _rootdir(place: Home, rootdir: Path | None) -> Path:
+    from pytest_flymachines.cassettes.home import rootdir_of
+    from pytest_flymachines.errors import CassetteError
+
+    if chosen := rootdir or place.rootdir:
+        return chosen.resolve()
+    try:
+        return rootdir_of(place.directory.resolve())
+    except CassetteError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _nothing(place: Home) -> None:
+    click.echo(f"no cassettes in {place.directory.absolute()} ({place.why})", err=True)
 
 
 _ROOTDIR = click.option(
     "--rootdir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The project's directory.  [default: the one that holds the cassettes]",
+    help="The project's directory.  [default: pytest's rootdir]",
 )
 
 
 @cassettes.command("list")
 @_directory
-def list_cassettes(directory: Path) -> None:
+def list_cassettes(directory: Home) -> None:
     """Show each cassette: whose, from what, how old, how large, how many requests."""
     from pytest_flymachines.cassettes.catalog import Catalog
 
-    catalog = Catalog(directory)
+    catalog = Catalog(directory.directory)
     rows = [("OWNER", "MODE", "AGE", "SIZE", "REQUESTS")]
-    for entry in catalog.entries():
+    for path in catalog.paths():
+        seen = catalog.summary(path)
+        entry = seen.entry
         shown = _line(entry.owner if not entry.problem else f"{entry.path} (unreadable)")
         mode = str(entry.header.get("mode", "?"))
-        age, size = _age(entry.header.get("date")), _size(catalog.size(entry))
-        rows.append((shown, mode, age, size, str(len(entry.requests))))
+        age, size = _age(entry.header.get("date")), _size(seen.size)
+        rows.append((shown, mode, age, size, str(seen.requests)))
+    if len(rows) == 1:
+        _nothing(directory)
+        return
     width = [max(len(row[column]) for row in rows) for column in range(5)]
     for owner, mode, age, size, count in rows:
         click.echo(
@@ -70,13 +112,13 @@ def list_cassettes(directory: Path) -> None:
 @click.option("--scrub", multiple=True, help="A secret value, or a variable that holds one.")
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def check(
-    directory: Path,
+    directory: Home,
     rootdir: Path | None,
     orphans: bool,
     scrub: tuple[str, ...],
     files: tuple[Path, ...],
 ) -> None:
-    """Find secrets, unreadable files and orphans; exit code 1 if there is any.
+    """Find secrets, unreadable files, orphans and leftovers; exit code 1 if there is any.
 
     With FILES only those are checked, and not for orphans: for pre-commit. Large bodies, in
     `blobs`, are checked with the cassettes that refer to them. Secrets are what
@@ -88,7 +130,7 @@ def check(
     from pytest_flymachines.errors import SettingsError
 
     try:
-        catalog, scrubber = Catalog(directory), Scrubber(scrub)
+        catalog, scrubber = Catalog(directory.directory), Scrubber(scrub)
     except SettingsError as error:
         raise click.BadParameter(str(error), param_hint="--scrub") from None
     problems = []
@@ -98,8 +140,10 @@ def check(
             problems.append(entry.problem)
             continue
         problems += [f"{entry.path}: secret: {found}" for found in suspicious(entry, scrubber)]
+    if not checked:
+        _nothing(directory)
     if orphans and not files:
-        problems += _orphans(directory, _rootdir(directory, rootdir))[1]
+        problems += list(_needless(directory.directory, _rootdir(directory, rootdir)).values())
     for problem in problems:
         click.echo(problem)
     click.echo(f"{len(checked)} cassette(s) checked, {len(problems)} problem(s)", err=True)
@@ -111,26 +155,39 @@ def check(
 @_directory
 @_ROOTDIR
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def prune(directory: Path, rootdir: Path | None, yes: bool) -> None:
-    """Delete cassettes whose test is gone, and large bodies that no cassette refers to."""
-    paths, told = _orphans(directory, _rootdir(directory, rootdir))
-    for line in told:
+def prune(directory: Home, rootdir: Path | None, yes: bool) -> None:
+    """Delete cassettes whose test is gone, and what no cassette refers to.
+
+    That is large bodies, and what recordings that were killed have left half. Recordings that
+    run meanwhile lose nothing.
+    """
+    from pytest_flymachines.cassettes.pruning import delete
+    from pytest_flymachines.errors import CassetteError
+
+    place = directory.directory
+    told = _needless(place, _rootdir(directory, rootdir))
+    for line in told.values():
         click.echo(line)
-    if not paths:
-        click.echo("nothing to delete")
+    if not told:
+        click.echo(f"nothing to delete in {place.absolute()}")
         return
     if not yes:
-        click.confirm(f"Delete {len(paths)} file(s)?", abort=True)
-    for path in paths:
-        path.unlink()
-        _remove_empty(path.parent, directory)
-    click.echo(f"deleted {len(paths)} file(s)")
+        click.confirm(f"Delete {len(told)} file(s)?", abort=True)
+    try:
+        deleted = delete(place, told)
+    except CassetteError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"deleted {len(deleted)} file(s)")
+    if kept := len(told) - len(deleted):
+        click.echo(
+            f"{kept} file(s) are gone, or were written again meanwhile, and were not deleted"
+        )
 
 
 @cassettes.command(context_settings={"ignore_unknown_options": True})
 @_directory
 @click.argument("pytest_args", nargs=-1, type=click.UNPROCESSED)
-def verify(directory: Path, pytest_args: tuple[str, ...]) -> None:
+def verify(directory: Home, pytest_args: tuple[str, ...]) -> None:
     """Run the tests on a machine and tell which answers differ from the recorded ones.
 
     PYTEST_ARGS go to pytest, such as `tests/test_a.py --fly-mode=local`. Nothing is written.
@@ -143,10 +200,10 @@ def verify(directory: Path, pytest_args: tuple[str, ...]) -> None:
         command = [sys.executable, "-m", "pytest", *pytest_args]
         options = ["--fly-record=all", f"--fly-cassettes={scratch}"]
         status = subprocess.run([*command, *options], check=False).returncode
-        old, new = Catalog(directory), Catalog(Path(scratch))
+        old, new = Catalog(directory.directory), Catalog(Path(scratch))
         same = differing = unrecorded = 0
         for entry in new.entries():
-            path = directory / entry.path.relative_to(scratch)
+            path = directory.directory / entry.path.relative_to(scratch)
             if not path.exists():
                 unrecorded += 1
                 continue
@@ -161,29 +218,15 @@ def verify(directory: Path, pytest_args: tuple[str, ...]) -> None:
         sys.exit(1)
 
 
-def _orphans(directory: Path, rootdir: Path) -> tuple[list[Path], list[str]]:
-    """Files that nobody needs any more, and what to say of them."""
-    from pytest_flymachines.cassettes.catalog import Catalog
-    from pytest_flymachines.cassettes.inventory import orphans
+def _needless(directory: Path, rootdir: Path) -> dict[Needless, str]:
+    """Files that nobody needs any more, and what to say of each."""
+    from pytest_flymachines.cassettes.pruning import needless
     from pytest_flymachines.errors import CassetteError
 
-    catalog = Catalog(directory)
-    entries = list(catalog.entries())
     try:
-        gone = orphans(entries, rootdir)
-        paths = {entry.path for entry in gone}
-        left = catalog.left_over(entry.path for entry in entries if entry.path not in paths)
+        return needless(directory, rootdir)
     except CassetteError as error:
         raise click.ClickException(str(error)) from error
-    told = [f"{entry.path}: orphan: nothing makes {entry.owner} any more" for entry in gone]
-    told += [f"{path}: left over: no cassette refers to it" for path in left]
-    return [*sorted(paths), *left], told
-
-
-def _remove_empty(folder: Path, top: Path) -> None:
-    while folder != top and not any(folder.iterdir()):
-        folder.rmdir()
-        folder = folder.parent
 
 
 def _line(text: str) -> str:

@@ -20,11 +20,12 @@ from vcr.serializers import yamlserializer
 from pytest_flymachines.cassettes.bodies import Blobs, from_text, to_text, write_whole
 from pytest_flymachines.cassettes.kept import LARGEST_JSON, Kept, whole
 from pytest_flymachines.cassettes.leaks import leaks
+from pytest_flymachines.cassettes.locks import saving
 from pytest_flymachines.cassettes.reading import read_yaml
 from pytest_flymachines.cassettes.scrub import Scrubber
 from pytest_flymachines.errors import CassetteError
 
-__all__ = ["FORMAT", "OLDEST_FORMAT", "Persister", "Serializer"]
+__all__ = ["FORMAT", "OLDEST_FORMAT", "Persister", "Serializer", "check_format"]
 
 FORMAT = 1
 OLDEST_FORMAT = 1
@@ -148,6 +149,10 @@ class Persister:
             CassetteError: A secret still stands in it, or the disk is full.
         """
         self._refuse(path, leaks(cassette["requests"], cassette["responses"], self._scrubber))
+        with saving(self._blobs.directory.parent):
+            self._write(path, cassette, serializer)
+
+    def _write(self, path: str | Path, cassette: dict[str, Any], serializer: Serializer) -> None:
         for request in cassette["requests"]:
             request.body = self._laid_out(request.body)[0] or None
         for response in cassette["responses"]:

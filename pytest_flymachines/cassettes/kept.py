@@ -1,6 +1,6 @@
 """Bytes that a recording keeps: small ones in memory, large ones in a file that has no name.
 
-Whatever ends the run, nothing of that file is left: it is deleted before it is written to.
+Whatever ends the run, nothing of that file is left.
 """
 
 from __future__ import annotations
@@ -39,10 +39,9 @@ class Attic:
         """
         with self._lock:
             if self._file is None:
-                file, name = tempfile.mkstemp(prefix="pytest-flymachines-")
-                os.unlink(name)  # noqa: PTH108 - the name is text, and needed no more
-                weakref.finalize(self, os.close, file)
-                self._file = file
+                with tempfile.TemporaryFile(prefix="pytest-flymachines-") as file:
+                    self._file = os.dup(file.fileno())
+                weakref.finalize(self, os.close, self._file)
             start, left = self._end, memoryview(data)
             while left:
                 left = left[os.pwrite(self._file, left, start + len(data) - len(left)) :]

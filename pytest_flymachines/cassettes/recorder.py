@@ -22,6 +22,7 @@ from pytest_flymachines.cassettes.frames import FrameSocket, RecordedSocket, Rep
 from pytest_flymachines.cassettes.identities import EXISTING, Identities, created, started
 from pytest_flymachines.cassettes.kept import LARGEST_JSON, Kept, whole
 from pytest_flymachines.cassettes.keys import BLOBS, CassetteKey, spec_facts
+from pytest_flymachines.cassettes.locks import sweep
 from pytest_flymachines.cassettes.meaning import Meaning, json_value, meaning, target
 from pytest_flymachines.cassettes.misses import Asker, no_owner, other_specs
 from pytest_flymachines.cassettes.polls import without_offsets
@@ -89,6 +90,7 @@ class Recorder:
         self._persister = Persister(Blobs(directory / BLOBS), self.scrubber)
         self.scopes = Scopes(self._scope)
         self.missed = False
+        self._swept = False
 
     # transports
 
@@ -343,6 +345,9 @@ class Recorder:
 
     def _write(self, scope: Scope) -> None:
         assert scope.blank is not None
+        if not self._swept:
+            self._swept = True
+            sweep(self.directory)
         count = len(scope.blank)
         exchanges = scope.blank.exchanges()
         clean(exchanges, self.scrubber)

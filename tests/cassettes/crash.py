@@ -18,6 +18,8 @@ import yaml
 
 from pytest_flymachines._http import Http, Request, Response, Transport
 from pytest_flymachines.cassettes import CassetteKey, Recorder, Scrubber
+from pytest_flymachines.cassettes.glances import blobs_named_in
+from pytest_flymachines.cassettes.pruning import delete, left_over
 
 EXCHANGES = 3
 TESTS = 6
@@ -76,6 +78,15 @@ def check(directory: Path, generations: int) -> set[int]:
     return found
 
 
+def prune(directory: Path) -> None:
+    """Delete what is needless; an assertion fails if anything but the cassettes is left."""
+    delete(directory, left_over(directory))
+    cassettes = set(directory.glob("test_a.py/test_*.yaml"))
+    named = {digest for path in cassettes for digest in blobs_named_in(path)}
+    left = {path for path in directory.rglob("*") if path.is_file()}
+    assert left == cassettes | {directory / "blobs" / digest for digest in named}
+
+
 def main() -> None:
     directory, times = Path(sys.argv[1]), int(sys.argv[2])
     chance = random.Random(int(sys.argv[3]))
@@ -90,6 +101,8 @@ def main() -> None:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         seen |= check(directory, times)
+        if generation % 2:  # else the next recording finds what this one has left
+            prune(directory)
     print(f"{len(seen)} generations in {len(list(directory.glob('test_a.py/*.yaml')))} files")
 
 

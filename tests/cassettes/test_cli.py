@@ -254,8 +254,10 @@ def test_orphans_are_named_and_pruned(recorded: Project) -> None:
     file = recorded.path / "test_a.py"
     file.write_text(SUITE.replace("[1, 2]", "[1]").replace('scope="session"', 'scope="package"'))
     before = recorded.cassettes()
-    temporary = recorded.cassette("test_a.py/.0123.tmp")
+    temporary = recorded.cassette(f"test_a.py/.{'0123' * 4}.tmp")
     temporary.write_text("half")
+    theirs = recorded.cassette("test_a.py/.notes.tmp")
+    theirs.write_text("of the user's editor")
     done = cli(recorded, "check")
     assert done.returncode == 1
     orphans = re.findall(r"(\S+): orphan: nothing makes (.*) any more", done.stdout)
@@ -264,11 +266,15 @@ def test_orphans_are_named_and_pruned(recorded: Project) -> None:
         "fixture wide[a]@test_a.py (session)",
     }
     assert len(re.findall("left over", done.stdout)) == 2, "the temporary file and a large body"
-    assert recorded.cassettes() == before | {"test_a.py/.0123.tmp"}, "check deletes nothing"
+    assert "a recording that was killed has left it half" in done.stdout
+    assert recorded.cassettes() - before == {f"test_a.py/{p.name}" for p in (temporary, theirs)}
+    assert before <= recorded.cassettes(), "check deletes nothing"
     assert cli(recorded, "prune").returncode == 1, "nobody said yes"
     done = cli(recorded, "prune", "--yes")
     assert "deleted 4 file(s)" in done.stdout
-    assert len(recorded.cassettes()) == len(before) - 3
+    assert len(recorded.cassettes() & before) == len(before) - 3
+    assert theirs.exists()
+    assert not temporary.exists()
     assert cli(recorded, "check").returncode == 0
     assert "nothing to delete" in cli(recorded, "prune").stdout
 

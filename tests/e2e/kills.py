@@ -5,7 +5,7 @@
 A run of two workers on the local emulator records twelve tests, one of them with a large body.
 It is killed with all its processes (SIGKILL), over and over: somewhere between its start and its
 end, or, the other half of the times, after the first file was written. After each kill every file
-is looked at, and in the end what is there must replay.
+is looked at, and in the end what is there must replay, and a prune leaves nothing else.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from pytest_flymachines.cassettes.catalog import Catalog
+from pytest_flymachines.cassettes.glances import blobs_named_in
+from pytest_flymachines.cassettes.locks import temporaries
+from pytest_flymachines.cassettes.pruning import delete, left_over
 
 from .cloud import Project, end
 
@@ -112,7 +115,13 @@ def main(count: int, seed: int) -> None:
             assert after.keys() == before.keys()
             written += sum(after[path] != before[path] for path in before)
             before = after
+        left = len(temporaries(directory))
+        delete(directory, left_over(directory))
+        named = {digest for path in before for digest in blobs_named_in(path)}
+        files = {path for path in directory.rglob("*") if path.is_file()}
+        assert files == before.keys() | {directory / "blobs" / digest for digest in named}
         replay(project)
+        print(f"{left} files were half at the end, and pruned")
         print(f"{count} kills, {written} cassettes written anew meanwhile, all whole (seed {seed})")
 
 
