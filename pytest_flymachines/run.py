@@ -355,7 +355,7 @@ def identity(settings: Settings, info: RunInfo | None, key: str) -> Identity:
         metadata={
             RUN_KEY: info.run_id,
             SPEC_KEY: key,
-            OWNER_KEY: owner(),
+            OWNER_KEY: owner() if info.directory or info.shard else "replay",
             LOCK_KEY: hashlib.sha256(place.encode()).hexdigest()[:12],
             TTL_KEY: str(settings.ttl),
             DEADLINE_KEY: stamp(settings.ttl),
