@@ -7,7 +7,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ import pytest
 from msgspec import structs
 
 from pytest_flymachines.common_values import SHORTEST_NAMED, check_named
-from pytest_flymachines.errors import SettingsError
+from pytest_flymachines.errors import CassetteMiss, SettingsError
 from pytest_flymachines.progress import Progress, Relay, silent, write_to
 from pytest_flymachines.report import Repeated, may_be_lost, progress_of, write_summary
 from pytest_flymachines.settings import Settings, runs_tests
@@ -336,7 +336,8 @@ class Session:
     def end_started(self, item: pytest.Item) -> None:
         """End the processes and terminals that a test left running."""
         for started in item.stash.get(STARTED, ()):
-            started.end()
+            with suppress(CassetteMiss):  # the test's report tells of it, as of all misses
+                started.end()
 
     def fixture_started(self, fixturedef: pytest.FixtureDef[object], *, failed: bool) -> None:
         """What the setup of a wider fixture started ends with the fixture, not with the test."""

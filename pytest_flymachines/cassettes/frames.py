@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -155,6 +157,9 @@ class ReplayedSocket:
         self._now_s = max(self._now_s, at_s)
 
     def _meaning(self, value: Any) -> Meaning:
+        if isinstance(value, dict) and isinstance(data := value.get("data"), str):
+            with suppress(ValueError):  # what was typed, in words
+                value = {**value, "data": base64.b64decode(data, validate=True).decode()}
         text = msgspec.json.encode(value, order="deterministic").decode()
         return Meaning("a WebSocket frame", self._rename(text))
 

@@ -85,7 +85,8 @@ def other_specs(wanted: Mapping[str, object], folder: Path) -> list[str]:
         wanted: The fields of the spec that is asked for, those that are not the default.
         folder: Where the cassettes of provisionings are.
     """
-    recorded = sorted(filter(None, map(_spec_of, sorted(folder.glob("*.yaml")))))
+    specs = [spec for path in folder.glob("*.yaml") if (spec := _spec_of(path)) is not None]
+    recorded = [_facts(spec) for spec in sorted(specs, key=lambda spec: _distance(wanted, spec))]
     if not recorded:
         return []
     shown = [f"    {text}" for text in recorded[:_MOST_SPECS]]
@@ -98,18 +99,23 @@ def other_specs(wanted: Mapping[str, object], folder: Path) -> list[str]:
     ]
 
 
-def _spec_of(path: Path) -> str:
-    """The spec in the header of a cassette, as text; nothing if it has none to tell."""
+def _spec_of(path: Path) -> dict[str, object] | None:
+    """The spec in the header of a cassette; None if it has none to tell."""
     with suppress(OSError, ValueError, yaml.YAMLError), path.open(encoding="utf-8") as file:
         head = yaml.safe_load("".join(takewhile(lambda line: line != "interactions:\n", file)))
         match head:
             case {"recording": {"sandbox": _, "machine": _}}:
-                return ""
+                return None
             case {"recording": {"sandbox": _, "spec": dict(spec)}}:
-                return _facts(spec)
+                return spec
             case {"recording": {"sandbox": _}}:
-                return _facts({})
-    return ""
+                return {}
+    return None
+
+
+def _distance(one: Mapping[str, object], other: Mapping[str, object]) -> tuple[int, str]:
+    """In how many fields two specs differ; the text makes an order of those that do in as many."""
+    return sum(repr(one.get(n)) != repr(other.get(n)) for n in {*one, *other}), _facts(other)
 
 
 def _facts(spec: Mapping[str, object]) -> str:

@@ -298,18 +298,22 @@ class Recorder:
         return miss
 
     def _note_miss(self, scope: Scope, miss: CassetteMiss) -> None:
-        scope.misses.append(miss)
+        """Note the first one: what comes after it may be a consequence."""
+        if not scope.misses:
+            scope.misses.append(miss)
         self.missed = True
 
     def _frame_miss(self, scope: Scope) -> Callable[[Meaning, Meaning | None], CassetteMiss]:
         def miss(wanted: Meaning, recorded: Meaning | None) -> CassetteMiss:
-            self._note_miss(scope, self._asker(scope).no_frame(wanted, recorded))
-            return scope.misses[-1]
+            missed = self._asker(scope).no_frame(wanted, recorded)
+            self._note_miss(scope, missed)
+            return missed
 
         return miss
 
     def _asker(self, scope: Scope) -> Asker:
-        test = self.scopes.test()
+        # a wider fixture is torn down in a test that may have nothing to do with it
+        test = scope.origin if scope.origin is not None else self.scopes.test()
         owner = scope.key.label
         if scope.key.kind == "sandbox":
             owner = f"provisioning the sandbox {owner}"

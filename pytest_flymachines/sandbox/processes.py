@@ -7,7 +7,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import Self, get_args
 
@@ -15,6 +15,7 @@ from pytest_flymachines._clock import Clock
 from pytest_flymachines.errors import (
     AgentUnavailable,
     ApiError,
+    CassetteMiss,
     CommandTimeout,
     ExpectTimeout,
     MachineGone,
@@ -252,7 +253,9 @@ class RemoteProcess:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.end()
+        # what was not recorded has no recorded end, either
+        with suppress(CassetteMiss) if isinstance(error, CassetteMiss) else nullcontext():
+            self.end()
 
     def _reader(self, stream: Stream, errors: str) -> io.TextIOWrapper:
         raw = _RawOutput(lambda position, size: self._fetch(stream, position, size))

@@ -393,6 +393,32 @@ def test_recorded_requests_that_nobody_made_are_told(project: Project) -> None:
         assert ('"echo wide 2"' in result.stdout.str()) == (what != "ignore")
 
 
+def test_a_fixtures_teardown_is_recorded_again_with_a_test_that_uses_it(project: Project) -> None:
+    file = project.path / "test_a.py"
+    text = (
+        "import pytest\n"
+        "@pytest.fixture(scope='session')\n"
+        "def wide(box):\n"
+        "    yield\n"
+        "    box.exec('echo end')\n"
+        "def test_uses(wide):\n"
+        "    pass\n"
+        "def test_last(box):\n"
+        "    box.exec('echo last')\n"
+    )
+    file.write_text(text)
+    project.record().assert_outcomes(passed=2)
+    file.write_text(text.replace("echo end", "echo the end"))
+    result = project.replay()
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*wide@test_a.py (session) (first needed by test_a.py::test_uses) now asks something*",
+            "*record it again with: pytest test_a.py::test_uses --fly-record=all",
+        ]
+    )
+
+
 def test_a_mixture_of_runs_is_pointed_out(project: Project) -> None:
     """A fixture that found something else than when the test was recorded."""
     file = project.path / "test_a.py"

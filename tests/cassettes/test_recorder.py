@@ -311,9 +311,9 @@ def test_a_spec_that_was_never_recorded_is_told_beside_those_that_were(rig: Rig)
         sh(rig.http(replayer), "true")
     assert (
         "It is a sandbox with cpus=2. Recorded are those with\n"
+        "    the defaults\n"
         "    memory_mb=512\n"
         "    repo='.'\n"
-        "    the defaults\n"
     ) in str(missing.value)
 
 

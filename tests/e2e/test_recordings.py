@@ -178,13 +178,17 @@ def test_echo(fly_sandbox, text):
 
 def test_other(fly_sandbox):
     assert fly_sandbox.exec("echo other").ok
+
+def test_typed(fly_sandbox):
+    with fly_sandbox.popen("read line; sleep 60") as process:
+        process.stdin.write("one\\n")
 """
 
 
 def test_the_command_that_a_miss_names_records_again(tmp_path: Path) -> None:
     project = Project(tmp_path / "project", ODD)
     spec = ("--fly-memory-mb=512", "--fly-cassettes=tapes")
-    passed(project.run("--fly-record=all", *spec, mode="local"), 2)
+    passed(project.run("--fly-record=all", *spec, mode="local"), 3)
     other = project.path / "tapes" / "test_it.py" / "test_other.yaml"
     before = other.read_bytes()
     text = (project.path / "test_it.py").read_text()
@@ -192,7 +196,7 @@ def test_the_command_that_a_miss_names_records_again(tmp_path: Path) -> None:
         text.replace('exec(["echo", text])', 'exec(["printf", "%s\\\\n", text])')
     )
     missed = replayed(project, *spec)
-    missed.has("1 failed, 1 passed", '-    "echo"', '+    "printf"')
+    missed.has("1 failed, 2 passed", '-    "echo"', '+    "printf"')
     (command,) = re.findall(r"^E +If that .* again with: (pytest .*)", missed.output, re.MULTILINE)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTEST_ADDOPTS": "-p no:randomly"}
@@ -201,7 +205,14 @@ def test_the_command_that_a_miss_names_records_again(tmp_path: Path) -> None:
     )
     assert "1 passed" in done.stdout, done.stdout
     assert other.read_bytes() == before
-    passed(replayed(project, *spec), 2)
+    passed(replayed(project, *spec), 3)
+    text = (project.path / "test_it.py").read_text()
+    (project.path / "test_it.py").write_text(text.replace('"one\\n"', '"two\\n"'))
+    missed = replayed(project, *spec)
+    missed.has("1 failed, 2 passed", "-one", "+two")
+    # that it could not be ended either says nothing new
+    assert "During handling" not in missed.output
+    assert "/signal" not in missed.output
 
 
 def test_runs_that_are_killed_while_they_record_leave_whole_cassettes() -> None:
