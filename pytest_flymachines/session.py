@@ -205,7 +205,7 @@ class Session:
 
     def _make_recorder(self, info: RunInfo | None) -> Recorder:
         from pytest_flymachines.cassettes import Recorder, Scrubber
-        from pytest_flymachines.cassettes.pytest_glue import record_command
+        from pytest_flymachines.cassettes.pytest_glue import record_command, rootdir_note
 
         settings = self._settings
         scrubber = Scrubber(settings.scrub, lenient=settings.record == "none")
@@ -226,6 +226,7 @@ class Session:
             rootdir=settings.rootdir,
             shared=Path(info.directory) / "cassettes" if info else None,
             command=partial(record_command, self._config),
+            note=rootdir_note(self._config),
         )
 
     def collected(self) -> None:

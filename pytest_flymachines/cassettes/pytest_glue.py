@@ -31,6 +31,7 @@ __all__ = [
     "CassettePlugin",
     "UnusedRecording",
     "record_command",
+    "rootdir_note",
 ]
 
 Wrapper = Generator[None, Any, Any]
@@ -297,6 +298,16 @@ def record_command(config: pytest.Config, nodeid: str) -> str:
     target = [f"{path.as_posix()}{separator}{name}"] if nodeid else []
     words = ["pytest", *target, *_kept_options(config), "--fly-record=all"]
     return " ".join(map(shlex.quote, words))
+
+
+def rootdir_note(config: pytest.Config) -> str:
+    """That the directory of the project, and so of its cassettes, is only what pytest supposes."""
+    if config.inipath is not None or config.getoption("rootdir", None):
+        return ""
+    return (
+        f"pytest found no pytest.ini or pyproject.toml of the project, and took {config.rootpath} "
+        "for its directory (rootdir). With one it is the same wherever pytest is started."
+    )
 
 
 def _kept_options(config: pytest.Config) -> Iterator[str]:

@@ -62,6 +62,7 @@ class Recorder:
         rootdir: Path | None = None,
         shared: Path | None = None,
         command: Callable[[str], str] | None = None,
+        note: str = "",
     ) -> None:
         """Make a recorder without any scope.
 
@@ -76,6 +77,7 @@ class Recorder:
             shared: A directory of this run, shared by its workers on this computer: what
                 every worker records is written by one of them.
             command: Makes the command that records a test again from its node id.
+            note: What else to tell with what was never recorded.
         """
         self.directory = directory
         self.mode = mode
@@ -87,6 +89,7 @@ class Recorder:
         self._rootdir = rootdir
         self._shared = shared
         self._command = command or _pytest_command
+        self._note = note
         self._persister = Persister(Blobs(directory / BLOBS), self.scrubber)
         self.scopes = Scopes(self._scope)
         self.missed = False
@@ -288,10 +291,10 @@ class Recorder:
     def _missed(self, scope: Scope, wanted: Meaning) -> CassetteMiss:
         asker = self._asker(scope)
         if scope.tape is None:
-            specs: list[str] = []
+            notes = [self._note] if self._note else []
             if scope.key.kind == "sandbox":
-                specs = other_specs(scope.header.get("spec", {}), scope.path.parent)
-            miss: CassetteMiss = asker.no_cassette(wanted, specs)
+                notes += other_specs(scope.header.get("spec", {}), scope.path.parent)
+            miss: CassetteMiss = asker.no_cassette(wanted, notes)
         else:
             miss = asker.no_answer(wanted, scope.tape, self._mixture(scope.tape))
         self._note_miss(scope, miss)

@@ -215,6 +215,16 @@ def test_the_command_that_a_miss_names_records_again(tmp_path: Path) -> None:
     assert "/signal" not in missed.output
 
 
+def test_a_project_without_configuration_says_where_cassettes_are_looked_for(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path / "project", "def test_it(fly_sandbox): pass\n")
+    (project.path / "pytest.ini").unlink()
+    project.run(mode="replay").has("1 skipped", f"took {project.path} for its directory")
+    (project.path / "pytest.ini").write_text("[pytest]\n")
+    assert "for its directory" not in project.run(mode="replay").output
+
+
 def test_runs_that_are_killed_while_they_record_leave_whole_cassettes() -> None:
     """As a program, `kills` takes fifty moments."""
     kills.main(2, random.randrange(1000))
