@@ -7,6 +7,7 @@ when the request was sent, how long its answer took, and how its body was laid o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,8 @@ class Persister:
         Raises:
             CassetteError: A secret still stands in it, or the disk is full.
         """
+        named = self._in_header(serializer.header)
+        self._refuse(path, named, serializer.header)
         self._refuse(path, leaks(cassette["requests"], cassette["responses"], self._scrubber))
         with saving(self._blobs.directory.parent):
             self._write(path, cassette, serializer)
@@ -173,13 +176,46 @@ class Persister:
         text, layout = to_text(body or b"")
         return self._blobs.put(text), layout
 
-    @staticmethod
-    def _refuse(path: str | Path, found: list[str]) -> None:
-        if found:
-            raise CassetteError(
-                f"{path} was not written, because a secret would stand in it: {'; '.join(found)}. "
-                "Keep it out of what the test sends and prints, or record the test elsewhere."
-            )
+    def _in_header(self, header: dict[str, Any]) -> list[str]:
+        """Secrets in what a cassette says of itself; its file is called by that, too."""
+        found = []
+        for field, value in header.items():
+            text = "\n".join(_texts(value)).encode("utf-8", "surrogateescape")
+            if names := self._scrubber.find(text):
+                where = "the name of the test" if field == "test" else f"recording.{field}"
+                found.append(f"{', '.join(sorted(names))} in {where}")
+        return found
+
+    def _refuse(
+        self, path: str | Path, found: list[str], header: dict[str, Any] | None = None
+    ) -> None:
+        """Raise if something was found; with a header, if it was found there."""
+        if not found:
+            return
+        told, advice = str(path), "Keep it out of what the test sends and prints, "
+        if header is not None:  # so the name of the file has it, too, perhaps with other signs
+            told = "The cassette"
+            if "test" in header:
+                told += f" of {self._scrubber.text(str(header['test']))}"
+            advice = "Give a parameter that holds it another id, as in "
+            advice += "pytest.param(value, id='token'), "
+        raise CassetteError(
+            f"{told} was not written, because a secret would stand in it: {'; '.join(found)}. "
+            f"{advice}or record the test elsewhere."
+        )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Everything in a header, as text."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield str(name)
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+    else:
+        yield str(value)
 
 
 def check_format(path: str | Path, header: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""What is packed, wherever in bytes it begins: gzip, bzip2, xz, zstd, and files in zip archives."""
+"""What is packed, wherever in bytes it begins: gzip, zlib, bzip2, xz, zstd, files in zip archives.
+
+Brotli and deflate alone begin with nothing that would tell them; see `_decoded` in `transports`.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,9 @@ GZIP_MEMBER = re.compile(rb"\x1f\x8b\x08[\x00-\x1f]")
 _GZIP_BITS = 31  # zlib's word for a gzip stream
 _RAW_BITS = -15  # and for one without any header
 _PIECE_BYTES = 1 << 20
+_FED_BYTES = 64 << 10
+# what only looks like the beginning of zlib data is found out in so many bytes, nearly always
+_TRIED_BYTES = 64
 _ZIP_HEADER = 30
 _DEFLATED = 8
 
@@ -36,6 +42,10 @@ class Packer(NamedTuple):
 
 def _gzip() -> Any:
     return zlib.decompressobj(_GZIP_BITS)
+
+
+def _zlib() -> Any:
+    return zlib.decompressobj()
 
 
 def _zip() -> Any:
@@ -79,6 +89,7 @@ def _errors() -> tuple[type[Exception], ...]:
 
 _PACKERS = (
     Packer(b"\x1f\x8b\x08", GZIP_MEMBER, _gzip),
+    Packer(b"x", re.compile(rb"x[\x01\x5e\x9c\xda]"), _zlib),
     Packer(b"BZh", re.compile(rb"BZh[1-9]1AY&SY"), _bzip2),
     Packer(b"\xfd7zXZ\0", re.compile(rb"\xfd7zXZ\0"), _xz),
     Packer(b"PK\3\4", re.compile(rb"PK\x03\x04.{4}\x08\0", re.DOTALL), _zip),
@@ -110,22 +121,35 @@ class Member:
             header = self._data[start : start + _ZIP_HEADER]
             lengths = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:], "little")
             start += _ZIP_HEADER + sum(lengths)
-        rest: bytes = self._data[start:]
+        at, rest = start, b""
         inflater = self._inflate()
         try:
             while not inflater.eof:
+                if not rest and getattr(inflater, "needs_input", True):
+                    rest = self._data[at : at + _FED_BYTES]
+                    at += len(rest)
+                    if not rest:
+                        self.unfinished = True
+                        break
                 piece = inflater.decompress(rest, _PIECE_BYTES)
                 # zlib gives back what it had no room for, the others keep it
                 rest = getattr(inflater, "unconsumed_tail", b"")
                 if piece:
                     yield piece
-                elif not rest and getattr(inflater, "needs_input", True):
-                    self.unfinished = not inflater.eof
-                    break
         except _errors():
             return
         if inflater.eof:
-            self.end = len(self._data) - len(inflater.unused_data)
+            self.end = at - len(inflater.unused_data)
+
+
+def _may_be(packer: Packer, data: bytes, start: int) -> bool:
+    """Whether it is worth to unpack: two bytes are all that zlib data begins with."""
+    if packer.inflate is _zlib:
+        try:
+            _zlib().decompress(data[start : start + _TRIED_BYTES])
+        except zlib.error:
+            return False
+    return True
 
 
 def present(data: bytes) -> list[Packer]:
@@ -145,7 +169,7 @@ def members(data: bytes, packers: Iterable[Packer]) -> Iterator[Member]:
             continue
         end = 0
         for match in packer.start.finditer(data):
-            if match.start() >= end:
+            if match.start() >= end and _may_be(packer, data, match.start()):
                 member = Member(data, match.start(), packer.inflate)
                 yield member
                 end = member.end or end

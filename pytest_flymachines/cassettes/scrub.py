@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 
+from pytest_flymachines.cassettes.dumps import dumps, uuencoded
 from pytest_flymachines.cassettes.escapes import regions, unescaped
 from pytest_flymachines.cassettes.members import GZIP_MEMBER, Member, Packer, members, present
 from pytest_flymachines.cassettes.packing import expanded, packed_again, tidied, unpacked
@@ -25,6 +26,7 @@ from pytest_flymachines.cassettes.runs import (
     with_gaps,
 )
 from pytest_flymachines.cassettes.spelling import PLACEHOLDER, Secret, placeholder
+from pytest_flymachines.cassettes.spread import squeezed
 from pytest_flymachines.cassettes.texts import BETWEEN, text_in
 from pytest_flymachines.cassettes.volatile import SECRET_NAME
 from pytest_flymachines.common_values import SHORTEST, SHORTEST_NAMED, check_named, is_common
@@ -57,6 +59,7 @@ _HEADER = re.compile(
     rb"(?=[^\s\"']*[0-9=_+/]|[^\s\"']+(?-i:[A-Z]))([^\s\"'\\<>*]{8,})",
     re.IGNORECASE,
 )
+_KEY_LINE = re.compile(rb"^[A-Za-z0-9+/=_-]{32,}(?=\r?$)", re.MULTILINE)
 _SCHEMES = re.compile(r"^(?:(?:bearer|flyv1|basic|token)\s+)+", re.IGNORECASE)
 
 
@@ -98,7 +101,7 @@ class Scrubber:
             self.add_named(entry, environ, lenient=lenient)
 
     def add(self, name: str, value: str, *, shortest: int = SHORTEST) -> None:
-        """Remember a secret.
+        """Remember a secret, and each line of a key that has several.
 
         Args:
             name: What it is called.
@@ -106,11 +109,15 @@ class Scrubber:
             shortest: What has fewer bytes stands for too much.
         """
         data = value.strip().encode("utf-8", "surrogateescape")
-        if len(data) >= shortest and data not in self._known and not is_common(value):
-            self._known[data] = Secret(data, name)
-            self._longest_first = None
-            self._clean_texts.clear()
-            self._clean_streams.clear()
+        if len(data) < shortest or is_common(value):
+            return
+        # who prints a key may print a part of it: each of its lines is as secret
+        for secret in (data, *_KEY_LINE.findall(data if b"\n" in data else b"")):
+            if secret not in self._known:
+                self._known[secret] = Secret(secret, name)
+                self._longest_first = None
+                self._clean_texts.clear()
+                self._clean_streams.clear()
 
     def add_named(
         self, entry: str, environ: Mapping[str, str] | None = None, *, lenient: bool = False
@@ -149,13 +156,14 @@ class Scrubber:
                 clean = self.data(plain, depth - 1)
                 return data if clean is plain else packed_again(clean, data) or data
             data = self._clean_members(data, depth)
+            data = self._clean_dumps(data, depth)
             data = _changed(data, runs(data), lambda run: self._clean_run(run, depth))
             where = regions(data, self._margin)
             data = _changed(data, where, self._clean_escaped)
         data = _URL.sub(_without_credentials, data)
         data = _HEADER.sub(lambda m: m[1] + placeholder("Authorization", len(m[2])), data)
         for secret in self._secrets():
-            data = secret.without(data)
+            data = secret.without_spread(secret.without(data))
         return tidied(data)
 
     def text(self, text: str) -> str:
@@ -218,7 +226,13 @@ class Scrubber:
             found: The names so far.
             escaped: Characters may be escaped; not in what was read back, however often.
         """
-        found |= {secret.name for secret in self._secrets() if secret.in_text(data)}
+        if secrets := self._secrets():
+            tight = squeezed(data)
+            small = tight.lower()
+            for secret in secrets:
+                spread = secret.spread
+                if secret.in_text(data) or (spread.may_be(tight, small) and spread.found(data)):
+                    found.add(secret.name)
         if (b"uthorization" in data or b"UTHORIZATION" in data) and _HEADER.search(data):
             found.add("Authorization")
         if b"://" in data and any(_is_credential(m[1]) for m in _URL.finditer(data)):
@@ -232,6 +246,11 @@ class Scrubber:
         for start, end in regions(text, self._margin) if escaped else ():
             for plain in unescaped(text[start:end]):
                 self._find(plain, depth - 1, found, escaped=False)
+        for dump in dumps(data):
+            for _, plain in dump.readings():
+                self._find(plain, depth - 1, found)
+        for plain in uuencoded(data):
+            self._find(plain, depth - 1, found)
         unfinished = len(data) - len(text) + self._find_in_runs(text, depth, found)
         return min(self._find_packed(data, packers, depth, found), unfinished)
 
@@ -312,6 +331,18 @@ class Scrubber:
             if packed is not None:
                 parts += [data[end : match.start()], packed]
                 end = member.end
+        return b"".join([*parts, data[end:]]) if parts else data
+
+    def _clean_dumps(self, data: bytes, depth: int) -> bytes:
+        """Bytes without the secrets in dumps of bytes."""
+        parts, end = [], 0
+        for dump in dumps(data):
+            for way, plain in dump.readings():
+                clean = self.data(plain, depth - 1)
+                if clean is not plain and len(clean) == len(plain):
+                    parts += [data[end : dump.start], dump.written(way, clean)]
+                    end = dump.end
+                    break
         return b"".join([*parts, data[end:]]) if parts else data
 
     def _clean_run(self, run: bytes, depth: int) -> bytes:

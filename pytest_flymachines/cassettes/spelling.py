@@ -7,6 +7,7 @@ import functools
 import re
 
 from pytest_flymachines.cassettes.escapes import character
+from pytest_flymachines.cassettes.spread import Spread
 
 __all__ = ["PLACEHOLDER", "Secret", "core", "placeholder", "without_padding"]
 
@@ -27,6 +28,7 @@ class Secret:
         name: What it is called.
         word: Stands in all texts that hold the value; empty, if it has no good one.
         wide: The value in UTF-16, of either order.
+        spread: The value with something between its bytes.
     """
 
     def __init__(self, value: bytes, name: str) -> None:
@@ -43,6 +45,7 @@ class Secret:
         self._cores = {shift: text for shift, text in cores.items() if len(text) >= _SHORTEST_CORE}
         self.hex = value.hex().encode()
         self.thirties = {shift: core32(value, shift) for shift in range(5)}
+        self.spread = Spread(value)
 
     @functools.cached_property
     def plain(self) -> re.Pattern[bytes]:
@@ -92,6 +95,10 @@ class Secret:
                 stars = placeholder(self.name, (len(wide) + 1) // 2).decode()
                 data = data.replace(wide, stars.encode(order)[: len(wide)])
         return data
+
+    def without_spread(self, data: bytes) -> bytes:
+        """A text without it where its bytes stand apart."""
+        return self.spread.without(data, placeholder(self.name, len(self.value)))
 
     def without_escaped(self, data: bytes) -> bytes:
         """A part of a text without it, where letters are escaped."""

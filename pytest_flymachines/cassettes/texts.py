@@ -40,7 +40,8 @@ def text_in(data: bytes, packers: Iterable[Packer], values: bytes, shortest: int
     if b"." not in kinds:
         return data
     hint = b"a" * min(_LONGEST_HINT, shortest + 1)
-    starts = [at for packer in packers for at in _places(data, packer.sign)]
+    telling = (packer.sign for packer in packers if len(packer.sign) > 1)
+    starts = [at for sign in telling for at in _places(data, sign)]
     pieces = [data[at : at + _PACKED_BYTES] for at in starts]
     start, at = 0, kinds.find(hint)
     while at >= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from vcr.request import Request as VcrRequest
@@ -11,6 +12,7 @@ from vcr.request import Request as VcrRequest
 from pytest_flymachines import _http
 from pytest_flymachines._http import (
     ByteStream,
+    DecodingError,
     Headers,
     Request,
     Response,
@@ -270,4 +272,9 @@ def _decoded(headers: Headers, body: bytes) -> tuple[bytes, bool]:
     if "content-encoding" not in headers:
         return body, True
     plain = unpacked(body)
-    return (body, False) if plain is None else (plain, True)
+    if plain is None:
+        # deflate alone, and brotli and zstd if there is a package for them
+        coding = {"content-encoding": headers["content-encoding"]}
+        with suppress(DecodingError):
+            plain = Response(200, headers=coding, content=body).content
+    return (body, False) if plain is None or plain == body else (plain, True)

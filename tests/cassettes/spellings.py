@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import gzip
 import html
 import json
@@ -21,6 +22,35 @@ def units(data: bytes) -> list[int]:
     """The units of UTF-16 in a text."""
     wide = data.decode().encode("utf-16-be")
     return [int.from_bytes(wide[at : at + 2]) for at in range(0, len(wide), 2)]
+
+
+def cut(data: bytes, by: str, at: int = 9) -> bytes:
+    """A text with something between two letters."""
+    text = data.decode()
+    return f"{text[:at]}{by}{text[at:]}".encode()
+
+
+def rows(data: bytes, row: Callable[[int, bytes], bytes]) -> bytes:
+    """A dump of some bytes before and after the secret, too, 16 in a row."""
+    data = b"a password=" + data + b"\nand more"
+    return b"".join(row(at, data[at : at + 16]) + b"\n" for at in range(0, len(data), 16))
+
+
+def shown(data: bytes) -> bytes:
+    """The column of text in a dump."""
+    return bytes(byte if 32 <= byte < 127 else 46 for byte in data)
+
+
+def words(data: bytes, *, swapped: bool) -> bytes:
+    """Hexadecimal words of two bytes."""
+    pairs = (data[at : at + 2] for at in range(0, len(data), 2))
+    return b" ".join(
+        (pair.ljust(2, b"\0")[::-1] if swapped else pair).hex().encode() for pair in pairs
+    )
+
+
+def cell(byte: int) -> bytes:
+    return b"%4c" % byte if 32 <= byte < 127 else b"  \\n" if byte == 10 else b" %03o" % byte
 
 
 def wrapped(data: bytes) -> bytes:
@@ -66,7 +96,7 @@ SPELLINGS: dict[str, Callable[[bytes], bytes]] = {
     "yaml over lines": lambda s: yaml.safe_dump(
         {"a": (s.decode() + " \0 ") * 2}, width=20
     ).encode(),
-    "a shell's lines": lambda s: s[:9] + b"\\\n" + s[9:],
+    "a shell's lines": lambda s: cut(s, "\\\n"),
     "base64 in a URL": lambda s: quote(base64.b64encode(b"x?>" + s), safe="").encode(),
     "base64 in escaped JSON": lambda s: base64.b64encode(b"x?>" + s).replace(b"/", b"\\/"),
     "base32": base64.b32encode,
@@ -96,6 +126,34 @@ SPELLINGS: dict[str, Callable[[bytes], bytes]] = {
     "tar": lambda s: archive("a", s),
     "directory in a tar": lambda s: archive(s.decode() + "/a", s),
     "tar.gz in base64": lambda s: base64.encodebytes(gzip.compress(archive("a", s))),
+    "xxd": lambda s: rows(
+        s, lambda at, r: b"%08x: %-39b  %b" % (at, words(r, swapped=False), shown(r))
+    ),
+    "xxd -i": lambda s: b",\n  ".join(
+        b", ".join(b"0x%02x" % byte for byte in s[at : at + 12]) for at in range(0, len(s), 12)
+    ),
+    "hexdump": lambda s: rows(s, lambda at, r: b"%07x %-39b" % (at, words(r, swapped=True))),
+    "hexdump -C": lambda s: rows(
+        s, lambda at, r: b"%08x  %-48b |%b|" % (at, r.hex(" ").encode(), shown(r))
+    ),
+    "od -c": lambda s: rows(s, lambda at, r: b"%07o%b" % (at, b"".join(map(cell, r)))),
+    "od -b": lambda s: rows(s, lambda at, r: b"%07o %b" % (at, b" ".join(b"%03o" % b for b in r))),
+    "od -An -tx1": lambda s: rows(s, lambda _, r: b" " + r.hex(" ").encode()),
+    "od -tu1": lambda s: rows(s, lambda at, r: b"%07o%b" % (at, b"".join(b"%4d" % b for b in r))),
+    "hex with colons": lambda s: s.hex(":").upper().encode(),
+    "Go's bytes": lambda s: b"[" + b" ".join(b"%d" % byte for byte in s) + b"]",
+    "Node's bytes": lambda s: json.dumps({"type": "Buffer", "data": list(s)}, indent=2).encode(),
+    "uuencoded": lambda s: (
+        b"begin 644 a\n"
+        + b"".join(binascii.b2a_uu(s[at : at + 45]) for at in range(0, len(s), 45))
+        + b"`\nend\n"
+    ),
+    "over lines of a terminal": lambda s: cut(s, " \r"),
+    "folded": lambda s: cut(cut(s, "\n"), "\n", 21),
+    "in a table": lambda s: "│ ".encode() + cut(s, " │\n│ ") + " │".encode(),
+    "coloured": lambda s: b"\x1b[01;31m\x1b[K" + cut(s, "\x1b[m\x1b[K"),
+    "zlib after something": lambda s: b"noise" + zlib.compress(b"blob 9\0" + s),
+    "zlib after something in base64": lambda s: base64.b64encode(b"noise" + zlib.compress(s)),
     "xml in URL in base64": lambda s: base64.urlsafe_b64encode(
         quote(html.escape(s.decode())).encode()
     ),

@@ -27,9 +27,9 @@ EXAMPLES = int(os.environ.get("PLANTED_EXAMPLES", "5")) * 8
 MARK = b"in front of it "
 FILL = b". " * 140_000
 
-SECRETS = st.text("abcdefghijkXYZ0123456789+/=_-&%!$ '\"<>;#\u00e9\U0001f511", min_size=24).filter(
-    lambda text: text == text.strip() and len(set(text)) > 8 and len(text) < 80
-)
+SECRETS = st.text(
+    "abcdefghijkXYZ0123456789+/=_-&%!$ '\"\\<>;#\u00e9\U0001f511", min_size=24
+).filter(lambda text: text == text.strip() and len(set(text)) > 8 and len(text) < 80)
 
 
 class Answer(Transport):

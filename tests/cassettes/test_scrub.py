@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import random
+import re
 import urllib.parse
 import zipfile
 from collections.abc import Callable
@@ -32,7 +33,12 @@ def scrubber() -> Scrubber:
 
 
 # found, but not taken out, so that the save is refused
-TANGLED = {"xml in URL in base64"}
+TANGLED = {
+    "xml in URL in base64",
+    "uuencoded",
+    "zlib after something",
+    "zlib after something in base64",
+}
 # may be longer than before
 RESIZED = {"zlib", "gzip", "gzip in base64", "gzip after something", "tar.gz in base64"}
 
@@ -117,6 +123,39 @@ def test_odd_secrets_are_found_in_random_bytes(value: str) -> None:
         data = BYTES[:1000] + b"\0" + hidden + b"\0" + BYTES[1000:]
         assert scrubber.find(data) == {"scrubbed"}
         assert scrubber.find(base64.encodebytes(data)) == {"scrubbed"}
+
+
+@pytest.mark.parametrize(
+    ("spelling", "shows"),
+    [
+        ("xxd", b"a password=<FLY_API_TOKEN"),
+        ("hexdump -C", b"a password=<FLY_API_TOKEN"),
+        ("od -c", b"   =   <   F   L   Y   _   A   P   I   _   T"),
+        ("od -b", b" 075 074 106 114 131 137 101 120 111 137 124"),
+        ("in a table", "│ <FLY_API_ │\n│ TOKEN".encode()),
+        ("coloured", b"<FLY_API_\x1b[m\x1b[KTOKEN"),
+        ("Node's bytes", b"     42,\n     42,"),
+    ],
+)
+def test_what_is_taken_out_of_a_dump_is_written_as_the_rest(
+    scrubber: Scrubber, spelling: str, shows: bytes
+) -> None:
+    clean = scrubber.data(SPELLINGS[spelling](SECRET.encode()))
+    text = re.sub(rb"\s*\|?\n[0-9a-f]{7,}:?[^|\n]{40,50}  ?\|?", b"", clean)
+    assert shows in clean.replace(b"|\n", b"").replace(b"\n0000020", b"") or shows in text
+
+
+def test_tables_and_lines_of_numbers_without_secret_stay(scrubber: Scrubber) -> None:
+    for spelling in ("xxd", "hexdump", "od -c", "od -tu1", "Go's bytes", "folded", "in a table"):
+        data = SPELLINGS[spelling](b"nothing that anybody would want to hide")
+        assert scrubber.data(data) is data
+
+
+def test_blank_lines_between_the_letters_of_a_secret_do_not_take_for_ever(
+    scrubber: Scrubber,
+) -> None:
+    data = SECRET.encode() + b"\n" + SECRET[:3].encode() + b" | \t\n  " * 5000
+    assert scrubber.data(data).startswith(b"<FLY_API_TOKEN")
 
 
 def test_what_surrounds_a_secret_survives(scrubber: Scrubber) -> None:

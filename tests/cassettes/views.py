@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import contextlib
 import gzip
 import html
@@ -29,9 +30,10 @@ def views(data: bytes, depth: int = 4) -> Iterator[bytes]:
     if not depth:
         return
     yield from _read_back(data)
-    if data[:1] == b"\x78":
+    yield from _listed(data)
+    for at in (match.start() for match in re.finditer(rb"x[\x01\x5e\x9c\xda]", data)):
         with contextlib.suppress(zlib.error):
-            yield zlib.decompress(data)
+            yield zlib.decompressobj().decompress(data[at:])
     for at in (match.start() for match in re.finditer(rb"\x1f\x8b\x08", data)):
         try:
             yield from views(zlib.decompressobj(31).decompress(data[at:]), depth - 1)
@@ -72,6 +74,25 @@ def _read_back(data: bytes) -> Iterator[bytes]:
         letters = run[0].replace(b"\n", b"").upper()[:4000]
         for shift in range(8):
             yield base64.b32decode((whole := b"A" * shift + letters) + b"A" * (-len(whole) % 8))
+
+
+def _listed(data: bytes) -> Iterator[bytes]:
+    """Numbers and letters that stand apart, in lists, dumps and lines, as bytes."""
+    yield re.sub(rb"\x1b\[[0-9;]*[A-Za-z]|[\s|]|\xe2\x94\x82", b"", data)
+    # without offsets and without the text beside
+    bare = re.sub(rb"(?m)^[0-9a-f]{7,8}:?(?= )|  [|>].*[|<]$|(?<=[0-9a-f]) {2,}\S+$", b"", data)
+    for digits, base in ((rb"[0-9A-Fa-f]{2}", 16), (rb"[0-7]{3}", 8), (rb"[0-9]{1,3}", 10)):
+        for row in re.finditer(rb"(?:(?:0x)?%b(?![0-9])[\s,:]*){12,}" % digits, bare):
+            numbers = re.findall(rb"(?:0x)?(%b)" % digits, row[0])
+            yield bytes(min(int(number, base), 255) for number in numbers)
+    for row in re.finditer(rb"(?:[0-9A-Fa-f]{4}\s+){6,}", bare):
+        pairs = [bytes.fromhex(word.decode()) for word in row[0].split()]
+        yield b"".join(pairs)
+        yield b"".join(pair[::-1] for pair in pairs)
+    for row in re.finditer(rb"(?m)^(?:[0-9]{7}(?:(?: [ -~]{3})+)\n)+", data):
+        yield b"".join(re.findall(rb" [ -~]{2}([ -~])", re.sub(rb"(?m)^[0-9]{7}", b"", row[0])))
+    if uu := re.search(rb"begin 644 a\n((?:.*\n)*?)`\nend", data):
+        yield b"".join(binascii.a2b_uu(line) for line in uu[1].splitlines())
 
 
 def _texts(value: object) -> Iterator[bytes]:
