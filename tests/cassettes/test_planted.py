@@ -21,7 +21,7 @@ from pytest_flymachines.errors import CassetteError
 from pytest_flymachines.sandbox import Sandbox
 from pytest_flymachines.spec import SandboxSpec
 from tests.cassettes.spellings import SPELLINGS
-from tests.cassettes.views import parts_of, recorded
+from tests.cassettes.views import is_telling, parts_of, recorded
 from tests.sandbox.world import APP, World, open_world
 
 TEST = CassetteKey.test("test_a.py::test_x")
@@ -120,7 +120,7 @@ def machine() -> Iterator[Machine]:
 
 
 SECRETS = st.text("abcdefghijkXYZ0123456789+/=_-&%!$ '\"\\\u00e9", min_size=24, max_size=40).filter(
-    lambda text: text == text.strip() and len(set(text)) > 8
+    is_telling
 )
 
 
