@@ -15,7 +15,7 @@ import pytest
 from pytest_flymachines.emulator.engines import bubblewrap
 from pytest_flymachines.emulator.engines.base import EngineError, RunningMachine
 from pytest_flymachines.emulator.engines.bubblewrap import BubblewrapEngine
-from pytest_flymachines.emulator.engines.bwrap import id_maps
+from pytest_flymachines.emulator.engines.bwrap import find_bwrap, id_maps
 from pytest_flymachines.emulator.engines.cgroups import find, pids_limit
 from pytest_flymachines.emulator.engines.host_python import HostPython
 from pytest_flymachines.emulator.engines.supervisor.spawner import remove_cgroup
@@ -216,6 +216,7 @@ class TestWalls:
         shown = await output(machine, "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ")
         assert str(lab.directory) not in shown
         assert str(lab.engine_directory) not in shown
+        assert str(find_bwrap().parent) not in shown
 
 
 class TestLimits:

@@ -156,7 +156,9 @@ def _execute(argv: list[str], cgroup: Cgroup, fds: _Theirs) -> None:
             os.dup2(fd, target)
         for fd in fds.others:
             os.set_inheritable(fd, True)
-        os.execve(argv[0], argv, {})  # noqa: S606 (argv is the point)
+        # by its name alone: the machine's `ps` shows it, and recordings what `ps` shows
+        name = Path(argv[0]).name
+        os.execve(argv[0], [name, *argv[1:]], {})  # noqa: S606 (argv is the point)
     except BaseException as error:  # noqa: BLE001 (nothing may return into the parent's code)
         os.write(2, f"{argv[0]}: {error}".encode())
     finally:
