@@ -179,12 +179,11 @@ class Controller:
 
 def _start_emulator(settings: Settings, log: Path) -> EmulatorProcess:
     """Start the emulator, which ends with this process, however that ends."""
-    try:
-        from pytest_flymachines.emulator.launch import launch
-    except ImportError as error:
-        raise pytest.UsageError(
-            f"local mode needs the extra `local` ({error}): pip install pytest-flymachines[local]"
-        ) from None
+    from pytest_flymachines.emulator.extra import missing
+    from pytest_flymachines.emulator.launch import launch
+
+    if why := missing():
+        raise pytest.UsageError(f"local mode cannot start its emulator: {why}")
     try:
         return launch(
             engine=settings.engine,

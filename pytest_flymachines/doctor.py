@@ -35,7 +35,7 @@ def examine(token: str, app: str, api_url: str) -> Iterator[Finding]:
     yield Finding(
         "git", git is not None, git or "not on PATH: install it to test a local work tree"
     )
-    yield from _engines()
+    yield from _engines(needed=not token)
     if not token:
         yield Finding(
             "token",
@@ -54,12 +54,13 @@ def examine(token: str, app: str, api_url: str) -> Iterator[Finding]:
     )
 
 
-def _engines() -> Iterator[Finding]:
+def _engines(*, needed: bool) -> Iterator[Finding]:
     """Each engine is tried by really starting a machine."""
-    try:
-        from pytest_flymachines.emulator.engines import ENGINES
-    except ImportError as error:
-        yield Finding("local mode", False, f"{error}: pip install pytest-flymachines[local]")
+    from pytest_flymachines.emulator.engines import ENGINES
+    from pytest_flymachines.emulator.extra import missing
+
+    if why := missing():
+        yield Finding("local mode", False if needed else None, why)
         return
     for name in ENGINES:
         with tempfile.TemporaryDirectory(prefix="pytest-flymachines-") as directory:
@@ -68,8 +69,12 @@ def _engines() -> Iterator[Finding]:
 
 async def _engine(name: str, directory: Path) -> Finding:
     from pytest_flymachines.emulator.engines import ENGINES
+    from pytest_flymachines.emulator.engines.base import EngineError
 
-    engine = ENGINES[name](directory)
+    try:
+        engine = ENGINES[name](directory)
+    except EngineError as error:
+        return Finding(f"engine {name}", False, str(error))
     try:
         probe = await engine.probe()
     finally:
