@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -96,21 +96,31 @@ PLUGINS = {
 #: A network that has no interface, not even a loopback that is up.
 NO_NETWORK = ("unshare", "-rn")
 #: What runs import, none of it a plugin of pytest.
-MODULES = ("pytest_flymachines._http", "pytest_flymachines.cassettes.pytest_glue", "httpx", "vcr")
+MODULES = (
+    *("pytest_flymachines._http", "pytest_flymachines.cassettes.pytest_glue", "httpx", "vcr"),
+    *("pytest_flymachines.cli", "pytest_flymachines.cassettes.cli"),
+)
 
 
 class Runs:
     """Processes to fork runs from, one with a network and one without, once they are asked for."""
 
-    def __init__(self, stack: ExitStack) -> None:
-        self._enter = cache(lambda prefix: stack.enter_context(forks(MODULES, prefix)))
+    def __init__(self, stack: ExitStack, modules: Sequence[str] = MODULES) -> None:
+        self._enter = cache(lambda prefix: stack.enter_context(forks(modules, prefix)))
 
     def end(self, prefix: tuple[str, ...], args: Sequence[str], output: Path) -> pytest.RunResult:
         """Run to the end, in this directory and environment."""
         began = time.monotonic()
         ended = self._enter(prefix).end(args, Path.cwd(), os.environ, output)
         took_s = time.monotonic() - began
+        print(ended.output)
         return pytest.RunResult(ended.code, ended.output.splitlines(), [], took_s)
+
+    def script(
+        self, args: Sequence[str], directory: Path, env: Mapping[str, str], output: Path
+    ) -> subprocess.CompletedProcess[str]:
+        """The console script, in this directory and environment."""
+        return self._enter(()).completed(args, directory, env, output, "pytest-flymachines")
 
 
 class Project:
@@ -192,6 +202,15 @@ class Project:
 
     def _command(self, args: Sequence[str]) -> list[str]:
         return [sys.executable, "-m", "pytest", *self._arguments(args)]
+
+    def script(self, *args: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        """`pytest-flymachines` in the project's directory.
+
+        Args:
+            args: Its arguments.
+            env: Its whole environment.
+        """
+        return self._runs.script(args, self.path, env, self._shared.parent / "output")
 
     def cassettes(self) -> set[str]:
         """Files below the directory of the cassettes."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -54,20 +53,11 @@ RUN = {
 }
 
 
-SCRIPT = Path(sys.executable).with_name("pytest-flymachines")
-
-
 def cli(project: Project, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run the installed script in the project's directory."""
+    """Run the script in the project's directory."""
     clean = {k: v for k, v in os.environ.items() if not re.search("TOKEN|PYTEST", k)}
-    return subprocess.run(
-        [SCRIPT, "cassettes", *args],
-        cwd=project.path,
-        env={**clean, **RUN, "PYTHONPATH": str(Path(__file__).parents[2]), **env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    home = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    return project.script("cassettes", *args, env={**clean, **RUN, **home, **env})
 
 
 def test_list_shows_whose_from_what_how_old_and_how_large(recorded: Project) -> None:

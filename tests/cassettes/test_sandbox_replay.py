@@ -6,11 +6,14 @@ import os
 import random
 import shutil
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from pytest_flymachines.agent.bundle import build
+from tests.cassettes.project import NO_NETWORK, Runs
 
 SUITE = """
 import os
@@ -239,6 +242,11 @@ def test_another_spec(fly_sandbox_factory, fly_sandbox):
     assert other.machine_id != fly_sandbox.machine_id
 """
 COUNT = 26
+#: What every replay imports; a run that is forked has it already.
+OFFLINE = (
+    *("xdist.dsession", "xdist.workermanage", "pytest_flymachines.run"),
+    *("pytest_flymachines.session", "pytest_flymachines.cassettes.pytest_glue"),
+)
 # what only a machine needs, and what it costs to import, is left alone
 CONFTEST = """
 import sys
@@ -266,25 +274,37 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     return pytester
 
 
-def run(project: pytest.Pytester, *args: str, prefix: tuple[str, ...] = ()) -> pytest.RunResult:
-    plugin = ["-p", "pytest_flymachines.plugin"]
-    if "-n" in args:
-        plugin += ["-p", "xdist.plugin"]
-    return project.run(*prefix, sys.executable, "-m", "pytest", *plugin, *args)
+def plugins(*args: str) -> list[str]:
+    return ["-pflymachines", *(["-pxdist"] if "-n" in args else [])]
 
 
-def replay(project: pytest.Pytester, *args: str) -> pytest.RunResult:
+def record(project: pytest.Pytester, *args: str) -> pytest.RunResult:
+    local = ["--fly-mode=local", "--fly-record=all"]
+    return project.run(sys.executable, "-m", "pytest", *plugins(*args), *local, *args)
+
+
+@pytest.fixture
+def replay(tmp_path: Path) -> Iterator[Callable[..., pytest.RunResult]]:
+    """`replay(*args)`: a run without any network, forked; its workers are new interpreters."""
     strict = ["--fly-missing-cassette=fail", "--fly-unused=fail"]
-    return run(project, *strict, *args, prefix=("unshare", "-rn"))
+    with ExitStack() as stack:
+        runs = Runs(stack, OFFLINE)
+        yield lambda *args: runs.end(
+            NO_NETWORK, [*plugins(*args), *strict, *args], tmp_path / "output"
+        )
 
 
 @pytest.mark.parametrize("agent", ["auto", "off"])
 def test_all_that_the_handle_does_replays_alone_and_in_any_order(
-    project: pytest.Pytester, agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: pytest.Pytester,
+    agent: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    replay: Callable[..., pytest.RunResult],
 ) -> None:
     """Recorded by two workers, replayed at another path; with the agent and without."""
     ask = f"--fly-agent={agent}"
-    recorded = run(project, ask, "--fly-mode=local", "--fly-record=all", "-n", "2")
+    recorded = record(project, ask, "-n", "2")
     recorded.assert_outcomes(passed=COUNT)
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(project.path, elsewhere, ignore=shutil.ignore_patterns(".cache"))
@@ -292,12 +312,12 @@ def test_all_that_the_handle_does_replays_alone_and_in_any_order(
     monkeypatch.chdir(elsewhere)
     # an ordinary user is called root in a namespace, and may find root's own directory in /tmp
     monkeypatch.setenv("PYTEST_DEBUG_TEMPROOT", str(tmp_path))
-    collected = replay(project, ask, "--collect-only", "-q").outlines
+    collected = replay(ask, "--collect-only", "-q").outlines
     ids = [line for line in collected if "::" in line]
     assert len(ids) == COUNT
     chance = random.Random(agent)
     for order in (ids[::-1], chance.sample(ids, COUNT)):
-        replay(project, ask, *order).assert_outcomes(passed=COUNT)
-    replay(project, ask, "-n", "2", "--dist", "worksteal").assert_outcomes(passed=COUNT)
+        replay(ask, *order).assert_outcomes(passed=COUNT)
+    replay(ask, "-n", "2", "--dist", "worksteal").assert_outcomes(passed=COUNT)
     for nodeid in chance.sample(ids, 5):
-        replay(project, ask, nodeid).assert_outcomes(passed=1)
+        replay(ask, nodeid).assert_outcomes(passed=1)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from .cloud import DIES_WITH_US, Cloud, cloud, until
+from .forks import LIVE, LOCAL, Forks, forks
 from .leftovers import descending, emulators
 
 Run = Callable[..., pytest.RunResult]
@@ -60,20 +63,43 @@ def plain(args: tuple[str, ...]) -> list[str]:
     return [f"-p{name}" for name in ("flymachines", *workers, "no:cacheprovider")]
 
 
+@pytest.fixture(scope="session")
+def runs() -> Iterator[Forks]:
+    """Runs that need not import pytest again, for there are many."""
+    with forks((*LIVE, *LOCAL)) as found:
+        yield found
+
+
 @pytest.fixture
-def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`run(*args)`: pytest in a subprocess, local mode unless the arguments say otherwise.
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, runs: Forks) -> Run:
+    """`run(*args)`: pytest in a process of its own, in local mode unless the arguments say else.
 
-    It has the plugins of `plain`; with `others=True` all that are installed.
+    It has the plugins of `plain`; with `others=True` all that are installed, and both this and
+    `new=True` give it a new interpreter, as users have it.
     """
+    numbers = itertools.count()
 
-    def start(*args: str, mode: str = "local", others: bool = False) -> pytest.RunResult:
+    def start(
+        *args: str, mode: str = "local", others: bool = False, new: bool = False
+    ) -> pytest.RunResult:
         chosen = [f"--fly-mode={mode}"] if mode else []
-        named = ["-pno:randomly"] if others else plain(args)
-        with monkeypatch.context() as patch:
-            if not others:
-                patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-            return pytester.runpytest_subprocess(*named, "-ra", *chosen, *args, timeout=240)
+        if others or new:
+            named = ["-pno:randomly"] if others else plain(args)
+            with monkeypatch.context() as patch:
+                if not others:
+                    patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+                return pytester.runpytest_subprocess(*named, "-ra", *chosen, *args, timeout=240)
+        number = next(numbers)
+        base = f"--basetemp={pytester.path / f'run-{number}'}"
+        output = pytester.path / f"output-{number}"
+        env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        options = [base, *plain(args), "-ra", *chosen, *args]
+        began = time.monotonic()
+        done = runs.completed(options, Path.cwd(), env, output)
+        print(done.stdout, done.stderr, sep="\n")
+        took_s = time.monotonic() - began
+        lines = done.stdout.splitlines(), done.stderr.splitlines()
+        return pytest.RunResult(done.returncode, *lines, took_s)
 
     return start
 

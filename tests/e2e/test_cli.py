@@ -9,18 +9,26 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from .cloud import Cloud, Project
+from .forks import Forks
 
 SCRIPT = [sys.executable, "-c", "from pytest_flymachines.cli import main; main()"]
 
 
-def call(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*SCRIPT, *args], capture_output=True, text=True, timeout=60, env=os.environ | env
+Call = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def call(runs: Forks, tmp_path: Path) -> Call:
+    """`call(*args, **env)`: the script without a terminal, its standard streams apart."""
+    program = "pytest-flymachines"
+    return lambda *args, **env: runs.completed(
+        args, tmp_path, os.environ | env, tmp_path / "output", program
     )
 
 
@@ -66,19 +74,19 @@ def test_shell_is_a_terminal_in_a_sandbox(tmp_path: Path) -> None:
     assert shell.wait() == 5
 
 
-def test_shell_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+def test_shell_refuses_what_it_does_not_know(call: Call) -> None:
     done = call("shell", "--fly-colour=red")
     assert done.returncode == 1
     assert "'--fly-colour=red': expected" in done.stderr
 
 
-def test_shell_without_a_terminal_says_so() -> None:
+def test_shell_without_a_terminal_says_so(call: Call) -> None:
     done = call("shell", "--fly-mode=local")
     assert done.returncode == 1
     assert "stdin is not a terminal" in done.stderr
 
 
-def test_doctor_says_what_works_and_what_to_do() -> None:
+def test_doctor_says_what_works_and_what_to_do(call: Call) -> None:
     done = call("doctor")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "git: /" in done.stdout
@@ -86,13 +94,13 @@ def test_doctor_says_what_works_and_what_to_do() -> None:
     assert "fly tokens create deploy -a cook-sandbox" in done.stdout
 
 
-def test_doctor_with_a_token_points_at_the_probe() -> None:
+def test_doctor_with_a_token_points_at_the_probe(call: Call) -> None:
     done = call("doctor", "--api-url=http://127.0.0.1:9", FLY_API_TOKEN="emu-none")
     assert done.returncode == 1
     assert "pytest-flymachines probe --app=cook-sandbox" in done.stdout
 
 
-def test_list_without_a_token_says_where_it_comes_from() -> None:
+def test_list_without_a_token_says_where_it_comes_from(call: Call) -> None:
     done = call("list")
     assert done.returncode == 2
     assert "set FLY_API_TOKEN" in done.stderr
@@ -100,12 +108,12 @@ def test_list_without_a_token_says_where_it_comes_from() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_what_a_run_left_is_listed_and_destroyed_when_agreed(
-    fly: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fly: Cloud, runs: Forks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a terminal of 80 columns, after a run that kept its machine and volume."""
     tests = "def test_it(fly_sandbox): fly_sandbox.exec('true')"
     args = ["--fly-keep=always", "--fly-volume-gb=1", "--fly-run-id=0123456789abcdef"]
-    Project(tmp_path / "project", tests).run(*args, env=fly.environment).has("1 passed")
+    runs.run(Project(tmp_path / "project", tests), *args, env=fly.environment).has("1 passed")
     (machine,), (volume,) = fly.machines(), fly.volumes()
     for name, value in fly.environment.items():
         monkeypatch.setenv(name, value)
@@ -134,16 +142,17 @@ def test_what_a_run_left_is_listed_and_destroyed_when_agreed(
     assert (fly.machines(), fly.volumes()) == ([], [])
 
 
-def test_reap_refuses_choices_that_contradict_each_other() -> None:
+def test_reap_refuses_choices_that_contradict_each_other(call: Call) -> None:
     done = call("reap", "--run=one", "--all-mine", FLY_API_TOKEN="emu-none")
     assert done.returncode == 2
     assert "leave out --older-than and --all-mine" in done.stderr
     assert call("reap", "--older-than=-1", FLY_API_TOKEN="emu-none").returncode == 2
 
 
-def test_help_names_every_command() -> None:
+def test_help_names_every_command(call: Call) -> None:
     commands = ["cassettes", "doctor", "emulator", "list", "probe", "reap", "shell"]
-    assert all(name in call("--help").stdout for name in commands)
+    overview = call("--help").stdout
+    assert all(name in overview for name in commands)
     assert "--rate-limits" in call("emulator", "--help").stdout
     assert "verify" in call("cassettes", "--help").stdout
     assert "less than a cent" in call("probe", "--help").stdout

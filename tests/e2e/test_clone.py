@@ -104,18 +104,6 @@ def private(server: str, tmp_path: Path, repository: Path) -> str:
     return f"{server}/private.git"
 
 
-def spec(pytester: pytest.Pytester, **changes: object) -> None:
-    given = ", ".join(f"{name}={value!r}" for name, value in changes.items())
-    pytester.makeconftest(
-        f"""
-        import pytest
-        @pytest.fixture(scope="session")
-        def fly_sandbox_spec(fly_sandbox_spec):
-            return fly_sandbox_spec.replace({given})
-        """
-    )
-
-
 def test_a_private_repository_is_cloned_and_the_token_is_nowhere_in_the_machine(
     pytester: pytest.Pytester, run: Run, private: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,35 +126,31 @@ def test_a_private_repository_is_cloned_and_the_token_is_nowhere_in_the_machine(
     result.assert_outcomes(passed=1)
 
 
-@pytest.mark.parametrize(
-    ("changes", "commits", "text"),
-    [
-        ({"ref": "v2"}, 2, "hello\n"),
-        ({"ref": "side", "depth": 1}, 1, "hello\n"),
-        ({"depth": 2}, 2, "third\n"),
-        ({"ref": "v2", "submodules": True}, 2, "hello\n"),
-    ],
-)
 def test_ref_depth_and_submodules(
-    pytester: pytest.Pytester,
-    run: Run,
-    private: str,
-    monkeypatch: pytest.MonkeyPatch,
-    changes: dict[str, object],
-    commits: int,
-    text: str,
+    pytester: pytest.Pytester, run: Run, private: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A machine for each choice, all in one run."""
     monkeypatch.setenv("FLY_GIT_TOKEN", TOKEN)
-    spec(pytester, repo=private, **changes)
     pytester.makepyfile(
         f"""
-        def test_it(fly_sandbox):
-            assert fly_sandbox.read_text("hello.txt") == {text!r}
-            assert fly_sandbox.exec("git rev-list --count HEAD").stdout == "{commits}\\n"
-            assert fly_sandbox.exists("part/inner.txt") == {"submodules" in changes}
+        import pytest
+
+        CHOICES = [
+            (dict(ref="v2"), 2, "hello\\n"),
+            (dict(ref="side", depth=1), 1, "hello\\n"),
+            (dict(depth=2), 2, "third\\n"),
+            (dict(ref="v2", submodules=True), 2, "hello\\n"),
+        ]
+
+        @pytest.mark.parametrize(("changes", "commits", "text"), CHOICES)
+        def test_it(fly_sandbox_factory, changes, commits, text):
+            sandbox = fly_sandbox_factory(repo={private!r}, **changes)
+            assert sandbox.read_text("hello.txt") == text
+            assert sandbox.exec("git rev-list --count HEAD").stdout == f"{{commits}}\\n"
+            assert sandbox.exists("part/inner.txt") == ("submodules" in changes)
         """
     )
-    run("--fly-engine=process").assert_outcomes(passed=1)
+    run("--fly-engine=process").assert_outcomes(passed=4)
 
 
 def test_a_commit_is_checked_out_by_its_digest(
@@ -203,6 +187,7 @@ def test_a_repository_of_100_mb_arrives_without_being_held_in_memory(
     pytester: pytest.Pytester, run: Run, repository: Path
 ) -> None:
     """The process of the tests grows by far less than what it sends."""
+    git(repository, "config", "core.compression", "0")  # random bytes do not get smaller
     with (repository / "big.bin").open("wb") as file:
         for _ in range(100):
             file.write(os.urandom(1 << 20))

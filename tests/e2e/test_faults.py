@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from .cloud import Cloud, Project, cloud, until
-from .forks import Forks, forks
+from .forks import Forks
 
 TESTS = """
 import pytest
@@ -38,13 +38,6 @@ DESTROY = "method=DELETE,path=*/machines/*"
 @pytest.fixture(scope="module")
 def fly() -> Iterator[Cloud]:
     with cloud() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def runs() -> Iterator[Forks]:
-    """Runs that need not import pytest again, for there are many."""
-    with forks() as found:
         yield found
 
 
@@ -258,17 +251,17 @@ def test_a_name_that_somebody_else_has(fly: Cloud, runs: Forks, tmp_path: Path) 
     fly.client.destroy_machine(mine_app, mine.id)
 
 
-def test_a_kept_machine_of_a_local_run_can_be_reached(tmp_path: Path) -> None:
+def test_a_kept_machine_of_a_local_run_can_be_reached(runs: Forks, tmp_path: Path) -> None:
     project = Project(tmp_path, TESTS)
     local = {"PYTEST_ADDOPTS": "", "FLY_API_TOKEN": ""}
     args = ["--fly-keep=always", "--fly-ttl=10", "--fly-engine=process"]
-    ended = project.run(*args, env=local, mode="local")
+    ended = runs.run(project, *args, env=local, mode="local")
     ended.has("fly sandbox: kept", "emulator.env")
     words = ended.output.replace("`", " ").replace(",", " ").split()
     (file,) = [Path(word) for word in words if word.endswith("emulator.env")]
     assert file.stat().st_mode & 0o077 == 0
     reach = dict(line.split("=", 1) for line in file.read_text().splitlines())
     (machine,) = [word for word in words if word.startswith("--fly-machine=")]
-    project.run(machine, env=reach).has("3 passed")
+    runs.run(project, machine, env=reach).has("3 passed")
     pid = int(ended.output.partition("(process")[2].split(")")[0])
     assert until(lambda: not Path(f"/proc/{pid}").exists(), 40), "the emulator lives on"

@@ -177,7 +177,7 @@ def test_the_plugin_imports_nothing_heavy_until_a_sandbox_is_asked_for(
                             "pytest_flymachines.settings", "pytest_flymachines.options"}
         """
     )
-    run(mode="").assert_outcomes(passed=1)
+    run(mode="", new=True).assert_outcomes(passed=1)
 
 
 def test_a_run_attaches_to_a_machine_that_exists_and_leaves_it_alone(

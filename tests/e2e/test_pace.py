@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from .cloud import Cloud, Project, Request, cloud
+from .forks import Forks
 
 TESTS = """
 import pytest
@@ -55,10 +56,10 @@ def exceeded(requests: Iterable[Request]) -> list[str]:
     ]
 
 
-def test_eight_workers_keep_one_pace(fly: Cloud, tmp_path: Path) -> None:
+def test_eight_workers_keep_one_pace(fly: Cloud, runs: Forks, tmp_path: Path) -> None:
     """They create in one app and, without an agent, exec in one machine, all at once."""
     project = Project(tmp_path, TESTS)
-    ended = project.run("-n", "8", "--dist=each", "--fly-agent=off", env=fly.environment)
+    ended = runs.run(project, "-n", "8", "--dist=each", "--fly-agent=off", env=fly.environment)
     ended.has("8 passed", "9 machine(s)")
     requests = fly.requests()
     assert exceeded(requests) == []

@@ -20,6 +20,7 @@ from pytest_flymachines.cassettes.verify import differences
 
 from . import kills
 from .cloud import Cloud, Ended, Project, cloud
+from .forks import Forks
 
 SUITE = """
 import pytest
@@ -85,21 +86,16 @@ def passed(done: Ended, count: int = COUNT) -> None:
     assert done.code == 0, done.output
 
 
-def replayed(project: Project, *args: str) -> Ended:
-    return project.run(*STRICT, *args, mode="replay")
+def replayed(runs: Forks, project: Project, *args: str) -> Ended:
+    return runs.run(project, *STRICT, *args, mode="replay")
 
 
-def cli(project: Project, *args: str) -> subprocess.CompletedProcess[str]:
-    """The installed console script, in the project's directory."""
-    script = Path(sys.executable).with_name("pytest-flymachines")
-    return subprocess.run(
-        [script, "cassettes", *args],
-        cwd=project.path,
-        env={**os.environ, "PYTEST_ADDOPTS": "-p no:randomly -p no:cacheprovider"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def cli(runs: Forks, project: Project, *args: str) -> subprocess.CompletedProcess[str]:
+    """The console script, in the project's directory."""
+    env = {**os.environ, "PYTEST_ADDOPTS": "-p no:randomly -p no:cacheprovider"}
+    output = project.path / "output"
+    program = "pytest-flymachines"
+    return runs.completed(["cassettes", *args], project.path, env, output, program)
 
 
 def entries(directory: Path) -> dict[str, Entry]:
@@ -108,14 +104,14 @@ def entries(directory: Path) -> dict[str, Entry]:
 
 
 def test_a_live_recording_replays_and_says_the_same_as_a_local_one(
-    tmp_path: Path, live: Cloud
+    runs: Forks, tmp_path: Path, live: Cloud
 ) -> None:
     project = Project(tmp_path / "project", SUITE)
-    passed(project.run("--fly-record=all", env=live.environment))
+    passed(runs.run(project, "--fly-record=all", env=live.environment))
     asked = len(live.requests())
-    passed(replayed(project))
+    passed(replayed(runs, project))
     assert len(live.requests()) == asked
-    passed(project.run("--fly-record=all", "--fly-cassettes=local", mode="local"))
+    passed(runs.run(project, "--fly-record=all", "--fly-cassettes=local", mode="local"))
     ours, theirs = (entries(project.path / name) for name in ("local", "cassettes"))
     assert ours.keys() == theirs.keys()
     assert len(ours) == COUNT + 3
@@ -126,32 +122,32 @@ def test_a_live_recording_replays_and_says_the_same_as_a_local_one(
         assert (entry.header["mode"], theirs[name].header["mode"]) == ("local", "live")
         differing = {k for k in entry.header if entry.header[k] != theirs[name].header.get(k)}
         assert differing <= {"mode", "date", "run", "machines"}
-    passed(replayed(project, "--fly-cassettes=local"))
+    passed(replayed(runs, project, "--fly-cassettes=local"))
 
 
 def test_a_recording_on_a_machine_that_was_there_before_replays(
-    tmp_path: Path, live: Cloud
+    runs: Forks, tmp_path: Path, live: Cloud
 ) -> None:
     before = Project(tmp_path / "before", "def test_it(fly_sandbox): pass\n")
-    kept = before.run("--fly-keep=always", env=live.environment)
+    kept = runs.run(before, "--fly-keep=always", env=live.environment)
     (machine,) = re.findall(r"--fly-machine=(\w+)", kept.output)
     project = Project(tmp_path / "project", SUITE)
     (project.path / "test_not_ours.py").write_text(NOT_OURS)
     named = f"--fly-machine={machine}"
-    passed(project.run(named, "--fly-record=all", "-n", "2", env=live.environment), COUNT + 2)
+    passed(runs.run(project, named, "--fly-record=all", "-n", "2", env=live.environment), COUNT + 2)
     assert [m.id for m in live.machines()] == [machine]
     live.client.destroy_machine("cook-sandbox", machine, force=True)
-    passed(replayed(project, "--fly-machine=another"), COUNT + 2)
-    passed(replayed(project, "-k", "fresh"), 1)
-    passed(replayed(project, "-k", "test_server and 2"), 1)
-    done = cli(project, "check")
+    passed(replayed(runs, project, "--fly-machine=another"), COUNT + 2)
+    passed(replayed(runs, project, "-k", "fresh"), 1)
+    passed(replayed(runs, project, "-k", "test_server and 2"), 1)
+    done = cli(runs, project, "check")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_verify_tells_what_machines_answer_now_in_another_way(tmp_path: Path) -> None:
+def test_verify_tells_what_machines_answer_now_in_another_way(runs: Forks, tmp_path: Path) -> None:
     project = Project(tmp_path / "project", SUITE)
-    passed(project.run("--fly-record=all", mode="local"))
-    done = cli(project, "verify", "--fly-mode=local", "-q")
+    passed(runs.run(project, "--fly-record=all", mode="local"))
+    done = cli(runs, project, "verify", "--fly-mode=local", "-q")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{COUNT + 3} as recorded, 0 differ, 0 never recorded" in done.stdout
     path = project.path / "cassettes" / "test_it.py" / "test_exec.yaml"
@@ -159,7 +155,7 @@ def test_verify_tells_what_machines_answer_now_in_another_way(tmp_path: Path) ->
     (project.path / "cassettes" / "test_it.py" / "test_file.yaml").write_text("recording: [")
     (project.path / "cassettes" / "test_it.py" / "test_status.yaml").unlink()
     before = {p: p.read_bytes() for p in project.path.rglob("*.yaml")}
-    done = cli(project, "verify", "--fly-mode=local", "-q", "-k", "not terminal")
+    done = cli(runs, project, "verify", "--fly-mode=local", "-q", "-k", "not terminal")
     assert done.returncode == 1
     assert "test_it.py::test_exec (cassettes/test_it.py/test_exec.yaml) differs:" in done.stdout
     assert '-  "stdout": "built long ago\\n"' in done.stdout
@@ -185,17 +181,17 @@ def test_typed(fly_sandbox):
 """
 
 
-def test_the_command_that_a_miss_names_records_again(tmp_path: Path) -> None:
+def test_the_command_that_a_miss_names_records_again(runs: Forks, tmp_path: Path) -> None:
     project = Project(tmp_path / "project", ODD)
     spec = ("--fly-memory-mb=512", "--fly-cassettes=tapes")
-    passed(project.run("--fly-record=all", *spec, mode="local"), 3)
+    passed(runs.run(project, "--fly-record=all", *spec, mode="local"), 3)
     other = project.path / "tapes" / "test_it.py" / "test_other.yaml"
     before = other.read_bytes()
     text = (project.path / "test_it.py").read_text()
     (project.path / "test_it.py").write_text(
         text.replace('exec(["echo", text])', 'exec(["printf", "%s\\\\n", text])')
     )
-    missed = replayed(project, *spec)
+    missed = replayed(runs, project, *spec)
     missed.has("1 failed, 2 passed", '-    "echo"', '+    "printf"')
     (command,) = re.findall(r"^E +If that .* again with: (pytest .*)", missed.output, re.MULTILINE)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -205,10 +201,10 @@ def test_the_command_that_a_miss_names_records_again(tmp_path: Path) -> None:
     )
     assert "1 passed" in done.stdout, done.stdout
     assert other.read_bytes() == before
-    passed(replayed(project, *spec), 3)
+    passed(replayed(runs, project, *spec), 3)
     text = (project.path / "test_it.py").read_text()
     (project.path / "test_it.py").write_text(text.replace('"one\\n"', '"two\\n"'))
-    missed = replayed(project, *spec)
+    missed = replayed(runs, project, *spec)
     missed.has("1 failed, 2 passed", "-one", "+two")
     # that it could not be ended either says nothing new
     assert "During handling" not in missed.output
@@ -216,13 +212,13 @@ def test_the_command_that_a_miss_names_records_again(tmp_path: Path) -> None:
 
 
 def test_a_project_without_configuration_says_where_cassettes_are_looked_for(
-    tmp_path: Path,
+    runs: Forks, tmp_path: Path
 ) -> None:
     project = Project(tmp_path / "project", "def test_it(fly_sandbox): pass\n")
     (project.path / "pytest.ini").unlink()
-    project.run(mode="replay").has("1 skipped", f"took {project.path} for its directory")
+    runs.run(project, mode="replay").has("1 skipped", f"took {project.path} for its directory")
     (project.path / "pytest.ini").write_text("[pytest]\n")
-    assert "for its directory" not in project.run(mode="replay").output
+    assert "for its directory" not in runs.run(project, mode="replay").output
 
 
 def test_runs_that_are_killed_while_they_record_leave_whole_cassettes() -> None:

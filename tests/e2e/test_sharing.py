@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from .cloud import Cloud, Ended, Project, cloud
-from .forks import forks
+from .forks import Forks
 
 MANY = """
 import pytest
@@ -53,10 +53,9 @@ Run = Callable[..., Ended]
 
 
 @pytest.fixture(scope="module")
-def run(fly: Cloud) -> Iterator[Run]:
-    """`run(path, tests, *args)`: a run that need not import pytest again, for there are many."""
-    with forks() as from_:
-        yield lambda path, tests, *args: from_.run(Project(path, tests), *args, env=fly.environment)
+def run(fly: Cloud, runs: Forks) -> Run:
+    """`run(path, tests, *args)`: a run against this emulator."""
+    return lambda path, tests, *args: runs.run(Project(path, tests), *args, env=fly.environment)
 
 
 def machines_made_and_destroyed(fly: Cloud) -> tuple[int, int]:
