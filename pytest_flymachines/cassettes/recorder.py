@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from vcr.persisters.filesystem import CassetteNotFoundError
 from vcr.request import Request as VcrRequest
 
 import pytest_flymachines
@@ -265,7 +266,7 @@ class Recorder:
 
     def unused(self, scope: Scope) -> list[str]:
         """Recorded requests that a scope never made."""
-        if self.mode != "replay" or not (scope.tape or scope.path.exists()):
+        if self.mode != "replay":
             return []
         tape = self._tape(scope)
         return [request.meaning.short() for request in tape.unused()] if tape else []
@@ -283,9 +284,12 @@ class Recorder:
 
     def _tape(self, scope: Scope) -> Playback | None:
         with scope.lock:
-            if scope.tape is None and scope.path.exists():
+            if scope.tape is None:
                 loosely = scope.key.kind == "sandbox"
-                scope.tape = Playback(scope.path, self._persister, self.identities, loosely=loosely)
+                with contextlib.suppress(CassetteNotFoundError):
+                    scope.tape = Playback(
+                        scope.path, self._persister, self.identities, loosely=loosely
+                    )
             return scope.tape
 
     def _missed(self, scope: Scope, wanted: Meaning) -> CassetteMiss:

@@ -12,6 +12,7 @@ from typing import Any
 
 from vcr.cassette import Cassette
 from vcr.errors import UnhandledHTTPRequestError
+from vcr.persisters.filesystem import CassetteNotFoundError
 from vcr.record_mode import RecordMode
 from vcr.request import Request as VcrRequest
 
@@ -140,7 +141,8 @@ class Playback:
         data: Requests and responses, as vcrpy has them.
 
     Raises:
-        CassetteError: The file cannot be read.
+        CassetteNotFoundError: There is no file.
+        CassetteError: It cannot be read.
     """
 
     def __init__(
@@ -154,6 +156,8 @@ class Playback:
             record_mode=RecordMode.NONE,
             match_on=(same_meaning,),
         )
+        if not self._tape.rewound:  # vcrpy says nothing of it
+            raise CassetteNotFoundError(str(path))
         self.header = serializer.header
         self.data: list[tuple[VcrRequest, dict[str, Any]]] = self._tape.data
         self._live = live

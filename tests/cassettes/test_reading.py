@@ -75,6 +75,30 @@ LINES = (
     "---",
     "...",
 )
+EXCHANGE = (
+    "interactions:",
+    "- request:",
+    "    method: GET",
+    "    headers:",
+    "      a:",
+    "      - b",
+    "    body: |-",
+    "    body: null",
+    "      response:",
+    "        body:",
+    "  response:",
+    "    status:",
+    "      code: 200",
+    "    body:",
+    "      string: |-",
+    "        - request:",
+    "      string: 'a'",
+    "    recorded:",
+    "      layout: b",
+    "metadata:",
+    "  c: 1",
+    "",
+)
 LAID_OUT = st.tuples(st.sampled_from(["", "  ", "    ", "      ", " "]), st.sampled_from(LINES))
 
 
@@ -82,6 +106,34 @@ LAID_OUT = st.tuples(st.sampled_from(["", "  ", "    ", "      ", " "]), st.samp
 @given(st.lists(LAID_OUT.map("".join), max_size=12), st.sampled_from(["\n", "\n\n", ""]))
 def test_lines_in_any_order_read_as_vcrpy_reads_them(lines: list[str], end: str) -> None:
     _read_alike("\n".join(lines) + end)
+
+
+@settings(max_examples=1000)
+@given(
+    st.lists(st.sampled_from(EXCHANGE), max_size=20),
+    st.lists(st.sampled_from(EXCHANGE), max_size=3),
+    st.integers(0, len(EXCHANGE)),
+    st.sampled_from(["\n", "\n\n", ""]),
+)
+def test_parts_of_exchanges_in_any_order_read_as_vcrpy_reads_them(
+    lines: list[str], more: list[str], left_out: int, end: str
+) -> None:
+    _read_alike("\n".join(lines) + end)
+    whole = [*EXCHANGE[:8], *EXCHANGE[10:18], *EXCHANGE[6:8], *more]
+    del whole[left_out : left_out + 1]
+    _read_alike("\n".join(whole) + end)
+
+
+def test_what_exchanges_share_is_not_one_object_to_change() -> None:
+    interaction = {
+        "request": {"method": "GET", "uri": "http://x", "body": None, "headers": {"a": ["b"]}},
+        "response": {"status": {"code": 200}, "headers": {"c": ["d"]}, "body": {"string": "e"}},
+    }
+    text = Serializer().serialize({"version": 1, "interactions": [interaction, interaction]})
+    first, second = read_yaml(text)["interactions"]
+    first["request"]["body"] = "f"
+    first["response"]["body"]["string"] = "g"
+    assert second == interaction == read_yaml(text)["interactions"][0]
 
 
 @pytest.mark.parametrize(

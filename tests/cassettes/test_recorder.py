@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import stamina
 import vcr
+from httpx import StreamError
 from vcr.cassette import Cassette
 
 from pytest_flymachines._clock import ReplayClock
 from pytest_flymachines._http import (
+    Client,
     ConnectError,
     Http,
     PoolTransport,
@@ -113,6 +115,31 @@ def test_bytes_streams_and_large_bodies_come_back_as_they_were(rig: Rig) -> None
     blobs = list((rig.directory / "blobs").iterdir())
     assert len(blobs) == 1, "the same body, sent and received, is kept once"
     assert blobs[0].stat().st_size < 10_000, "compressed"
+
+
+def test_an_answer_reads_in_replay_as_answers_do(rig: Rig) -> None:
+    body = {"command": ["printf", "0123456789"]}
+    for mode in ("all", "replay"):
+        recorder = rig.recorder(mode)
+        pool = rig.pool if mode == "all" else None
+        client = Client(transport=recorder.transport(pool), base_url=rig.server.url)
+        with recorder.use(TEST):
+            whole = client.post(f"{M}/exec", json=body)
+            assert whole.read() == whole.content == b"".join(whole.iter_bytes(3))
+            assert whole.num_bytes_downloaded == len(whole.content) > 10
+            assert whole.json()["stdout"] == "0123456789"
+            with client.stream("POST", f"{M}/exec", json=body) as pieces:
+                assert b"".join(pieces.iter_bytes(7)) == whole.content
+                assert pieces.is_closed
+                with pytest.raises(StreamError):
+                    next(pieces.iter_bytes())
+            with client.stream("POST", f"{M}/exec", json=body) as raw:
+                assert b"".join(raw.iter_raw()) == whole.content
+            with client.stream("POST", f"{M}/exec", json=body) as left:
+                pass
+            with pytest.raises(StreamError):
+                left.read()
+        recorder.finish(TEST, passed=True)
 
 
 def test_a_request_stream_with_other_content_is_another_request(rig: Rig) -> None:
