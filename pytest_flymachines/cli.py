@@ -95,18 +95,14 @@ def emulator(context: click.Context) -> None:
 @_api_options
 def list_machines(apps: tuple[str, ...], api_url: str) -> None:
     """Show the machines and volumes that runs of this plugin made."""
-    from rich.console import Console
-    from rich.table import Column, Table
-
+    from pytest_flymachines._table import table
     from pytest_flymachines.errors import FlyMachinesError
     from pytest_flymachines.marks import volume_ttl_s
     from pytest_flymachines.prices import describe_cost
     from pytest_flymachines.sweep import ours
 
-    whole = ("machine", "state", "age", "run")  # some are to be copied
     names = ("app", "machine", "state", "age", "owner", "run", "ends", "cost so far")
-    columns = [Column(name, overflow="fold", no_wrap=name in whole) for name in names]
-    table = Table(*columns, box=None, pad_edge=False)
+    rows: list[tuple[str, ...]] = []
     now = time.time()
     volumes: list[str] = []
     with _client(api_url) as client:
@@ -127,21 +123,12 @@ def list_machines(apps: tuple[str, ...], api_url: str) -> None:
                 raise click.ClickException(str(error)) from None
             for one in machines:
                 left = one.deadline - now
-                table.add_row(
-                    app,
-                    one.machine.id,
-                    one.machine.state,
-                    _duration(one.age_s),
-                    one.owner,
-                    one.run,
-                    f"in {_duration(left)}" if left > 0 else f"overdue by {_duration(-left)}",
-                    describe_cost(one.machine, one.age_s),
-                )
-    if table.row_count:
-        Console(width=None if sys.stdout.isatty() else 160).print(table)
-    else:
+                ends = f"in {_duration(left)}" if left > 0 else f"overdue by {_duration(-left)}"
+                about = (one.machine.id, one.machine.state, _duration(one.age_s), one.owner)
+                rows.append((app, *about, one.run, ends, describe_cost(one.machine, one.age_s)))
+    if not rows:
         click.echo(f"no machine of this plugin in {', '.join(apps)}")
-    for line in volumes:
+    for line in (*(table(names, rows) if rows else ()), *volumes):
         click.echo(line)
 
 

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "pytest_flymachines"
 # From the bottom up. A layer may import its own modules and those of lower rows, except what
 # `NEVER` forbids.
 LAYERS = (
-    ("errors", "_clock", "_http", "emulator", "agent.server"),
+    ("errors", "_clock", "_table", "_http", "emulator", "agent.server"),
     ("spec", "repository"),
     ("options", "common_values"),
     ("settings",),

@@ -190,6 +190,9 @@ def test_list_shows_ours_alone(fly: Cloud) -> None:
     assert "my-run" in result.output
     assert "somebody@else" in result.output
     assert other.id not in result.output
+    heading, *rows = result.output.splitlines()
+    [row] = [row for row in rows if mine.id in row]
+    assert row.index("my-run") == heading.index("run")
     volume = fly.client.create_volume(APP, volume_name("my-run", 10), region="ord", size_gb=1)
     assert f"volume {volume.id}" in CliRunner().invoke(main, ["list", "-a", APP]).output
 

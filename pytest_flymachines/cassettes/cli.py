@@ -83,10 +83,11 @@ _ROOTDIR = click.option(
 @_directory
 def list_cassettes(directory: Home) -> None:
     """Show each cassette: whose, from what, how old, how large, how many requests."""
+    from pytest_flymachines._table import table
     from pytest_flymachines.cassettes.catalog import Catalog
 
     catalog = Catalog(directory.directory)
-    rows = [("OWNER", "MODE", "AGE", "SIZE", "REQUESTS")]
+    rows: list[tuple[str, ...]] = []
     for path in catalog.paths():
         seen = catalog.summary(path)
         entry = seen.entry
@@ -94,15 +95,12 @@ def list_cassettes(directory: Home) -> None:
         mode = str(entry.header.get("mode", "?"))
         age, size = _age(entry.header.get("date")), _size(seen.size)
         rows.append((shown, mode, age, size, str(seen.requests)))
-    if len(rows) == 1:
+    if not rows:
         _nothing(directory)
         return
-    width = [max(len(row[column]) for row in rows) for column in range(5)]
-    for owner, mode, age, size, count in rows:
-        click.echo(
-            f"{owner:<{width[0]}}  {mode:<{width[1]}}  {age:>{width[2]}}  "
-            f"{size:>{width[3]}}  {count:>{width[4]}}"
-        )
+    names = ("OWNER", "MODE", "AGE", "SIZE", "REQUESTS")
+    for line in table(names, rows, numbers=("AGE", "SIZE", "REQUESTS")):
+        click.echo(line)
 
 
 @cassettes.command()

@@ -167,7 +167,7 @@ def test_the_plugin_imports_nothing_heavy_until_a_sandbox_is_asked_for(
         """
         import sys
 
-        HEAVY = {"httpx", "httpcore", "vcr", "msgspec", "stamina", "filelock", "click", "rich",
+        HEAVY = {"httpx", "httpcore", "vcr", "msgspec", "stamina", "filelock", "click",
                  "starlette", "uvicorn", "docker", "pyte", "asyncio"}
 
         def test_it():
