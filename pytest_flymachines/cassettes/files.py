@@ -7,7 +7,8 @@ when the request was sent, how long its answer took, and how its body was laid o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ FORMAT = 1
 OLDEST_FORMAT = 1
 _HEADER = "recording"
 _NOTES = "recorded"
+_MANY = 4
+_THREADS = 3
 _UNLAYABLE = frozenset("\r\x85\u2028\u2029\ufeff")
 
 
@@ -158,14 +161,23 @@ class Persister:
     def _write(self, path: str | Path, cassette: dict[str, Any], serializer: Serializer) -> None:
         for request in cassette["requests"]:
             request.body = self._laid_out(request.body)[0] or None
-        for response in cassette["responses"]:
-            body, layout = self._laid_out(response["body"]["string"])
+        bodies = [response["body"]["string"] for response in cassette["responses"]]
+        for response, (body, layout) in zip(
+            cassette["responses"], self._all_laid_out(bodies), strict=True
+        ):
             response["body"]["string"] = body
             if layout:
                 response.setdefault(_NOTES, {})["layout"] = layout
         data = serialize(cassette, serializer).encode()
         self._refuse(path, [f"{name} in the file" for name in sorted(self._scrubber.find(data))])
         write_whole(Path(path), [data])
+
+    def _all_laid_out(self, bodies: list[bytes | Kept]) -> Iterable[tuple[bytes, str]]:
+        """As `_laid_out`; large ones side by side, as others can work while one is compressed."""
+        if sum(isinstance(body, Kept) for body in bodies) < _MANY:
+            return map(self._laid_out, bodies)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return list(pool.map(self._laid_out, bodies))
 
     def _laid_out(self, body: bytes | Kept | None) -> tuple[bytes, str]:
         """What stands for a body in the file, and a note of how to get it back."""

@@ -95,6 +95,7 @@ _PACKERS = (
     Packer(b"PK\3\4", re.compile(rb"PK\x03\x04.{4}\x08\0", re.DOTALL), _zip),
     Packer(b"\x28\xb5\x2f\xfd", re.compile(rb"\x28\xb5\x2f\xfd"), _zstd),
 )
+_OF_ASCII = tuple(packer for packer in _PACKERS if packer.sign.isascii())
 
 
 class Member:
@@ -154,7 +155,8 @@ def _may_be(packer: Packer, data: bytes, start: int) -> bool:
 
 def present(data: bytes) -> list[Packer]:
     """The ways to pack whose sign stands somewhere in bytes."""
-    return [packer for packer in _PACKERS if packer.sign in data]
+    packers = _OF_ASCII if data.isascii() else _PACKERS
+    return [packer for packer in packers if packer.sign in data]
 
 
 def members(data: bytes, packers: Iterable[Packer]) -> Iterator[Member]:

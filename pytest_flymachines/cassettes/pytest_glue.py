@@ -72,6 +72,8 @@ class CassettePlugin:
         self._ended: list[CassetteKey] = []
         self._wide_passed: set[CassetteKey] = set()
         self._names: dict[CassetteKey, str] = {}
+        self._failed: list[Scope] = []
+        self._unwritten: list[str] = []
         self._late: dict[pytest.FixtureDef[Any], Scope] = {}
 
     # whose requests they are
@@ -165,7 +167,10 @@ class CassettePlugin:
             try:
                 self._finish(item, report)
             except CassetteError as error:
-                _fail(report, str(error))
+                self._unwritten.append(str(error))
+            if self._unwritten:
+                _fail(report, "\n\n".join(self._unwritten))
+                self._unwritten.clear()
         return report
 
     def _finish(self, item: pytest.Item, report: pytest.TestReport) -> None:
@@ -173,11 +178,13 @@ class CassettePlugin:
         key, self._test = self._test, None
         recorder = self._recorder
         recorder.scopes.leave(key)
-        scope = recorder.finish(key, self._good)
-        if self._good and scope is not None:
-            self._tell_unused(item, report, scope)
-            if recorder.mode != "replay":
-                self._save_wider(item, key)
+        try:
+            if (scope := recorder.finish(key, self._good)) is not None and self._good:
+                self._tell_unused(item, report, scope)
+        except CassetteError as error:
+            self._unwritten.append(str(error))
+        if self._good and recorder.mode != "replay":
+            self._save_wider(item, key)
         for wide in list(self._ended):
             finished = self._end_wider(wide, passed=report.passed)
             if finished is not None and self._good and not finished.broken:
@@ -188,7 +195,22 @@ class CassettePlugin:
         self._ended.remove(key)
         good = key in self._wide_passed
         self._wide_passed.discard(key)
-        return self._recorder.finish(key, good and passed)
+        try:
+            return self._recorder.finish(key, good and passed)
+        except CassetteError as error:
+            self._unwritten += self._once(key, error)
+            return None
+
+    def _once(self, key: CassetteKey, error: CassetteError) -> list[str]:
+        """What to tell of a cassette that many tests need; nothing if it was told in this run."""
+        if self._recorder.claims.told_before(key):
+            return []
+        told = (
+            f"{error}\nEvery test that uses {key.label} needs that file to replay. Once this is "
+            "mended, record them again with --fly-record=all. What else they need is written all "
+            "the same, and this is not told again for tests that follow."
+        )
+        return [told]
 
     def _save_wider(self, item: pytest.Item, test: CassetteKey) -> None:
         """Write what a test that passed needed."""
@@ -201,10 +223,16 @@ class CassettePlugin:
                 needed = needed or key.kind == "sandbox" or self._names.get(key) in used
             if key.kind != "test" and needed:
                 self._wide_passed.add(key)
-                self._recorder.save(scope)
+                if scope in self._failed:  # it is tried again at its end
+                    continue
+                try:
+                    self._recorder.save(scope)
+                except CassetteError as error:
+                    self._failed.append(scope)
+                    self._unwritten += self._once(key, error)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self) -> Wrapper:
+    def pytest_sessionfinish(self, session: pytest.Session) -> Wrapper:
         """Write what provisionings and fixtures asked since they were written."""
         for scope in self._recorder.scopes.all():
             # a machine that came up is good for the tests of other workers, whatever ours did
@@ -212,7 +240,9 @@ class CassettePlugin:
             try:
                 self._recorder.finish(scope.key, came_up or scope.key in self._wide_passed)
             except CassetteError as error:
-                warnings.warn(str(error), pytest.PytestWarning, stacklevel=1)
+                for text in self._once(scope.key, error):
+                    warnings.warn(text, pytest.PytestWarning, stacklevel=1)
+                    session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
         return (yield)
 
     # what was missed

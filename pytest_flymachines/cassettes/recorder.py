@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest_flymachines
 from pytest_flymachines._clock import Clock, ReplayClock, SystemClock
 from pytest_flymachines._http import Transport
 from pytest_flymachines.cassettes.bodies import Blobs
+from pytest_flymachines.cassettes.claims import Claims
 from pytest_flymachines.cassettes.cleaning import clean, clean_body
 from pytest_flymachines.cassettes.files import FORMAT, Persister, Serializer
 from pytest_flymachines.cassettes.frames import FrameSocket, RecordedSocket, ReplayedSocket
@@ -49,6 +49,7 @@ class Recorder:
         scrubber: Knows the secrets.
         identities: Knows the machines.
         scopes: Knows whose requests are made now.
+        claims: Knows which process of the run writes and tells what.
         missed: Replay had no answer for some request of this process.
     """
 
@@ -88,7 +89,7 @@ class Recorder:
         self._source = source
         self._run_id = run_id
         self._rootdir = rootdir
-        self._shared = shared
+        self.claims = Claims(shared)
         self._command = command or _pytest_command
         self._note = note
         self._persister = Persister(Blobs(directory / BLOBS), self.scrubber)
@@ -251,18 +252,9 @@ class Recorder:
         """
         if not scope.wanted or scope.blank is None or len(scope.blank) == scope.written:
             return
-        if scope.key.kind == "test" or self._shared is None:
-            self._write(scope)
-            return
-        from filelock import FileLock
-
-        name = hashlib.sha256(str(scope.key.path).encode()).hexdigest()[:16]
-        self._shared.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._shared / f"{name}.lock"):
-            claim = self._shared / f"{name}.written"
-            if scope.written or not claim.exists():
+        with self.claims.turn(scope.key, again=bool(scope.written)) as mine:
+            if mine:
                 self._write(scope)
-                claim.touch()
 
     def unused(self, scope: Scope) -> list[str]:
         """Recorded requests that a scope never made."""
