@@ -32,6 +32,8 @@ __all__ = ["FORMAT", "OLDEST_FORMAT", "Persister", "Serializer", "check_format"]
 FORMAT = 1
 OLDEST_FORMAT = 1
 _HEADER = "recording"
+#: What it was called before the first release.
+_OLD_HEADER = "metadata"
 _NOTES = "recorded"
 _MANY = 4
 _THREADS = 3
@@ -75,7 +77,8 @@ class Serializer:
         data = read_yaml(text)
         if not isinstance(data, dict) or not isinstance(data.get("interactions"), list):
             raise ValueError("it is no vcrpy cassette: it has no list `interactions`")
-        header = data.pop(_HEADER, None) or {}
+        old = data.pop(_OLD_HEADER, None)
+        header = data.pop(_HEADER, None) or (old if _is_header(old) else None) or {}
         try:
             msgspec.convert(header, _Header)
         except msgspec.ValidationError as error:
@@ -228,6 +231,10 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
     else:
         yield str(value)
+
+
+def _is_header(value: Any) -> bool:
+    return isinstance(value, dict) and "recorded_by" in value
 
 
 def check_format(path: str | Path, header: dict[str, Any]) -> None:

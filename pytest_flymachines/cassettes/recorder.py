@@ -33,7 +33,7 @@ from pytest_flymachines.cassettes.tape import Asked, Blank, Playback
 from pytest_flymachines.cassettes.transports import RecordingTransport, ReplayTransport
 from pytest_flymachines.cassettes.variables import learn, may_have
 from pytest_flymachines.cassettes.volatile import WEBSOCKET
-from pytest_flymachines.errors import CassetteMiss
+from pytest_flymachines.errors import CassetteError, CassetteMiss
 from pytest_flymachines.spec import SandboxSpec
 
 __all__ = ["Mode", "Recorder"]
@@ -248,8 +248,11 @@ class Recorder:
         """Write what a scope has recorded so far, unless another worker does.
 
         Raises:
-            CassetteError: The cassette may not or cannot be written; the old one is whole.
+            CassetteError: The cassette may not or cannot be written; the old one is whole. Or it
+                is to be kept, and cannot be replayed.
         """
+        if scope.unkept:
+            raise CassetteError(scope.unkept)
         if not scope.wanted or scope.blank is None or len(scope.blank) == scope.written:
             return
         with self.claims.turn(scope.key, again=bool(scope.written)) as mine:
@@ -272,7 +275,21 @@ class Recorder:
         # the machines that wider scopes make are recognized by these, also in other cassettes
         if wanted or (self.mode == "once" and key.kind != "test"):
             scope.blank = Blank(self.clock)
+        if self.mode == "once" and not wanted:
+            scope.unkept = self._unkept(key, path)
         return scope
+
+    def _unkept(self, key: CassetteKey, path: Path) -> str:
+        """Why a cassette that is there cannot be kept; empty if it can."""
+        try:
+            Playback(path, self._persister, self.identities)
+        except CassetteError as error:
+            command = self._command(key.label if key.kind == "test" else "")
+            return (
+                f"{error}\n--fly-record=once keeps the cassettes that are there. To have a new "
+                f"one, delete {path}, or record with: {command}"
+            )
+        return ""
 
     def _tape(self, scope: Scope) -> Playback | None:
         with scope.lock:

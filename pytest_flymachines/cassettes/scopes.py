@@ -30,6 +30,7 @@ class Scope:
         machines: How many machines it made.
         processes: The processes that it started, by name, and the position of each.
         wanted: What is recorded is to be written; else it is only looked at.
+        unkept: Why the cassette that is there cannot be kept, if it is to be.
         written: How many exchanges the file on the disk has from this run.
         origin: The test in which it began, if it is none itself.
         broken: It ended in an error, so it is good for no other test than its origin.
@@ -44,6 +45,7 @@ class Scope:
     machines: int = 0
     processes: dict[str, int] = field(default_factory=dict)
     wanted: bool = True
+    unkept: str = ""
     written: int = 0
     origin: CassetteKey | None = None
     broken: bool = False

@@ -134,3 +134,30 @@ def test_what_lies_in_the_way_of_a_cassette_is_told_and_left_alone(project: Proj
     result.assert_outcomes(passed=1, errors=1)
     assert "test_a.py/test_one.yaml was not written" in result.stdout.str()
     assert project.cassette("test_a.py").read_text() == "a file of the user's"
+
+
+def test_once_keeps_no_cassette_that_cannot_be_replayed(project: Project) -> None:
+    (project.path / "test_a.py").write_text(
+        "import pytest\n"
+        "@pytest.fixture(scope='module')\n"
+        "def wide(box):\n    return box.exec('echo wide')\n"
+        "def test_one(box):\n    box.exec('echo 1')\n"
+        "def test_two(box):\n    box.exec('echo 2')\n"
+        "def test_three(wide):\n    pass\n"
+    )
+    project.record().assert_outcomes(passed=3)
+    two = project.cassette("test_a.py/test_two.yaml")
+    wide = project.cassette("module/test_a.py/wide@here.yaml")
+    for path in (two, wide):
+        path.write_text(path.read_text().replace("- request:", "<<<<<<< HEAD\n- request:", 1))
+    before = {name: project.cassette(name).read_bytes() for name in project.cassettes()}
+    result = project.record(mode="once")
+    result.assert_outcomes(passed=3, errors=2)
+    text = result.stdout.str()
+    for path in (two, wide):
+        assert f"{path} is not a cassette that can be read" in text
+        assert f"delete {path}, or record with: pytest" in text
+    assert {name: project.cassette(name).read_bytes() for name in project.cassettes()} == before
+    two.unlink()
+    wide.unlink()
+    project.record(mode="once").assert_outcomes(passed=3)
