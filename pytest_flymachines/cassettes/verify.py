@@ -14,8 +14,14 @@ import msgspec
 from pytest_flymachines.cassettes.catalog import Entry
 from pytest_flymachines.cassettes.commands import said, verb_of
 from pytest_flymachines.cassettes.identities import Identities
-from pytest_flymachines.cassettes.meaning import Meaning, answer_meaning, json_value, meaning
-from pytest_flymachines.cassettes.volatile import WEBSOCKET
+from pytest_flymachines.cassettes.meaning import (
+    Meaning,
+    answer_meaning,
+    json_value,
+    meaning,
+    target,
+)
+from pytest_flymachines.cassettes.volatile import BODIES, WEBSOCKET
 
 __all__ = ["Step", "differences", "steps"]
 
@@ -26,6 +32,18 @@ _MADE_UP = re.compile(r"\b([psw])\d+-[0-9a-f]{4,8}\b|(?<=/workspaces/)(w)\d+\b")
 # seconds since the epoch, as `stat` and `list` of the runner tell them
 _TIME = re.compile(r"\b\d{9,11}(\.\d+)?\b")
 _TIMED = frozenset({"stat", "list"})
+_DAY, _MONTH = (
+    "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)",
+    "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)",
+)
+_HOUR = r"\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?"
+# moments, as ISO 8601, servers' logs, mails and `date` write them
+_MOMENT = re.compile(
+    rf"\b\d{{4}}-\d\d-\d\d[T ]{_HOUR}(?:Z|\b ?[+-]\d\d:?\d\d)?"
+    rf"|\b\d\d/{_MONTH}/\d{{4}}[: ]{_HOUR}(?: [+-]\d{{4}})?"
+    rf"|\b{_DAY},? (?:\d\d? {_MONTH}|{_MONTH} +\d\d?)(?: \d{{4}})? {_HOUR}"
+    r"(?: [A-Z]{3,4}\b)?(?: \d{4}\b)?"
+)
 # about a packed tree, whose size and digest depend on the times in it
 _PACKED = re.compile(r"^(\S+) \d+ (\w+) [0-9a-f]{64}$", re.MULTILINE)
 _TREE_VERBS = frozenset({"stage", "spool"})
@@ -87,6 +105,10 @@ def steps(entry: Entry) -> Iterator[Step]:
             came: Any = _conversation(body)
         else:
             came = _answer(body, verb)
+            if BODIES.fullmatch(f"{request.method} {target(request.uri)}") and isinstance(
+                came, dict
+            ):
+                came.pop("size", None)  # of the repository, packed anew by each git
         if step := reader.step(asked, came, poll=verb == "poll" or bool(_POLL.match(asked.line))):
             found.append((step, response["status"]["code"], came))
     reader.forget_unfinished()
@@ -126,7 +148,7 @@ class _Reader:
 
     def renamed(self, text: str) -> str:
         """Text with the names that machines made up numbered as they appear."""
-        text = self.known.rename(text)
+        text = _MOMENT.sub("{moment}", self.known.rename(text))
         if _PROBE in text:
             for process in self._processes.values():
                 if pid := process.get("pid"):

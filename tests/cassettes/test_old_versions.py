@@ -6,6 +6,7 @@ with the tests that they are of (`tally.py`), and `plain.yaml` by vcrpy 9.4 alon
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,10 +14,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from vcr.request import Request as VcrRequest
 
 from pytest_flymachines._http import Http
 from pytest_flymachines.cassettes import CassetteKey, Recorder, Scrubber
-from pytest_flymachines.cassettes.catalog import Catalog
+from pytest_flymachines.cassettes.catalog import Catalog, Entry
+from pytest_flymachines.cassettes.verify import differences
 from pytest_flymachines.errors import CassetteError, CassetteMiss
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -84,6 +87,48 @@ OWNERS = {
         )
     ),
 }
+
+
+def test_recordings_of_two_days_do_not_differ_in_meaning(tmp_path: Path) -> None:
+    """Though a server logs when it was asked, and each git packs the repository anew."""
+    old = Catalog(RECORDED / "first")
+    shutil.copytree(RECORDED / "second", tmp_path / "second")
+    new = Catalog(tmp_path / "second")
+
+    def told() -> list[str]:
+        pairs = ((path, new.directory / path.relative_to(old.directory)) for path in old.paths())
+        return [
+            line for ours, theirs in pairs for line in differences(*map(new.read, (ours, theirs)))
+        ]
+
+    assert told() == []
+    path = new.directory / "tests" / "test_tally.py" / "test_it_counts.yaml"
+    path.write_text(path.read_text().replace('\\"words\\": 3', '\\"words\\": 4'))
+    assert any('\\"words\\": 4' in line for line in told())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("[28/Nov/2026 00:03:16] GET", "[29/Dec/2026 10:13:59] GET"),
+        ("28/Nov/2026:00:03:16 +0000", "29/Dec/2026:00:03:16 +0100"),
+        ("at 2026-11-28T00:03:16Z", "at 2026-12-28T00:03:17Z"),
+        ("at 2026-11-28 00:03:16.123456+00:00", "at 2026-11-28 00:03:16.654321+00:00"),
+        ("2026-11-28 00:03:16,123 INFO", "2026-11-28 10:03:16,124 INFO"),
+        ("Sat, 28 Nov 2026 02:39:33 GMT", "Sun, 29 Nov 2026 02:39:33 GMT"),
+        ("Sat Nov 28 02:43:30 UTC 2026", "Sun Nov  1 02:43:30 UTC 2026"),
+    ],
+)
+def test_moments_in_output_are_no_difference(tmp_path: Path, old: str, new: str) -> None:
+    def entry(text: str) -> Entry:
+        answer = {"exit_code": 0, "stdout": f"before {text} after"}
+        response = {"status": {"code": 200}, "body": {"string": json.dumps(answer).encode()}}
+        asked = VcrRequest("POST", f"http://x{URL}", b'{"command":["date"]}', {})
+        return Entry(tmp_path, {}, [asked], [response])
+
+    assert differences(entry(old), entry(new)) == []
+    assert differences(entry(old), entry(f"{new} words"))
+    assert differences(entry("100-200"), entry("100-300"))
 
 
 def test_what_vcrpy_alone_has_recorded_replays(tmp_path: Path) -> None:

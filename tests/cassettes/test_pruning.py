@@ -13,6 +13,7 @@ import pytest
 
 from pytest_flymachines._http import Http, Request, Response, Transport
 from pytest_flymachines.cassettes import CassetteKey, Recorder, Scrubber
+from pytest_flymachines.cassettes.bodies import write_whole
 from pytest_flymachines.cassettes.catalog import Catalog
 from pytest_flymachines.cassettes.locks import alone, saving, sweep, temporaries
 from pytest_flymachines.cassettes.pruning import Needless, delete
@@ -142,3 +143,17 @@ def test_what_is_being_written_is_not_deleted(tmp_path: Path) -> None:
 def test_what_cannot_be_locked_is_told_and_nothing_is_deleted(tmp_path: Path) -> None:
     with pytest.raises(CassetteError, match="deleted only while no recording writes there"):
         delete(tmp_path / "gone", [])
+
+
+def test_ctrl_c_while_a_file_is_written_leaves_the_old_one_alone(tmp_path: Path) -> None:
+    path = tmp_path / "test_a.py" / "test_x.yaml"
+    write_whole(path, [b"old"])
+
+    def pieces() -> Iterator[bytes]:
+        yield b"new"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, pieces())
+    assert path.read_bytes() == b"old"
+    assert temporaries(tmp_path) == []
