@@ -139,4 +139,5 @@ def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
             temporary.unlink()
         if not isinstance(error, OSError):
             raise
-        raise CassetteError(f"{path} was not written and is as it was before: {error}") from error
+        why = error.strerror or str(error)
+        raise CassetteError(f"{path} was not written and is as it was before: {why}") from error

@@ -205,8 +205,9 @@ class CassettePlugin:
         """What to tell of a cassette that many tests need; nothing if it was told in this run."""
         if self._recorder.claims.told_before(key):
             return []
+        owner = f"the sandbox {key.label}" if key.kind == "sandbox" else key.label
         told = (
-            f"{error}\nEvery test that uses {key.label} needs that file to replay. Once this is "
+            f"{error}\nEvery test that uses {owner} needs that file to replay. Once this is "
             "mended, record them again with --fly-record=all. What else they need is written all "
             "the same, and this is not told again for tests that follow."
         )
