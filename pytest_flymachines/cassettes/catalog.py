@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -16,7 +17,7 @@ from pytest_flymachines.cassettes.bodies import Blobs
 from pytest_flymachines.cassettes.files import Persister, Serializer
 from pytest_flymachines.cassettes.glances import blobs_named_in, glance
 from pytest_flymachines.cassettes.keys import BLOBS, CassetteKey
-from pytest_flymachines.cassettes.leaks import leaks
+from pytest_flymachines.cassettes.leaks import leaks, leaks_in_header
 from pytest_flymachines.cassettes.scrub import Scrubber
 from pytest_flymachines.errors import CassetteError
 
@@ -97,6 +98,8 @@ class Catalog:
     def read(self, path: Path) -> Entry:
         """One cassette, also one that cannot be read."""
         serializer = Serializer()
+        if path.exists() and not path.is_file():  # to read a FIFO is to wait for ever
+            return Entry(path, {}, [], [], f"{path} cannot be read: it is no file")
         try:
             tape = Cassette.load(
                 path=str(path),
@@ -162,7 +165,10 @@ class Catalog:
 
 def suspicious(entry: Entry, scrubber: Scrubber) -> list[str]:
     """Where secrets stand in a cassette, known ones and such as can be told by their form."""
-    found = leaks(entry.requests, entry.responses, scrubber)
+    found = leaks_in_header(entry.header, scrubber)
+    found += leaks(entry.requests, entry.responses, scrubber)
+    if names := scrubber.find(os.fsencode(entry.path)):
+        found.append(f"{', '.join(sorted(names))} in the name of the file")
     data = entry.path.read_bytes()
     bodies = [response["body"]["string"] or b"" for response in entry.responses]
     bodies += [request.body or b"" for request in entry.requests]
@@ -170,7 +176,7 @@ def suspicious(entry: Entry, scrubber: Scrubber) -> list[str]:
         if any(re.search(pattern, text) for text in (data, *bodies)):
             found.append(f"what looks like {name}")
     if not found and (names := scrubber.find(data)):
-        found.append(", ".join(sorted(names)))
+        found.append(f"{', '.join(sorted(names))} in the text of the file")
     return found
 
 

@@ -135,9 +135,10 @@ def check(
     checked = [path for path in files if path.parent.name != BLOBS] if files else catalog.paths()
     for entry in catalog.entries(checked):
         if entry.problem:
-            problems.append(entry.problem)
+            problems.append(scrubber.text(entry.problem))
             continue
-        problems += [f"{entry.path}: secret: {found}" for found in suspicious(entry, scrubber)]
+        shown = scrubber.text(str(entry.path))
+        problems += [f"{shown}: secret: {found}" for found in suspicious(entry, scrubber)]
     if not checked:
         _nothing(directory)
     if orphans and not files:

@@ -15,7 +15,7 @@ __all__ = ["Dump", "dumps", "uuencoded"]
 
 _ROW = re.compile(
     rb"""
-    ^ [0-9a-fA-F]{6,16}
+    (?<![0-9A-Za-z]) [0-9a-fA-F]{6,16}
     (?: : [ ] (?P<groups>[0-9a-fA-F]{2,}(?:[ ][0-9a-fA-F]{2,})*) (?:[ ]{2,}(?P<beside>[^\n]*?))?
       | (?P<words>(?:[ ]{1,3}[0-9a-fA-F]{2,16})+) [ ]* (?:[|>](?P<text>[^\n]*)[|<])?
       | (?P<cells>(?:[ ][ -~]{3})+) [ ]* (?:>(?P<after>[^\n]*)<)?
@@ -23,8 +23,9 @@ _ROW = re.compile(
     """,
     re.VERBOSE | re.MULTILINE,
 )
-# what stands between two rows: the end of a line, and a star for rows that are like the last
-_BETWEEN_ROWS = re.compile(rb"\n(?:\*\r?\n)?")
+# what stands between two rows: the end of a line, a star for rows that are like the last, and
+# what a log puts before each
+_BETWEEN_ROWS = re.compile(rb"\n(?:[^\n]{0,40}\*\r?\n)?[^\n]{0,40}")
 _CELL = 4
 _NAMED = {b"sp": b" ", b"nl": b"\n", b"ht": b"\t", b"cr": b"\r", b"nul": b"\0"}
 _ESCAPED = {rb"\0": b"\0", rb"\n": b"\n", rb"\t": b"\t", rb"\r": b"\r"}
@@ -84,7 +85,7 @@ class Dump:
 
 def dumps(data: bytes) -> Iterator[Dump]:
     """Dumps with offsets; without them they are rows of numbers, which `Secret` knows."""
-    if not (data.startswith(b"000") or b"\n000" in data):
+    if not (data.startswith(b"000") or b"\n000" in data or b"00000" in data):
         return
     rows: list[re.Match[bytes]] = []
     for match in _ROW.finditer(data):

@@ -7,7 +7,7 @@ when the request was sent, how long its answer took, and how its body was laid o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from vcr.serializers import yamlserializer
 
 from pytest_flymachines.cassettes.bodies import Blobs, from_text, to_text, write_whole
 from pytest_flymachines.cassettes.kept import LARGEST_JSON, Kept, whole
-from pytest_flymachines.cassettes.leaks import leaks
+from pytest_flymachines.cassettes.leaks import leaks, leaks_in_header
 from pytest_flymachines.cassettes.locks import saving
 from pytest_flymachines.cassettes.reading import read_yaml
 from pytest_flymachines.cassettes.scrub import Scrubber
@@ -155,7 +155,7 @@ class Persister:
         Raises:
             CassetteError: A secret still stands in it, or the disk is full.
         """
-        named = self._in_header(serializer.header)
+        named = leaks_in_header(serializer.header, self._scrubber)
         self._refuse(path, named, serializer.header)
         self._refuse(path, leaks(cassette["requests"], cassette["responses"], self._scrubber))
         with saving(self._blobs.directory.parent):
@@ -191,16 +191,6 @@ class Persister:
         text, layout = to_text(body or b"")
         return self._blobs.put(text), layout
 
-    def _in_header(self, header: dict[str, Any]) -> list[str]:
-        """Secrets in what a cassette says of itself; its file is called by that, too."""
-        found = []
-        for field, value in header.items():
-            text = "\n".join(_texts(value)).encode("utf-8", "surrogateescape")
-            if names := self._scrubber.find(text):
-                where = "the name of the test" if field == "test" else f"recording.{field}"
-                found.append(f"{', '.join(sorted(names))} in {where}")
-        return found
-
     def _refuse(
         self, path: str | Path, found: list[str], header: dict[str, Any] | None = None
     ) -> None:
@@ -218,19 +208,6 @@ class Persister:
             f"{told} was not written, because a secret would stand in it: {'; '.join(found)}. "
             f"{advice}or record the test elsewhere."
         )
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Everything in a header, as text."""
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield str(name)
-            yield from _texts(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts(item)
-    else:
-        yield str(value)
 
 
 def _is_header(value: Any) -> bool:

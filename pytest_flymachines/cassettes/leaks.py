@@ -14,7 +14,7 @@ from pytest_flymachines.cassettes.places import ANSWERS, TREES, bodies
 from pytest_flymachines.cassettes.scrub import Scrubber
 from pytest_flymachines.cassettes.streams import Stream, Streams
 
-__all__ = ["leaks"]
+__all__ = ["leaks", "leaks_in_header"]
 
 # pieces of a file in the script that is sent to a machine without tar; see `sandbox/tarless.py`
 _ECHOED = re.compile(rb"echo ([A-Za-z0-9+/]+={0,2})\|base64 -d")
@@ -39,6 +39,17 @@ def leaks(
                     found.append(f"{', '.join(sorted(names))} in {side} {number}, body")
     if not found:
         found += [told for name, stream in streams if (told := _in_stream(name, stream, scrubber))]
+    return found
+
+
+def leaks_in_header(header: dict[str, Any], scrubber: Scrubber) -> list[str]:
+    """Where secrets stand in what a cassette says of itself; its file is called by that, too."""
+    found = []
+    for field, value in header.items():
+        names = {name for leaf in _leaves(value) for name in scrubber.scan(leaf)}
+        if names:
+            where = "the name of the test" if field == "test" else f"recording.{field}"
+            found.append(f"{', '.join(sorted(names))} in {where}")
     return found
 
 

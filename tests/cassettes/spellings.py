@@ -132,6 +132,9 @@ SPELLINGS: dict[str, Callable[[bytes], bytes]] = {
     "xxd -i": lambda s: b",\n  ".join(
         b", ".join(b"0x%02x" % byte for byte in s[at : at + 12]) for at in range(0, len(s), 12)
     ),
+    "xxd in a log": lambda s: rows(
+        s, lambda at, r: b"web-1  | %08x: %-39b  %b" % (at, words(r, swapped=False), shown(r))
+    ),
     "hexdump": lambda s: rows(s, lambda at, r: b"%07x %-39b" % (at, words(r, swapped=True))),
     "hexdump -C": lambda s: rows(
         s, lambda at, r: b"%08x  %-48b |%b|" % (at, r.hex(" ").encode(), shown(r))

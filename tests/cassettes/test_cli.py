@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pytest_flymachines.cassettes.bodies import Blobs
 from pytest_flymachines.cassettes.catalog import Catalog
 from pytest_flymachines.cassettes.verify import differences
 from tests.cassettes.machine import Server
@@ -86,6 +87,37 @@ def test_check_is_content_with_a_fresh_recording(recorded: Project) -> None:
     done = cli(recorded, "check", *files)
     assert done.returncode == 0, done.stdout
     assert "6 cassette(s) checked, 0 problem(s)" in done.stderr
+
+
+def test_check_says_where_a_secret_is_also_beside_the_traffic(
+    recorded: Project, tmp_path: Path
+) -> None:
+    secret = "fo1_pl4nted-s3cret"
+    path = recorded.cassette("test_a.py/test_one[a].yaml")
+    text = path.read_text()
+    path.with_name(f"test_{secret}.yaml").write_text(text)
+    path.with_name("noted.yaml").write_text(text.replace("  mode:", f"  note: {secret}\n  mode:"))
+    path.with_name("remark.yaml").write_text(f"{text}# {secret}\n")
+    path.with_name("blob.yaml").write_text(put_in_blob(recorded, path, secret))
+    done = cli(recorded, "check", "--no-orphans", "--scrub", secret)
+    assert done.returncode == 1
+    assert secret not in done.stdout + done.stderr
+    told = {line.partition(": ")[0].rpartition("/")[2]: line for line in done.stdout.splitlines()}
+    assert "scrubbed in the name of the file" in told["test_<scrubbed********>.yaml"]
+    assert "scrubbed in recording.note" in told["noted.yaml"]
+    assert "scrubbed in the text of the file" in told["remark.yaml"]
+    assert "scrubbed in answer 1, body" in told["blob.yaml"]
+    assert len(told) == 4, done.stdout
+
+
+def put_in_blob(project: Project, path: Path, secret: str) -> str:
+    """The text of a cassette whose first answer has a large body with a secret in it."""
+    stands_for = Blobs(project.cassette("blobs")).put(b"x\n" * 200_000 + secret.encode())
+    data = yaml.safe_load(path.read_text())
+    response = data["interactions"][0]["response"]
+    response["body"]["string"] = stands_for.decode()
+    response["recorded"].pop("layout", None)
+    return str(yaml.safe_dump(data, sort_keys=False))
 
 
 @pytest.mark.parametrize(

@@ -79,16 +79,11 @@ def _read_back(data: bytes) -> Iterator[bytes]:
 def _listed(data: bytes) -> Iterator[bytes]:
     """Numbers and letters that stand apart, in lists, dumps and lines, as bytes."""
     yield re.sub(rb"\x1b\[[0-9;]*[A-Za-z]|[\s|]|\xe2\x94\x82", b"", data)
-    # without offsets and without the text beside
-    bare = re.sub(rb"(?m)^[0-9a-f]{7,8}:?(?= )|  [|>].*[|<]$|(?<=[0-9a-f]) {2,}\S+$", b"", data)
-    for digits, base in ((rb"[0-9A-Fa-f]{2}", 16), (rb"[0-7]{3}", 8), (rb"[0-9]{1,3}", 10)):
-        for row in re.finditer(rb"(?:(?:0x)?%b(?![0-9])[\s,:]*){12,}" % digits, bare):
-            numbers = re.findall(rb"(?:0x)?(%b)" % digits, row[0])
-            yield bytes(min(int(number, base), 255) for number in numbers)
-    for row in re.finditer(rb"(?:[0-9A-Fa-f]{4}\s+){6,}", bare):
-        pairs = [bytes.fromhex(word.decode()) for word in row[0].split()]
-        yield b"".join(pairs)
-        yield b"".join(pair[::-1] for pair in pairs)
+    # without offsets, and also without the text beside
+    numbers = re.sub(rb"(?m)(?:^|[^\n]{1,30} )[0-9a-f]{7,8}:?(?= )", b"", data)
+    alone = re.sub(rb"(?m)  [|>].*[|<]$|(?<=[0-9a-f]) {2,}\S+$", b"", numbers)
+    for bare in {numbers, alone}:
+        yield from _numbers(bare)
     for row in re.finditer(rb"(?m)^(?:[0-9]{7}(?:(?: [ -~]{3})+)\n)+", data):
         yield b"".join(re.findall(rb" [ -~]{2}([ -~])", re.sub(rb"(?m)^[0-9]{7}", b"", row[0])))
     if uu := re.search(rb"begin 644 a\n((?:.*\n)*?)`\nend", data):
@@ -108,6 +103,18 @@ def parts_of(secret: bytes, data: bytes) -> set[bytes]:
     half = len(secret) // 2
     halves = {secret[:half], secret[half:]}
     return {part for view in views(data) for part in halves if part in view}
+
+
+def _numbers(data: bytes) -> Iterator[bytes]:
+    """Rows of numbers as bytes, however they are counted."""
+    for digits, base in ((rb"[0-9A-Fa-f]{2}", 16), (rb"[0-7]{3}", 8), (rb"[0-9]{1,3}", 10)):
+        for row in re.finditer(rb"(?:(?:0x)?%b(?![0-9])[\s,:]*){12,}" % digits, data):
+            found = re.findall(rb"(?:0x)?(%b)" % digits, row[0])
+            yield bytes(min(int(number, base), 255) for number in found)
+    for row in re.finditer(rb"(?:[0-9A-Fa-f]{4}\s+){6,}", data):
+        pairs = [bytes.fromhex(word.decode()) for word in row[0].split()]
+        yield b"".join(pairs)
+        yield b"".join(pair[::-1] for pair in pairs)
 
 
 def is_telling(text: str) -> bool:
