@@ -78,7 +78,8 @@ def _read_back(data: bytes) -> Iterator[bytes]:
 
 def _listed(data: bytes) -> Iterator[bytes]:
     """Numbers and letters that stand apart, in lists, dumps and lines, as bytes."""
-    yield re.sub(rb"\x1b\[[0-9;]*[A-Za-z]|[\s|]|\xe2\x94\x82", b"", data)
+    plain = re.sub(rb"\x1b\[[0-9;]*[A-Za-z]", b"", data).replace("│".encode(), b"|")
+    yield re.sub(rb"[ \t|]*\r*\n[ \t|]*| ?\r", b"", plain)
     # without offsets, and also without the text beside
     numbers = re.sub(rb"(?m)(?:^|[^\n]{1,30} )[0-9a-f]{7,8}:?(?= )", b"", data)
     alone = re.sub(rb"(?m)  [|>].*[|<]$|(?<=[0-9a-f]) {2,}\S+$", b"", numbers)
