@@ -13,6 +13,7 @@ from pytest_flymachines.cassettes.kept import Kept, chunks
 from pytest_flymachines.cassettes.places import ANSWERS, TREES, bodies
 from pytest_flymachines.cassettes.scrub import Scrubber
 from pytest_flymachines.cassettes.streams import Stream, Streams
+from pytest_flymachines.cassettes.texts import BETWEEN
 
 __all__ = ["leaks", "leaks_in_header"]
 
@@ -31,12 +32,18 @@ def leaks(
             if names := {name for leaf in _leaves(value) for name in scrubber.scan(leaf)}:
                 found.append(f"{', '.join(sorted(names))} in {where}")
         for side, body in zip(("request", "answer"), bodies(number, exchange), strict=True):
+            texts: list[bytes] = []
             for piece in body.pieces():
                 data = piece.raw if isinstance(piece.raw, Kept) else piece.get()
                 if piece.place is not None:
                     streams.add(piece.place, f"{side} {number}", data)
                 elif isinstance(body.old, Kept) and (names := scrubber.scan(chunks(data))):
                     found.append(f"{', '.join(sorted(names))} in {side} {number}, body")
+                elif not isinstance(body.old, Kept) and b"\\" in body.old:
+                    texts.append(piece.get())
+            # as they are read, in which more can be seen than in how JSON writes them
+            if texts and (names := scrubber.scan((BETWEEN.join(texts),))):
+                found.append(f"{', '.join(sorted(names))} in {side} {number}, body")
     if not found:
         found += [told for name, stream in streams if (told := _in_stream(name, stream, scrubber))]
     return found

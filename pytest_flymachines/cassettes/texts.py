@@ -14,7 +14,7 @@ from pytest_flymachines.cassettes.members import Packer
 __all__ = ["BETWEEN", "text_in"]
 
 #: What stands between texts that are looked through together: it is part of no secret.
-BETWEEN = b"\xff\n\xff"
+BETWEEN = b"\xff\xff\n"
 
 _SMALL_BYTES = 4096
 _PACKED_BYTES = 32 << 10

@@ -270,7 +270,7 @@ def test_a_secret_in_the_name_of_a_test_is_refused(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, mode="all", scrubber=Scrubber(environ=known))
     with recorder.use(key):
         Http(recorder.transport(Answers([{}])), "https://x").request("GET", M)
-    with pytest.raises(CassetteError, match="FLY_API_TOKEN in the file"):
+    with pytest.raises(CassetteError, match="FLY_API_TOKEN in the name of the test"):
         recorder.finish(key, passed=True)
     assert not list(tmp_path.rglob("*"))
 

@@ -12,6 +12,7 @@ from pytest_flymachines._http import Http, ReadError, Request, Response, Transpo
 from pytest_flymachines.cassettes import CassetteKey, Recorder, Scrubber
 from pytest_flymachines.errors import CassetteError
 from pytest_flymachines.spec import SandboxSpec
+from tests.cassettes.spellings import SPELLINGS
 from tests.cassettes.test_planted_anywhere import FILL, M, ask, frames, says
 
 SECRET = "fo1_pl4nted-s3cret+value"
@@ -71,6 +72,23 @@ def test_the_message_says_where_and_not_what(tmp_path: Path, place: str) -> None
         recorder.finish(TEST, passed=True)
     assert f"FLY_API_TOKEN in {where}" in str(refused.value)
     assert SECRET not in str(refused.value)
+    assert not (tmp_path / "cassettes").exists()
+
+
+@pytest.mark.parametrize("side", ["request", "answer"])
+def test_what_can_be_found_only_in_the_text_that_json_means_is_refused(
+    tmp_path: Path, side: str
+) -> None:
+    planted = SPELLINGS["uuencoded"](RAW).decode()
+    scrubber = Scrubber(environ={"FLY_API_TOKEN": SECRET})
+    recorder = Recorder(tmp_path / "cassettes", mode="all", scrubber=scrubber)
+    said = {"command": ["cat", planted]}
+    if side == "request":
+        ask(recorder, says(), "POST", f"{M}/exec", json=said)
+    else:
+        ask(recorder, says(json.dumps(said).encode()), "GET", f"{M}/x")
+    with pytest.raises(CassetteError, match=f"FLY_API_TOKEN in {side} 1, body"):
+        recorder.finish(TEST, passed=True)
     assert not (tmp_path / "cassettes").exists()
 
 
