@@ -126,6 +126,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Take what is named beside this test for secret, too: the machine may be set up long since."""
+    if SESSION in item.config.stash and _uses_sandbox(item) and isinstance(item, pytest.Function):
+        request = item._request  # noqa: SLF001 (there is no other way to a test's own)
+        item.config.stash[SESSION].scrub(request.getfixturevalue("fly_scrub"))
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """End what the test left running in its sandboxes."""
     if SESSION in item.config.stash:
