@@ -30,7 +30,7 @@ _CELL = 4
 _NAMED = {b"sp": b" ", b"nl": b"\n", b"ht": b"\t", b"cr": b"\r", b"nul": b"\0"}
 _ESCAPED = {rb"\0": b"\0", rb"\n": b"\n", rb"\t": b"\t", rb"\r": b"\r"}
 _WAYS = ("big", "little", "octal", "decimal", "signs")
-_UUENCODED = re.compile(rb"^begin [0-7]{3,4} [^\n]*\n((?:[ -`]+\r?\n)+)", re.MULTILINE)
+_UUENCODED = re.compile(rb"(?<![0-9A-Za-z])begin [0-7]{3,4} [^\n]*\n((?:[ -`]+\r?\n)+)")
 
 
 class _Row(NamedTuple):

@@ -147,7 +147,7 @@ SPELLINGS: dict[str, Callable[[bytes], bytes]] = {
     "Go's bytes": lambda s: b"[" + b" ".join(b"%d" % byte for byte in s) + b"]",
     "Node's bytes": lambda s: json.dumps({"type": "Buffer", "data": list(s)}, indent=2).encode(),
     "uuencoded": lambda s: (
-        b"begin 644 a\n"
+        b"it is: begin 644 a\n"
         + b"".join(binascii.b2a_uu(s[at : at + 45]) for at in range(0, len(s), 45))
         + b"`\nend\n"
     ),
