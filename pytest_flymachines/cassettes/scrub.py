@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import chain
+from urllib.parse import unquote
 
 from pytest_flymachines.cassettes.dumps import dumps, uuencoded
 from pytest_flymachines.cassettes.escapes import regions, unescaped
@@ -51,7 +54,7 @@ _LONGEST_MARGIN = 4096
 # of something that has a scheme and a host: in random bytes `://` stands now and then
 _URL = re.compile(
     rb"://(?:(?<=[A-Za-z][A-Za-z0-9+.-][A-Za-z0-9]://)|(?<=\bs3://)|(?<=\bws://))"
-    rb"([^\x00-\x20\x7f/\"'<>@]{1,1024})"
+    rb"([^\x00-\x20\x7f/\"'<>]{1,1024})"  # with @ in it, as where a mail address is the user
     rb"(?=@(?:\[[0-9A-Fa-f:]|[A-Za-z0-9]\b|[A-Za-z0-9][A-Za-z0-9.-]))"
 )
 _HEADER = re.compile(
@@ -97,6 +100,8 @@ class Scrubber:
         for name, value in environ.items():
             if SECRET_NAME.search(name) and not value.startswith("/"):
                 self.add(name, value)
+            elif "://" in value:
+                self._add_passwords(name, value)
         for entry in named:
             self.add_named(entry, environ, lenient=lenient)
 
@@ -146,6 +151,17 @@ class Scrubber:
         bare = _SCHEMES.sub("", value.strip())
         for part in (bare, *bare.split(",")):
             self.add(name, part)
+        if value[:6].lower() == "basic ":
+            with suppress(ValueError):  # of a name and a password, which is secret alone, too
+                self.add(name, b64decode(bare).decode().partition(":")[2])
+
+    def _add_passwords(self, name: str, value: str) -> None:
+        """Remember the passwords in URLs, such as in DATABASE_URL, as they are and as meant."""
+        for match in _URL.finditer(value.encode("utf-8", "surrogateescape")):
+            user, colon, password = match[1].decode("utf-8", "surrogateescape").partition(":")
+            if colon and user != password:
+                self.add(name, password)
+                self.add(name, unquote(password))
 
     def data(self, data: bytes, depth: int = DEPTH) -> bytes:
         """Bytes without secrets; the same object when there is none."""

@@ -241,6 +241,22 @@ def test_a_named_value_that_would_take_everything_along_is_refused_and_told(valu
     assert Scrubber([value], environ={}, lenient=True).text(text) is text
 
 
+def test_a_password_in_a_url_of_the_environment_is_a_secret_alone() -> None:
+    url = "postgres://app:s3cret%2Fpassw0rd@db:5432/x"
+    scrubber = Scrubber(environ={"DATABASE_URL": url, "HOME_PAGE": "https://example.com/@me"})
+    assert scrubber.text("login s3cret/passw0rd") == "login <DATABASE_URL*>"
+    assert scrubber.text("login s3cret%2Fpassw0rd") == "login <DATABASE_URL***>"
+    assert scrubber.text("app@db:5432") == "app@db:5432"
+
+
+def test_a_password_of_basic_authorization_is_a_secret_alone() -> None:
+    scrubber = Scrubber(environ={})
+    scrubber.add_token("Authorization", "Basic " + base64.b64encode(b"me:pa55:word").decode())
+    assert scrubber.text("login pa55:word") == "login *********"
+    assert scrubber.find(base64.b64encode(b"x me:pa55:word")) == {"Authorization"}
+    scrubber.add_token("Authorization", "Basic realm")
+
+
 def test_random_bytes_hold_no_credentials() -> None:
     scrubber = Scrubber(environ={})
     for data in (b"\x80\x01\x9a://\xb2~k@Zq", b"\x80a1://\xb2~k@Z\x90", b"\xfeab3://xy\x01k@host"):
@@ -258,6 +274,7 @@ def test_the_user_names_a_variable_or_a_value() -> None:
         "https://me:pa55word@example.com/x.git",
         "https://ghp_0123456789abcdef0123@github.com/x",
         "postgres://app:s3cret@db:5432/x",
+        "https://me@example.com:pa55word@git.example.com/x.git",
         "Authorization: Bearer eyJhbGciOi.J9",
         '{"authorization": "Basic dXNlcjpwYXNz"}',
     ],
