@@ -51,6 +51,7 @@ _WRITTEN = (
         re.DOTALL,
     ),
     re.compile(rb"\\\r?\n[ \t]*"),
+    re.compile(rb"\\\r?\n"),  # a shell keeps what the next line begins with
     re.compile(_IN_HTML),
 )
 _QUOTED = re.compile(rb"=(?:([0-9A-F]{2})|\r?\n)")

@@ -58,6 +58,16 @@ def test_a_secret_is_found_and_taken_out_in_every_spelling(
         assert len(clean) == len(data)
 
 
+@pytest.mark.parametrize("spelling", ["a shell's lines", "folded", "over lines of a terminal"])
+def test_a_secret_is_found_where_the_next_line_begins_with_its_space(spelling: str) -> None:
+    secret = "fo1_s3cr3 /tok+en va lue"
+    scrubber = Scrubber(environ={"FLY_API_TOKEN": secret})
+    data = SPELLINGS[spelling](secret.encode())
+    assert scrubber.find(urllib.parse.quote_from_bytes(data).encode()) == {"FLY_API_TOKEN"}
+    assert scrubber.find(data) == {"FLY_API_TOKEN"}
+    assert not scrubber.find(scrubber.data(data))
+
+
 def zipped(data: bytes) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
