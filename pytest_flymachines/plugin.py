@@ -104,16 +104,15 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let fixtures that are torn down know how their test went."""
-    if call.excinfo is not None and SESSION in item.config.stash:
-        from pytest_flymachines.report import hide_inside
-
-        hide_inside(call.excinfo.value)
-    report = yield
-    if SESSION in item.config.stash:
-        item.config.stash[SESSION].reported(item, report)
-        if report.failed and call.excinfo is not None:
-            item.config.stash[SESSION].explain(report, call.excinfo.value)
+    """Show failures as users need them, and let fixtures that are torn down know of them."""
+    if SESSION not in item.config.stash:
+        return (yield)
+    session = item.config.stash[SESSION]
+    with session.shown(item, call):
+        report = yield
+    session.reported(item, report)
+    if report.failed and call.excinfo is not None:
+        session.explain(report, call.excinfo.value)
     return report
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,13 +17,12 @@ from pytest_flymachines.errors import (
 )
 from pytest_flymachines.progress import Progress
 from pytest_flymachines.sharing import FailedBefore, LostBefore
+from pytest_flymachines.tracebacks import chain, has_users_frame
 
 if TYPE_CHECKING:
     from pytest_flymachines.teardown import Outcome
 
-__all__ = ["Repeated", "hide_inside", "may_be_lost", "progress_of", "write_summary"]
-
-_PACKAGE = Path(__file__).parent
+__all__ = ["Repeated", "may_be_lost", "progress_of", "write_summary"]
 
 
 def progress_of(config: pytest.Config) -> Progress:
@@ -65,35 +61,18 @@ def write_summary(
         reporter.write_line(f"fly sandbox: {outcome.usage}")
 
 
-def hide_inside(error: BaseException) -> None:
-    """Have pytest leave our own frames out where an error speaks to the user."""
-    for one in _chain(error):
-        for frame, _ in traceback.walk_tb(one.__traceback__):
-            if _is_ours(frame):
-                frame.f_globals["__tracebackhide__"] = _speaks_to_the_user
-
-
-def _speaks_to_the_user(excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
-    return isinstance(excinfo.value, FlyMachinesError)
-
-
-def _is_ours(frame: FrameType) -> bool:
-    return _PACKAGE in Path(frame.f_code.co_filename).parents
-
-
 def may_be_lost(error: BaseException) -> bool:
     """Whether the end of a machine may be behind a test's failure."""
     suspicious = (MachineGone, AgentUnavailable, ApiError, ApiUnreachable, ConnectionError)
     return any(
-        isinstance(one, suspicious) and not isinstance(one, LostBefore) for one in _chain(error)
+        isinstance(one, suspicious) and not isinstance(one, LostBefore) for one in chain(error)
     )
 
 
 class Repeated:
     """Knows which failures of a sandbox were reported, so that each is told at length once."""
 
-    def __init__(self, rootpath: Path) -> None:
-        self._rootpath = rootpath
+    def __init__(self) -> None:
         self._told: list[BaseException] = []
 
     def shorten(self, report: pytest.TestReport, error: BaseException) -> None:
@@ -101,28 +80,17 @@ class Repeated:
 
         Before means here or by another worker.
         """
-        if not isinstance(error, FlyMachinesError) or report.when != "setup":
+        if not isinstance(error, FlyMachinesError):
             return
-        before = any(one is error for one in self._told)
-        if not before:
-            self._told.append(error)
         lines = str(error).splitlines()
-        if before or isinstance(error, FailedBefore | LostBefore):
+        if report.when == "setup" and self._told_before(error):
             lines = lines[:1]
-        elif any(map(self._is_users, traceback.walk_tb(error.__traceback__))):
+        elif report.when == "call" or has_users_frame(error):  # whose line is worth seeing
             return
         report.longrepr = f"{type(error).__name__}: " + "\n    ".join(lines)
 
-    def _is_users(self, step: tuple[FrameType, int]) -> bool:
-        """Whether a fixture of the project is on the way, whose line is worth seeing."""
-        path = Path(step[0].f_code.co_filename)
-        inside = self._rootpath in path.parents and "site-packages" not in path.parts
-        return inside and not _is_ours(step[0])
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
+    def _told_before(self, error: FlyMachinesError) -> bool:
+        before = any(one is error for one in self._told)
+        if not before:
+            self._told.append(error)
+        return before or isinstance(error, FailedBefore | LostBefore)

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from pytest_flymachines.report import Repeated, may_be_lost, progress_of, write_
 from pytest_flymachines.settings import Settings, runs_tests
 from pytest_flymachines.sharing import EmulatorAddress, Intent, RunInfo, SharedState
 from pytest_flymachines.signals import EndSignals
+from pytest_flymachines.tracebacks import without_inside
 
 if TYPE_CHECKING:
     from pytest_flymachines.cassettes import Recorder
@@ -62,7 +63,7 @@ class Session:
         self._signals: EndSignals | None = None
         self._relay: Relay | None = None
         self._left = False
-        self._repeated = Repeated(config.rootpath)
+        self._repeated = Repeated()
 
     @property
     def _is_worker(self) -> bool:
@@ -310,6 +311,18 @@ class Session:
         """Before a test that uses a sandbox: notice what became of the machines."""
         if self._run is not None:
             self._run.refresh()
+
+    @contextmanager
+    def shown(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+        """While a failure is made a report: leave the inside of this package out."""
+        waiting = getattr(item, "_excinfo", None) or ()  # of a unittest.TestCase
+        found = [one for one in (call.excinfo, *waiting) if one is not None]
+        if self._config.getoption("fulltrace"):
+            found = []
+        with without_inside(*(one.value for one in found)):
+            for one in found:
+                one.traceback = type(one.traceback)(one.tb)  # which may have been read before
+            yield
 
     def explain(self, report: pytest.TestReport, error: BaseException) -> None:
         """Say in the report of a failure when a machine's end is behind it."""

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "pytest_flymachines"
 # `NEVER` forbids.
 LAYERS = (
     ("errors", "_clock", "_table", "_http", "emulator", "agent.server"),
-    ("spec", "repository"),
+    ("spec", "repository", "tracebacks"),
     ("options", "common_values"),
     ("settings",),
     ("api",),

@@ -148,16 +148,86 @@ def test_what_only_looks_at_the_tests_starts_nothing(
     assert not (pytester.path / "cassettes").exists()
 
 
-def test_a_failure_shows_the_line_of_the_test(pytester: pytest.Pytester, run: Run) -> None:
-    pytester.makepyfile("def test_it(fly_sandbox): fly_sandbox.exec('echo said; exit 4')")
-    inside = "def check_returncode"
-    short = run()
-    short.assert_outcomes(failed=1)
-    short.stdout.fnmatch_lines(
-        ["*fly_sandbox.exec('echo said; exit 4')*", "E*(exit code 4)*", "E*said"]
-    )
-    assert inside not in short.stdout.str()
-    assert inside in run("--full-trace").stdout.str()
+FAILING = """
+    import unittest
+    import pytest
+
+    def test_exec(fly_sandbox):
+        fly_sandbox.exec("echo said; exit 4")
+
+    def test_file(fly_sandbox):
+        try:
+            {}["users"]
+        finally:
+            fly_sandbox.read_text("missing")
+
+    def test_user(fly_sandbox):
+        fly_sandbox.exec("true", user="nosuch")
+
+    def test_group(fly_sandbox):
+        try:
+            fly_sandbox.restore("nothing")
+        except LookupError as error:
+            raise ExceptionGroup("all", [error])
+
+    class TestOld(unittest.TestCase):
+        @pytest.fixture(autouse=True)
+        def given(self, fly_sandbox):
+            self.sandbox = fly_sandbox
+
+        def test_old(self):
+            self.sandbox.remove("missing")
+
+    @pytest.fixture
+    def left(fly_sandbox):
+        yield
+        fly_sandbox.remove("left")
+
+    def test_teardown(left):
+        pass
+
+    @pytest.mark.fly_sandbox(memory_mb=-3)
+    def test_mark(fly_workspace):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "style"),
+    [
+        ((), "long"),
+        (("--fly-agent=off",), "native"),
+        (("--fly-agent=off", "--junitxml=junit.xml"), "short"),
+    ],
+    ids=["agent", "api", "junitxml"],
+)
+def test_a_failure_shows_the_line_of_the_test_and_nothing_of_ours(
+    pytester: pytest.Pytester, run: Run, options: tuple[str, ...], style: str
+) -> None:
+    pytester.makepyfile(FAILING)
+    result = run(*options, f"--tb={style}")
+    result.assert_outcomes(failed=5, passed=1, errors=2)
+    text = result.stdout.str() + "".join(p.read_text() for p in pytester.path.glob("junit.xml"))
+    for line in (
+        'fly_sandbox.exec("echo said; exit 4")',
+        "(exit code 4)",
+        "said",
+        "KeyError: 'users'",
+        'fly_sandbox.read_text("missing")',
+        'fly_sandbox.exec("true", user="nosuch")',
+        'fly_sandbox.restore("nothing")',
+        'self.sandbox.remove("missing")',
+        'fly_sandbox.remove("left")',
+        "SettingsError: memory_mb=-3",
+    ):
+        assert line in text
+    for inside in ("pytest_flymachines/", "RunnerFailed", "contextlib.py", "entries are hidden"):
+        assert inside not in text
+
+
+def test_full_trace_shows_all_of_a_failure(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile("def test_it(fly_sandbox): fly_sandbox.exec('exit 4')")
+    assert "def check_returncode" in run("--full-trace").stdout.str()
 
 
 def test_the_plugin_imports_nothing_heavy_until_a_sandbox_is_asked_for(
