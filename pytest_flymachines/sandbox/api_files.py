@@ -149,14 +149,15 @@ class ApiFiles(ApiProcesses):
     def _file(
         self, verb: str, path: bytes, *arguments: str | bytes | int, staged: str = ""
     ) -> Answer:
-        """One operation on a file; what was sent ahead for it is dropped."""
+        """One operation on a file; it drops what was sent ahead for it, if it is done at all."""
         try:
             return self._runner.call(verb, located(path), *arguments)
         except RunnerFailed as failure:
             raise failure.error(decode_name(path)) from failure
-        finally:
+        except BaseException:
             if staged:
                 self._runner.try_call("drop", staged)
+            raise
 
 
 def _seconds(ns: int) -> str:

@@ -12,7 +12,7 @@ from pytest_flymachines._clock import Clock
 from pytest_flymachines.errors import FlyMachinesError, file_error
 from pytest_flymachines.sandbox.channel import Command, ProcessUpdate
 from pytest_flymachines.sandbox.runner import Answer, Runner, RunnerFailed, quote
-from pytest_flymachines.sandbox.staging import INLINE_BYTES, Staged, fit, stage
+from pytest_flymachines.sandbox.staging import INLINE_BYTES, Staged, fit
 from pytest_flymachines.sandbox.text import decode_name
 
 __all__ = ["ApiProcesses"]
@@ -23,6 +23,7 @@ _LONGEST_WAIT_S = 2
 _CROWDED_WAIT_S = 1
 # More than any one request can hold
 _MUCH_BYTES = 1024 * 1024
+_LITTLE_BYTES = 2500
 # The machine's tools follow them.
 _UPDATE_WORDS = 7
 
@@ -69,8 +70,9 @@ class ApiProcesses:
     def _carried(self, script: bytes, stdin: bytes) -> tuple[str, str]:
         """Script and stdin as arguments, sent ahead where both do not fit into one request."""
         if len(stdin) > _MUCH_BYTES:  # first, because nothing sent ahead is kept while it is idle
-            ahead = stage(self._runner, [stdin])
-            return fit(self._runner, [script], room=INLINE_BYTES).argument, ahead.argument
+            ahead = fit(self._runner, [stdin], room=_LITTLE_BYTES)
+            room = INLINE_BYTES - _LITTLE_BYTES
+            return fit(self._runner, [script], room=room).argument, ahead.argument
         first = fit(self._runner, [script], room=INLINE_BYTES)
         if not stdin:
             return first.argument, ""

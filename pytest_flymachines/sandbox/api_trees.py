@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_flymachines.errors import FlyMachinesError
@@ -17,11 +16,6 @@ from pytest_flymachines.sandbox.text import decode_name, encode_text
 from pytest_flymachines.sandbox.tree_meaning import TreeMeaning
 
 __all__ = ["ApiTrees"]
-
-_log = logging.getLogger("pytest_flymachines")
-
-# What one request a second, of 8 KiB each, carries in half a minute
-_LARGE_BYTES = 256 * 1024
 
 
 class ApiTrees(ApiFiles):
@@ -37,13 +31,14 @@ class ApiTrees(ApiFiles):
             kind, content = "z", tarless.compressed(tar)
         else:
             kind, content = "t", tar
-        staged = stage(self._runner, self._announced(content, "to"), "tree")
+        staged = stage(self._runner, content, "tree")
         try:
             facts = (staged.name, staged.size, staged.sha256, kind, meaning.digest())
             arguments = (located(path), *facts)
-            self._long("unpack_tree", decode_name(path), *arguments)
-        finally:
+            self._long("unpack_tree", decode_name(path), *arguments)  # which drops it
+        except BaseException:
             self._runner.try_call("drop", staged.name)
+            raise
 
     def get_tree(self, path: bytes, *, exclude: Sequence[str] = ()) -> Iterator[bytes]:
         """A directory, or a single file, as a tar stream."""
@@ -53,7 +48,7 @@ class ApiTrees(ApiFiles):
         answer = self._long("pack_tree", decode_name(path), located(path), *self._left_out(exclude))
         name, size, packer, digest = answer.words
         try:
-            pieces = self._announced(self._spooled(name, int(size), digest), "from")
+            pieces = self._spooled(name, int(size), digest)
             yield from tarless.expanded(pieces) if packer == "gzip" else pieces
         finally:
             self._runner.try_call("drop", name)
@@ -81,20 +76,6 @@ class ApiTrees(ApiFiles):
             return self._runner.call(verb, name, offset)
         except RunnerFailed as failure:
             raise failure.error(f"staged tree {name}") from failure
-
-    def _announced(self, pieces: Iterable[bytes], direction: str) -> Iterator[bytes]:
-        """The same pieces; says once that this is much for the Machines API."""
-        total, said = 0, False
-        for piece in pieces:
-            total += len(piece)
-            if not said and direction == "to" and total > _LARGE_BYTES:
-                said = True
-                _log.warning(
-                    "sending a large tree to machine %s over the Machines API, which takes about "
-                    "8 KB a second: an image with python3 gets an agent, which takes any amount",
-                    self._runner.machine_id,
-                )
-            yield piece
 
     def _long(self, verb: str, path: str, *arguments: str | bytes | int) -> Answer:
         try:

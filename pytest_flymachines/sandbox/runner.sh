@@ -154,6 +154,12 @@ _stage() { # NAME-OR-EMPTY OFFSET DATA [tree], the last one for cassettes
 
 _drop() { rm -rf "$_S/s/$1"; }
 
+_last() { # DATA: this request is the last to use it
+    case $1 in @*) _s=$_S/s/${1#@} ;; esac
+    # at its exit the shell has its own arguments again, so none of a function's stands here
+    trap 'rm -rf "$_T" "$_t" "$_s"' EXIT
+}
+
 _use() { # NAME
     _uptime
     echo "$_up" >"$_S/s/$1/at"
@@ -548,7 +554,8 @@ _read() { # FILE OFFSET SIZE
 
 _put() { # FILE DATA MODE PARENTS BYTES SHA256 [SECONDS]
     export LC_ALL=C
-    _file=$1
+    _file=$1 _t=
+    _last "$2"
     [ -z "$4" ] || _parents "$_file"
     [ ! -d "$_file" ] || _fail 21
     [ ! -L "$_file" ] || _resolve
@@ -563,7 +570,6 @@ _put() { # FILE DATA MODE PARENTS BYTES SHA256 [SECONDS]
         _set_time "$_file" "${7-}"
         return
     fi
-    trap 'rm -f "$_T" "$_t"' EXIT
     _data "$2" >"$_t" || exit 1
     _size "$_t"
     [ "$_bytes" = "$5" ] || _fail digest
@@ -610,6 +616,8 @@ _parents() {
 
 _append() { # FILE DATA
     export LC_ALL=C
+    _t=
+    _last "$2"
     [ ! -d "$1" ] || _fail 21
     _in_directory "$1"
     umask 022

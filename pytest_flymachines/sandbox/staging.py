@@ -1,21 +1,38 @@
-"""Bytes on their way into a machine through requests that hold 12 KB each."""
+"""Bytes on their way into a machine through requests that hold 12 to 15 KB each."""
 
 from __future__ import annotations
 
 import base64
 import gzip
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from pytest_flymachines.sandbox.runner import MAX_BODY_BYTES, Runner, body_bytes, escape
+from pytest_flymachines.sandbox.runner import (
+    DENSE_BODY_BYTES,
+    MAX_BODY_BYTES,
+    Runner,
+    body_bytes,
+    escape,
+)
 
 __all__ = ["Staged", "encode_data", "fit", "stage"]
 
+_log = logging.getLogger("pytest_flymachines")
+
+# What one request a second carries in half a minute
+_LARGE_BYTES = 256 * 1024
 # Raw bytes tried for one request, from the most that compression may help to what always fits
-_MOST_BYTES = 128 * 1024
+_MOST_BYTES = 8 * 1024 * 1024
+_FIRST_BYTES = 64 * 1024
 _LEAST_BYTES = 1024
 _REQUEST_BYTES = 1000
+# More than one request takes as it is
+_WHOLE_BYTES = 16 * 1024
+# What is filled to this part is filled well enough, for another try costs time, too
+_FULL = 0.85
+_TRIES = 6
 INLINE_BYTES = MAX_BODY_BYTES - 2 * _REQUEST_BYTES
 
 
@@ -48,12 +65,26 @@ def fit(runner: Runner, data: Iterable[bytes], *, room: int = INLINE_BYTES) -> S
         room: Bytes that an argument of the request may have.
     """
     pieces = iter(data)
-    head = b""
-    while len(head) <= room and (piece := next(pieces, None)) is not None:
+    head = bytearray()
+    while len(head) <= _MOST_BYTES and (piece := next(pieces, None)) is not None:
         head += piece
-    if len(head) <= room and body_bytes([argument := encode_data(runner, head)]) <= room:
-        return Staged(argument, len(head), hashlib.sha256(head).hexdigest())
-    return stage(runner, _rejoined(head, pieces))
+        # a part that alone is too much needs no more to tell
+        if len(head) <= room or _looks_small(runner, head, room):
+            continue
+        return stage(runner, _rejoined(bytes(head), pieces))
+    if len(head) <= _MOST_BYTES:
+        whole = bytes(head)
+        if body_bytes([argument := encode_data(runner, whole)]) <= room:
+            return Staged(argument, len(whole), hashlib.sha256(whole).hexdigest())
+    return stage(runner, _rejoined(bytes(head), pieces))
+
+
+def _looks_small(runner: Runner, head: bytearray, room: int) -> bool:
+    """Whether what has come so far may fit when it is compressed."""
+    if not {"b", "g"}.issubset(runner.tools):
+        return False
+    sample = bytes(head[:_FIRST_BYTES])
+    return len(sample) < 4 * room or len(gzip.compress(sample, 1)) * 4 // 3 <= room
 
 
 def _rejoined(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
@@ -72,9 +103,16 @@ def stage(runner: Runner, data: Iterable[bytes], kind: str = "") -> Staged:
     """
     extra = [kind] if kind else []
     digest = hashlib.sha256()
-    name, offset = "", 0
+    name, offset, sent = "", 0, 0
     try:
         for argument, raw in _requests(runner, data):
+            sent += len(argument)
+            if sent - len(argument) <= _LARGE_BYTES < sent:
+                _log.warning(
+                    "sending much to machine %s over the Machines API, which takes about 10 KB a "
+                    "second: an image with python3 gets an agent, which takes any amount",
+                    runner.machine_id,
+                )
             digest.update(raw)
             name = runner.call("stage", name, offset, argument, *extra).words[0]
             offset += len(raw)
@@ -90,7 +128,7 @@ def stage(runner: Runner, data: Iterable[bytes], kind: str = "") -> Staged:
 def _requests(runner: Runner, data: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
     """Arguments that each fill a request as well as can be, with the bytes they stand for."""
     buffer = bytearray()
-    size = _MOST_BYTES // 2
+    size = _FIRST_BYTES
     for piece in data:
         buffer += piece
         while len(buffer) >= _MOST_BYTES:
@@ -105,12 +143,27 @@ def _requests(runner: Runner, data: Iterable[bytes]) -> Iterator[tuple[str, byte
 
 def _largest(runner: Runner, buffer: bytearray, hint: int) -> tuple[str, int]:
     """An argument for as many bytes from the buffer's start as fit, and their number."""
-    size = min(2 * hint, _MOST_BYTES, len(buffer))
-    while True:
+    best: tuple[str, int] | None = None
+    size = min(hint, len(buffer))
+    for _ in range(_TRIES):
+        argument = encode_data(runner, bytes(buffer[:size]))
+        # base64 comes to the machine as it is, whatever encodes it anew on the way
+        limit = (DENSE_BODY_BYTES if argument[0] in "bz" else MAX_BODY_BYTES) - _REQUEST_BYTES
+        filled = body_bytes([argument]) / limit
+        if filled <= 1 and (best is None or size > best[1]):
+            best = argument, size
+        if (size == len(buffer) and filled <= 1) or _FULL <= filled <= 1:
+            break
+        # a bit less than what would fill it, were all the data like this
+        size = max(_LEAST_BYTES, min(int(size * 0.95 / max(filled, 0.01)), len(buffer)))
+        if best is not None and size <= best[1]:
+            break
+    while best is None:
+        size = max(_LEAST_BYTES, size * 3 // 4)
         argument = encode_data(runner, bytes(buffer[:size]))
         if body_bytes([argument]) <= MAX_BODY_BYTES - _REQUEST_BYTES:
-            return argument, size
-        size = max(_LEAST_BYTES, size * 3 // 4)
+            best = argument, size
+    return best
 
 
 def encode_data(runner: Runner, data: bytes) -> str:
@@ -119,14 +172,15 @@ def encode_data(runner: Runner, data: bytes) -> str:
     Text stays text where that is not much longer, so that a cassette can be read.
     """
     try:
-        text = data.decode()
+        text = data.decode() if len(data) <= _WHOLE_BYTES else None
     except UnicodeDecodeError:
         text = None
     if text is not None and "\0" not in text and len(data) <= 1000:
         return "t" + text
     choices = ["t" + text] if text is not None and "\0" not in text else []
     if "b" in runner.tools:
-        choices.append("b" + base64.b64encode(data).decode())
+        if len(data) <= _WHOLE_BYTES or "g" not in runner.tools:
+            choices.append("b" + base64.b64encode(data).decode())
         if "g" in runner.tools:
             choices.append("z" + base64.b64encode(gzip.compress(data, 6, mtime=0)).decode())
     elif not choices:

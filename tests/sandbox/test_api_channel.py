@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -17,11 +18,17 @@ import pytest
 
 from pytest_flymachines._clock import SystemClock
 from pytest_flymachines.cassettes.volatile import RUNNER_VERB
-from pytest_flymachines.errors import FlyMachinesError, MachineGone, NotFound
+from pytest_flymachines.errors import (
+    FlyMachinesError,
+    MachineGone,
+    NotFound,
+    SandboxIsADirectory,
+)
 from pytest_flymachines.sandbox import Attachment, Sandbox
 from pytest_flymachines.sandbox.api_channel import ApiChannel
 from pytest_flymachines.sandbox.channel import Command
 from pytest_flymachines.sandbox.runner import (
+    DENSE_BODY_BYTES,
     MAX_BODY_BYTES,
     Runner,
     RunnerFailed,
@@ -215,8 +222,56 @@ class TestLimits:
             ["printf", "%s", "x" * 50_000], env={"Y": "z" * 20_000}, stdin=os.urandom(20_000)
         )
         sizes = [body_bytes(request) for request in standin.requests]
-        assert max(sizes) <= MAX_BODY_BYTES
-        assert max(sizes) > MAX_BODY_BYTES * 0.8
+        assert max(sizes) <= DENSE_BODY_BYTES
+        assert max(sizes) > MAX_BODY_BYTES
+
+    @pytest.mark.parametrize("data", [bytes(3_000_000), b"a line\n" * 400_000], ids=["0", "text"])
+    def test_what_compresses_well_goes_in_few_requests(
+        self, plain: Sandbox, standin: StandIn, data: bytes
+    ) -> None:
+        plain.exec("true")
+        standin.requests.clear()
+        digest = plain.exec("sha256sum", stdin=data).stdout.split()[0]
+        assert digest == hashlib.sha256(data).hexdigest()
+        assert len(standin.requests) <= 3
+        standin.requests.clear()
+        plain.write_file("there", data)
+        assert len(standin.requests) <= 2
+        assert plain.read_file("there") == data
+
+    def test_requests_with_what_does_not_compress_are_full(
+        self, plain: Sandbox, standin: StandIn
+    ) -> None:
+        data = os.urandom(100_000)
+        plain.exec("true")
+        standin.requests.clear()
+        plain.write_file("there", data)
+        assert len(standin.requests) <= 12
+        assert plain.read_file("there") == data
+
+    def test_what_changes_from_dense_to_sparse_and_back_arrives(self, plain: Sandbox) -> None:
+        data = os.urandom(20_000) + bytes(500_000) + os.urandom(20_000) + b"\0"
+        assert plain.exec("sha256sum", stdin=data).stdout.startswith(
+            hashlib.sha256(data).hexdigest()
+        )
+
+    def test_nothing_that_was_sent_ahead_stays(self, plain: Sandbox, standin: StandIn) -> None:
+        data = os.urandom(30_000)
+        plain.write_file("there", data)
+        plain.append_file("there", data)
+        with pytest.raises(SandboxIsADirectory):
+            plain.write_file(".", data)
+        assert plain.read_file("there") == 2 * data
+        assert not list((standin.root / "opt/pytest-flymachines/api/s").glob("s*"))
+
+    def test_it_is_said_that_much_takes_long(
+        self, plain: Sandbox, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        plain.write_file("little", bytes(1_000_000))
+        assert not caplog.messages
+        plain.write_file("much", os.urandom(250_000))
+        assert [m for m in caplog.messages if "takes about 10 KB a second" in m] == caplog.messages
+        assert len(caplog.messages) == 1
 
     def test_a_short_command_is_one_request(self, plain: Sandbox, standin: StandIn) -> None:
         plain.exec("true")
