@@ -9,7 +9,13 @@ from itertools import chain
 from typing import IO
 
 from pytest_flymachines.agent.client import Content
-from pytest_flymachines.agent.server.digests import HEADER, TAIL, digest_of, with_tail
+from pytest_flymachines.agent.server.digests import (
+    HEADER,
+    HEX_BYTES,
+    TAIL,
+    digest_of,
+    with_tail,
+)
 
 __all__ = ["Upload"]
 
@@ -24,7 +30,8 @@ SAMPLE_BYTES = 32 * 1024
 class Upload:
     """A body, and the headers that it needs.
 
-    What is large is sent while it is read, and read again if it has to be sent again. An
+    What is large is sent while it is read, and read again if it has to be sent again. Its length
+    is announced where the data tell it by an attribute `size`, or once they were read. An
     iterator, which can be read only once, is read to its end first: what is more than 8 MiB
     waits in a temporary file, until `close`.
     """
@@ -41,9 +48,13 @@ class Upload:
             return
         self.headers[HEADER] = TAIL
         self._begun = chain([self._start], pieces)
+        size: int | None = getattr(data, "size", None)
         if pieces is data:
             self._file = _spooled(self._begun)
+            size = self._file.tell()
             self._begun = None
+        if size is not None:
+            self.headers["content-length"] = str(size + HEX_BYTES)
 
     def close(self) -> None:
         """Drop the bytes."""
@@ -56,6 +67,7 @@ class Upload:
         smaller = len(zlib.compress(sample, 1)) < 0.8 * len(sample)
         if smaller and len(self._start) >= WORTH_COMPRESSING_BYTES:
             self.headers["content-encoding"] = "gzip"
+            self.headers.pop("content-length", None)
 
     @property
     def content(self) -> Content:

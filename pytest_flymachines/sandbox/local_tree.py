@@ -32,7 +32,7 @@ class LocalTree:
     def __iter__(self) -> Iterator[bytes]:
         return packing.pack(self._entries())
 
-    def size(self) -> int:
+    def content_bytes(self) -> int:
         """Bytes of the files in it."""
         statuses = (entry.status for entry in self._entries())
         return sum(status.st_size for status in statuses if stat.S_ISREG(status.st_mode))
@@ -46,19 +46,34 @@ class LocalTree:
 
 
 class LocalFile:
-    """The content of a file, read anew each time that it is iterated."""
+    """The content of a file, read anew each time that it is iterated.
+
+    Attributes:
+        size: Bytes that it gives; None for what has no size to go by, as files of /proc.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        status = path.stat()
+        # without a block, and so with no certain size: files of /proc and /sys, or one hole
+        certain = stat.S_ISREG(status.st_mode) and (
+            status.st_blocks or status.st_size > packing.UNSURE_BYTES
+        )
+        self.size = status.st_size if certain else None
 
     def __iter__(self) -> Iterator[bytes]:
+        left = self.size
         with self._path.open("rb", buffering=0) as file:
-            left = os.fstat(file.fileno()).st_size
-            while piece := file.read(packing.PIECE_BYTES):
-                left -= len(piece)
+            while piece := file.read(_most(left)):
+                if left is not None:
+                    left -= len(piece)
                 yield piece
-        if left > 0:
+        if left:
             raise OSError(errno.ESTALE, packing.SHORTER, str(self._path))
+
+
+def _most(left: int | None) -> int:
+    return packing.PIECE_BYTES if left is None else min(left, packing.PIECE_BYTES)
 
 
 def unpack(

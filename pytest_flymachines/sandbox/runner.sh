@@ -731,6 +731,13 @@ _pack_tree() { # PATH EXCLUDE...
         _file=$1
         [ ! -L "$1" ] || _resolve
         _what=./${_file##*/} _top=${_file%/*}/
+        case $_top in /proc/* | /sys/*) # whose files have sizes that say nothing: a copy of it
+            trap 'rm -rf "$_T" "$_T.d"' EXIT
+            mkdir "$_T.d" && cat <"$_file" >"$_T.d/${_file##*/}" || exit 1
+            chmod "$(stat -c %a -- "$_file")" "$_T.d/${_file##*/}"
+            _top=$_T.d
+            ;;
+        esac
     fi
     shift
     for _x do set -- "$@" --exclude="$_x" && shift; done

@@ -53,7 +53,7 @@ class TreeVerbs(ExecVerbs):
         target = encode_path(remote)
         if path.is_dir():
             tree = LocalTree(path, exclude)
-            tar = _Counted(tree, progress, tree.size()) if progress else tree
+            tar = _Counted(tree, progress, tree.content_bytes()) if progress else tree
             self._channel.put_tree(target, tar)
             return
         status = path.stat()
@@ -106,9 +106,10 @@ class TreeVerbs(ExecVerbs):
 
 
 class _Counted:
-    """The same pieces; reports how much has been taken, at most the total."""
+    """The same pieces, and their size; reports how much has been taken, at most the total."""
 
     def __init__(self, pieces: Iterable[bytes], progress: Progress, total: int) -> None:
+        self.size: int | None = getattr(pieces, "size", None)
         self._pieces = pieces
         self._progress = progress
         self._total = total

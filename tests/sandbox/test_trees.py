@@ -278,6 +278,16 @@ class TestErrors:
             sandbox.upload(tree, "file")
         assert sandbox.read_text("file") == "x"
 
+    def test_files_that_are_made_when_they_are_read(self, sandbox: Sandbox, local: Path) -> None:
+        """Their size is 0 or a page, whatever is in them."""
+        version = Path("/proc/version")
+        sandbox.upload(version, "version")
+        assert sandbox.read_text("version") == version.read_text()
+        sandbox.download("/proc/version", local / "back")
+        assert (local / "back").read_text() == sandbox.exec("cat /proc/version").stdout
+        sandbox.download("/proc/sys/kernel/ostype", local / "type")
+        assert (local / "type").read_text() == "Linux\n"
+
     def test_a_fifo_alone_is_not_waited_for(self, sandbox: Sandbox, local: Path) -> None:
         os.mkfifo(local / "fifo")
         with pytest.raises(shutil.SpecialFileError, match="is a FIFO"):

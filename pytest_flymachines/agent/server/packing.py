@@ -13,6 +13,9 @@ from . import pax
 
 PIECE_BYTES = 256 * 1024
 SHORTER = "it became shorter while it was read"
+# Files of /proc and /sys have no blocks, and say 0 or a page for their size, whatever is in them.
+UNSURE_BYTES = 64 * 1024
+_MOST_UNSURE_BYTES = 64 << 20
 
 Excluded = Callable[[bytes], bool]
 
@@ -122,10 +125,31 @@ def pack_file(path: bytes) -> tuple[int, Iterator[bytes]]:
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     status = os.fstat(fd)
-    mode, size = stat.S_IMODE(status.st_mode), status.st_size
+    size, content = _measured(fd, path, status)
+    mode = stat.S_IMODE(status.st_mode)
     member = pax.Member(os.path.basename(path), pax.FILE, mode, size, status.st_mtime_ns)
     length = len(pax.header(member)) + size + len(pax.padding(size)) + len(pax.END)
-    return length, _joined(_opened(fd, path, member))
+    return length, _joined(_opened(fd, path, member, content))
+
+
+def _measured(fd: int, path: bytes, status: os.stat_result) -> tuple[int, bytes | None]:
+    """How long a file is, and its content if that had to be read to know.
+
+    Raises:
+        OSError: It cannot be read, or is without an end; `fd` is closed then.
+    """
+    if status.st_blocks or status.st_size > UNSURE_BYTES:
+        return status.st_size, None
+    content = bytearray()
+    try:
+        while piece := os.read(fd, PIECE_BYTES):
+            content += piece
+            if len(content) > _MOST_UNSURE_BYTES:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    except OSError as error:
+        os.close(fd)
+        raise type(error)(error.errno, error.strerror, path) from error
+    return len(content), bytes(content)
 
 
 def _parts(entries: Iterable[Entry], links: bool) -> Iterator[bytes]:
@@ -154,15 +178,18 @@ def _parts(entries: Iterable[Entry], links: bool) -> Iterator[bytes]:
 def _file(path: bytes, name: bytes, mode: int, mtime_ns: int) -> Iterator[bytes]:
     # what has become a FIFO since the listing is not waited for
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    size = os.fstat(fd).st_size
-    return _opened(fd, path, pax.Member(name, pax.FILE, mode, size, mtime_ns))
+    size, content = _measured(fd, path, os.fstat(fd))
+    return _opened(fd, path, pax.Member(name, pax.FILE, mode, size, mtime_ns), content)
 
 
-def _opened(fd: int, path: bytes, member: pax.Member) -> Iterator[bytes]:
-    """Header and content of a file; closes `fd`."""
+def _opened(fd: int, path: bytes, member: pax.Member, content: bytes | None) -> Iterator[bytes]:
+    """Header and content of a file, which is read from `fd` if None; closes `fd`."""
     try:
         yield pax.header(member)
         left = member.size
+        if content:
+            left = 0
+            yield content
         while left:
             piece = os.read(fd, min(left, PIECE_BYTES))
             if not piece:
