@@ -2,7 +2,8 @@
 # Names begin with `_`, because a variable that the machine's environment has too would change
 # for the commands. $_S is the state directory, $_V this file's version, $_T a temporary file.
 #
-# A process has a directory $_D: cmd (shell text that runs it), in (its stdin), pid, sup (pid of
+# A process has a directory $_D: cmd (shell text that runs it), in (its stdin), at (uptime when it
+# was last asked about), own (somebody waits for its end all the time), pid, sup (pid of
 # its supervisor), o e i (FIFOs of stdout, stderr, stdin), orders (for the feeder of stdin), c
 # (FIFO that wakes the feeder), done (FIFO that wakes whoever waits), o.out e.out (output), o.cut
 # e.cut (output was dropped), timed, broken (nobody reads stdin), tty, key, dur (hundredths of a
@@ -191,8 +192,11 @@ _start() { # WAIT FORGET KEY TIMEOUT USER PTY KEEP-STDIN DIRECTORY COMMAND STDIN
         [ "$_me" = 0 ] || [ "$_me" = "$_uid" ] || _fail 1
     fi
     [ -z "$6" ] || _has c || _fail script
+    _sweep_processes
     _new "$_S/p"
     _D=$_S/p/$_N
+    echo "$_up" >"$_D/at"
+    [ -z "$2" ] || : >"$_D/own"
     echo "$3" >"$_D/key"
     if [ -e "$_S/aborted.$3" ]; then # by a request that came first
         rm -rf "$_D" "$_S/aborted.$3"
@@ -218,6 +222,29 @@ _start() { # WAIT FORGET KEY TIMEOUT USER PTY KEEP-STDIN DIRECTORY COMMAND STDIN
     fi
     _tell 0 0
 }
+
+_KEEP=200 # ended processes
+
+_sweep_processes() { # output that nobody will ask for: of clients that were killed, and the oldest
+    _uptime
+    _n=0
+    for _D in "$_S"/p/p*; do
+        _ended || continue
+        _n=$((_n + 1))
+        { [ -e "$_D/own" ] && read -r _x <"$_D/at"; } || continue
+        # what is from the future is of a boot before
+        [ "$_x" -lt $((_up - _IDLE)) ] || [ "$_x" -gt $((_up + _IDLE)) ] || continue
+        rm -rf "$_D"
+        _n=$((_n - 1))
+    done
+    [ "$_n" -gt "$_KEEP" ] || return 0
+    for _x in $(ls -tr "$_S/p"); do
+        [ -e "$_S/p/$_x/code" ] || continue
+        rm -rf "$_S/p/$_x"
+        _n=$((_n - 1))
+        [ "$_n" -gt "$_KEEP" ] || break
+    done
+} 2>/dev/null
 
 # A shell starts background jobs with SIGINT ignored, for ever. So the supervisor starts in the
 # foreground, in a pipeline whose other end kills the shell that would wait for it.
@@ -420,6 +447,8 @@ _ended() {
 
 _poll() { # NAME STDOUT STDERR WAIT FORGET
     _here "$1"
+    _uptime
+    echo "$_up" >"$_D/at"
     _forget=$5 _turns=$4
     ! _has . || _turns=$(($4 * 10))
     until _ended; do

@@ -600,3 +600,48 @@ def _with_variable(pair: str) -> list[str]:
             if pair.encode() in environ.read_bytes().split(b"\0"):
                 found.append(environ.parent.name)
     return found
+
+
+class TestLeftovers:
+    """What a client that was killed has left in a machine, which is kept."""
+
+    @pytest.fixture
+    def left(self, plain: Sandbox, standin: StandIn) -> Path:
+        plain.exec("true")
+        return standin.root / "opt/pytest-flymachines/api/p"
+
+    def ended(self, left: Path, name: str, at: int, *files: str) -> Path:
+        directory = left / name
+        directory.mkdir()
+        (directory / "at").write_text(f"{at}\n")
+        for file in ("code", "o.out", *files):
+            (directory / file).write_text("0\n")
+        return directory
+
+    def test_output_of_commands_that_nobody_waits_for_goes(
+        self, plain: Sandbox, left: Path
+    ) -> None:
+        now = int(float(Path("/proc/uptime").read_text().split()[0]) * 100)
+        future = now + 10**9  # so of a boot before
+        old = self.ended(left, "p801-x", future, "own")
+        asked_for = self.ended(left, "p802-x", now, "own")
+        held = self.ended(left, "p803-x", future)
+        plain.exec("true")
+        assert not old.exists()
+        assert asked_for.exists()
+        assert held.exists()
+
+    def test_no_more_than_200_ended_processes_are_kept(self, plain: Sandbox, left: Path) -> None:
+        made = [self.ended(left, f"p{n}-x", 0) for n in range(1000, 1230)]
+        for n, directory in enumerate(made):
+            os.utime(directory, (n, n))
+        plain.exec("true")
+        assert [directory for directory in made if directory.exists()] == made[30:]
+
+    def test_a_process_that_is_held_keeps_its_output(self, plain: Sandbox, left: Path) -> None:
+        with plain.popen("echo kept") as process:
+            process.wait(timeout=30)
+            for _ in range(3):
+                plain.exec("true")
+            assert process.stdout.read() == "kept\n"
+        assert not list(left.glob("p*-*"))
