@@ -46,6 +46,17 @@ def test_lease_is_acquired_and_released(app: App) -> None:
     )
 
 
+def test_a_lease_is_for_a_year_at_most(app: App) -> None:
+    machine = app.create("sleep", "inf")
+    year_s = 365 * 24 * 3600
+    for ttl_s in (year_s + 1, -1):
+        status, text = app.fly.error("POST", f"{machine.path}/lease?ttl={ttl_s}")
+        assert status == 400
+        assert "invalid ttl, must be between 0 and 31536000" in text
+    lease = acquire(machine, params={"ttl": year_s})
+    assert year_s - 60 < lease["expires_at"] - time.time() < year_s + 60
+
+
 @shows("POST M/lease", "with the nonce: the same nonce, a later expiry", "flyctl")
 @shows("POST M/lease", "409 for others; the text names owner and expiry", "seen")
 def test_lease_is_refreshed_by_its_holder_alone(app: App) -> None:

@@ -4,11 +4,14 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from pytest_flymachines.emulator.config import MachineConfig
 from pytest_flymachines.emulator.launch import EmulatorProcess
+from pytest_flymachines.emulator.lifecycle import Life
 from tests.emulator.conftest import App, Fly, Machine, Serve, eventually
 from tests.emulator.fidelity import shows
 
@@ -21,6 +24,16 @@ def emulator(serve: Serve) -> Iterator[EmulatorProcess]:
     """Policy restarts follow each other quickly."""
     with serve(restart_backoff_s=0.01, restart_backoff_max_s=0.02) as process:
         yield process
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "waits_s"), [(1_000_000, 300), (301, 300), (300, 300), (299, 299), (None, 5)]
+)
+def test_no_program_has_more_than_300_s_to_stop(asked_s: float | None, waits_s: float) -> None:
+    machine = SimpleNamespace(config=MachineConfig())
+    flyd = SimpleNamespace(timings=SimpleNamespace(stop_timeout_s=5.0))
+    life = cast("Life", SimpleNamespace(machine=machine, _flyd=flyd))
+    assert Life._how_to_stop(life, None, asked_s) == (signal.SIGINT, waits_s)
 
 
 @shows("POST M/stop", "SIGINT by default; the exit event says that it was requested", "docs")
