@@ -62,9 +62,14 @@ class Upload:
             self._file.close()
 
     def compress_if_it_pays(self) -> None:
-        """Have `content` give gzip from now on, if a sample says that it gets smaller."""
+        """Have `content` give gzip from now on, if a sample says that it gets smaller.
+
+        What says by an attribute `sparse` that it is mostly holes gets smaller in any case.
+        """
         sample = self._start[:SAMPLE_BYTES]
-        smaller = len(zlib.compress(sample, 1)) < 0.8 * len(sample)
+        smaller = getattr(self._data, "sparse", False) or (
+            len(zlib.compress(sample, 1)) < 0.8 * len(sample)
+        )
         if smaller and len(self._start) >= WORTH_COMPRESSING_BYTES:
             self.headers["content-encoding"] = "gzip"
             self.headers.pop("content-length", None)

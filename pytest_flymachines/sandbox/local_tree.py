@@ -50,6 +50,7 @@ class LocalFile:
 
     Attributes:
         size: Bytes that it gives; None for what has no size to go by, as files of /proc.
+        sparse: Much of it is holes, which compress well wherever they are.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,6 +61,7 @@ class LocalFile:
             status.st_blocks or status.st_size > packing.UNSURE_BYTES
         )
         self.size = status.st_size if certain else None
+        self.sparse = 512 * status.st_blocks < status.st_size // 2
 
     def __iter__(self) -> Iterator[bytes]:
         left = self.size

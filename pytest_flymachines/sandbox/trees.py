@@ -110,6 +110,7 @@ class _Counted:
 
     def __init__(self, pieces: Iterable[bytes], progress: Progress, total: int) -> None:
         self.size: int | None = getattr(pieces, "size", None)
+        self.sparse: bool = getattr(pieces, "sparse", False)
         self._pieces = pieces
         self._progress = progress
         self._total = total

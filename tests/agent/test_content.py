@@ -50,6 +50,13 @@ def test_that_of_a_tree_and_of_compressed_bytes_is_not_known(large: Path) -> Non
         assert "content-length" not in upload.headers
 
 
+def test_holes_are_compressed_whatever_is_before_them(large: Path) -> None:
+    os.truncate(large, 10 * SIZE)
+    with closing(Upload(LocalFile(large))) as upload:
+        upload.compress_if_it_pays()
+        assert len(body(upload)) < 1.1 * SIZE
+
+
 def test_what_is_sent_whole_has_its_digest_ahead(tmp_path: Path) -> None:
     (tmp_path / "small").write_text("content")
     with closing(Upload(LocalFile(tmp_path / "small"))) as upload:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import stat
@@ -277,6 +278,41 @@ class TestErrors:
         with pytest.raises(SandboxNotADirectory):
             sandbox.upload(tree, "file")
         assert sandbox.read_text("file") == "x"
+
+    @pytest.mark.parametrize(
+        ("size", "data"),
+        [
+            (4_000_000, {}),
+            (4_000_001, {0: b"start"}),
+            (4_000_000, {3_999_990: b"at the end"}),
+            (5_000_003, {70_000: b"one", 2_000_000: b"two" * 100_000}),
+            (1000, {500: b"smaller than a block"}),
+        ],
+        ids=["all", "start", "end", "between", "small"],
+    )
+    def test_holes_arrive_as_holes(
+        self, sandbox: Sandbox, local: Path, size: int, data: dict[int, bytes]
+    ) -> None:
+        (local / "tree").mkdir()
+        with (local / "tree/sparse").open("wb") as file:
+            for offset, content in data.items():
+                file.seek(offset)
+                file.write(content)
+            file.truncate(size)
+        most = sum(len(content) for content in data.values()) + len(data) * 40_000 + 20_000
+        digest = hashlib.sha256((local / "tree/sparse").read_bytes()).hexdigest()
+        sandbox.upload(local / "tree/sparse", "alone")
+        sandbox.upload(local / "tree", "tree")
+        sandbox.download("alone", local / "alone")
+        sandbox.download("tree", local / "back")
+        for back in (local / "alone", local / "back/sparse"):
+            assert back.stat().st_size == size
+            assert hashlib.sha256(back.read_bytes()).hexdigest() == digest
+            assert back.stat().st_blocks * 512 <= most
+        for there in ("alone", "tree/sparse"):
+            assert sandbox.exec(["sha256sum", there]).stdout.startswith(digest)
+            if sandbox.attachment.channel.name == "agent":
+                assert int(sandbox.exec(["stat", "-c", "%b", there]).stdout) * 512 <= most
 
     def test_files_that_are_made_when_they_are_read(self, sandbox: Sandbox, local: Path) -> None:
         """Their size is 0 or a page, whatever is in them."""

@@ -15,7 +15,7 @@ from typing import TypeVar
 from . import pax
 from .names import PREFIX, new_directory
 from .pax import BadTar, Member, shown
-from .writing import write_all
+from .writing import write_with_holes
 
 _T = TypeVar("_T")
 
@@ -217,7 +217,9 @@ def _make_file(path: bytes, member: Member, content: Iterable[bytes]) -> None:
     fd = _anew(path, lambda: os.open(path, _NEW, member.mode & 0o777))
     try:
         for piece in content:
-            write_all(fd, piece)
+            write_with_holes(fd, piece)
+        if member.size:
+            os.ftruncate(fd, member.size)
         # cheaper than to set what is mostly right; a write takes the set-user-id bit away
         if stat.S_IMODE(os.fstat(fd).st_mode) != member.mode:
             os.fchmod(fd, member.mode)

@@ -13,6 +13,9 @@ from .names import new_file
 # A rename onto a mount point says EBUSY; one out of a directory that may not be written, or of
 # one that is no real directory (/proc), never comes to that.
 _WRITE_IN_PLACE = {errno.EBUSY, errno.EXDEV}
+# What is looked at for zeros at once: small enough for holes between data, large enough to be fast.
+_PART_BYTES = 16 * 1024
+_ZEROS = bytes(_PART_BYTES)
 _NO_TEMPORARY_FILE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT}
 
 
@@ -45,7 +48,7 @@ def write_file(
             return _write_in_place(path, pieces, mode, mtime_ns)
         raise type(error)(error.errno, error.strerror, path) from error
     try:
-        size = _fill(fd, path, pieces)
+        size = _fill(fd, path, pieces, new=True)
         if old:
             with suppress(OSError):
                 os.fchown(fd, old.st_uid, old.st_gid)
@@ -68,14 +71,18 @@ def _status(path: bytes) -> os.stat_result | None:
         return None
 
 
-def _fill(fd: int, path: bytes, pieces: Iterable[bytes]) -> int:
+def _fill(fd: int, path: bytes, pieces: Iterable[bytes], *, new: bool = False) -> int:
+    """Write pieces, those of a new file with holes."""
     size = 0
+    write = write_with_holes if new else write_all
     for piece in pieces:
         try:
-            write_all(fd, piece)
+            write(fd, piece)
         except OSError as error:
             raise type(error)(error.errno, error.strerror, path) from error
         size += len(piece)
+    if new:
+        os.ftruncate(fd, size)
     return size
 
 
@@ -119,3 +126,23 @@ def write_all(fd: int, data: bytes) -> None:
     done = os.write(fd, data) if data else 0
     while done < len(data):
         done += os.write(fd, memoryview(data)[done:])
+
+
+def write_with_holes(fd: int, data: bytes) -> None:
+    """Write to a new file, and pass over what is nothing but zeros: it is a hole then.
+
+    The file has to be given its size afterwards. A file system without holes fills them itself.
+    """
+    size = len(data)
+    done = 0
+    for start in range(0, size, _PART_BYTES):
+        end = min(start + _PART_BYTES, size)
+        # one byte says it of nearly everything, and a copy of the part would take its time
+        if data[start] or data[end - 1] or data[start:end] != _ZEROS[: end - start]:
+            continue
+        if done < start:
+            write_all(fd, data[done:start])
+        os.lseek(fd, end - start, os.SEEK_CUR)
+        done = end
+    if done < size:
+        write_all(fd, data[done:] if done else data)
