@@ -211,9 +211,11 @@ _start() { # WAIT FORGET KEY TIMEOUT USER PTY KEEP-STDIN DIRECTORY COMMAND STDIN
     exec 8<>"$_D/done"
     _launch "$4" "$5" "$6" "${7-}"
     _what=code
-    [ "$_wait" -gt 0 ] || { _what=pid _wait=2; }
+    if [ "$_wait" -gt 0 ]; then _in_turn "$_wait"; else _what=pid _wait=200; fi
     if [ ! -s "$_D/$_what" ]; then
-        _alarm "$_wait" &
+        _seconds=$((_wait / 100)).$((_wait % 100 / 10))
+        _has . || _seconds=$(((_wait + 99) / 100))
+        _alarm "$_seconds" &
         until [ -s "$_D/$_what" ]; do
             read -r _x <&8
             [ "$_x" != late ] || break
@@ -221,6 +223,20 @@ _start() { # WAIT FORGET KEY TIMEOUT USER PTY KEEP-STDIN DIRECTORY COMMAND STDIN
         kill $! 2>/dev/null
     fi
     _tell 0 0
+}
+
+# While a request waits, Fly runs no other of any client, not even one that ends a command. So those
+# that wait for a process share the time that one alone would wait.
+_in_turn() { # SECONDS: sets _wait, in hundredths
+    _uptime
+    _n=0
+    for _x in "$_S"/p/p*/at; do
+        [ ! -e "${_x%at}code" ] && read -r _at <"$_x" || continue
+        # asked about lately
+        [ "$_at" -lt $((_up - 1000)) ] || _n=$((_n + 1))
+    done 2>/dev/null
+    _wait=$(($1 * 100))
+    [ "$_n" -lt 2 ] || _wait=$((_wait / _n))
 }
 
 _KEEP=200 # ended processes
@@ -449,8 +465,10 @@ _poll() { # NAME STDOUT STDERR WAIT FORGET
     _here "$1"
     _uptime
     echo "$_up" >"$_D/at"
-    _forget=$5 _turns=$4
-    ! _has . || _turns=$(($4 * 10))
+    _forget=$5
+    _in_turn "$4"
+    _turns=$((_wait / 100))
+    ! _has . || _turns=$((_wait / 10))
     until _ended; do
         _size "$_D/o.out"
         [ "$_bytes" -le "$2" ] || break

@@ -645,3 +645,20 @@ class TestLeftovers:
                 plain.exec("true")
             assert process.stdout.read() == "kept\n"
         assert not list(left.glob("p*-*"))
+
+
+def test_clients_that_wait_at_once_share_the_time(plain: Sandbox, standin: StandIn) -> None:
+    """Whatever ends a command comes after those that wait, also of other processes."""
+    runner = standin.root / "opt/pytest-flymachines/api"
+    plain.exec("true")
+    (script,) = runner.glob("*.sh")
+    now = int(float(Path("/proc/uptime").read_text().split()[0]) * 100)
+    for name, at, code in (("p1", now, ""), ("p2", now, ""), ("p3", now, "0"), ("p4", 0, "")):
+        (runner / "p" / name).mkdir()
+        (runner / "p" / name / "at").write_text(f"{at}\n")
+        if code:
+            (runner / "p" / name / "code").write_text(code)
+    told = f"_S={runner}; . {script}; _in_turn 2; echo $_wait"
+    assert subprocess.check_output(["sh", "-c", told], text=True) == "100\n"
+    shutil.rmtree(runner / "p/p2")
+    assert subprocess.check_output(["sh", "-c", told], text=True) == "200\n"
