@@ -37,10 +37,7 @@ def home(start: Path) -> Home:
         CassetteError: The project's ini file cannot be read.
     """
     rootdir, inifile, ini = _setup(start, [])
-    words = [*_words(ini.get("addopts", "")), *_words(os.environ.get("PYTEST_ADDOPTS", ""))]
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--fly-cassettes")
-    if given := parser.parse_known_args(words)[0].fly_cassettes:
+    if given := _typed([ini.get("addopts", ""), os.environ.get("PYTEST_ADDOPTS", "")]):
         return Home(rootdir / given, "--fly-cassettes of addopts", rootdir)
     if given := str(ini.get(_OPTION) or "").strip():
         return Home(rootdir / given, f"{_OPTION} of {inifile}", rootdir)
@@ -72,6 +69,17 @@ def _setup(start: Path, args: list[str]) -> tuple[Path, Path | None, dict[str, A
     # from 9.0 on a value has more to it than its text
     ini = {name: getattr(value, "value", value) for name, value in found[2].items()}
     return found[0], found[1], ini
+
+
+def _typed(options: list[Any]) -> str:
+    """The last `--fly-cassettes` among options; empty if there is none."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--fly-cassettes", default="")
+    try:
+        words = [word for some in options for word in _words(some)]
+        return str(parser.parse_known_args(words)[0].fly_cassettes)
+    except (argparse.ArgumentError, ValueError) as error:
+        raise CassetteError(f"addopts, of the ini file or PYTEST_ADDOPTS: {error}") from error
 
 
 def _words(value: Any) -> list[str]:

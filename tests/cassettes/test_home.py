@@ -68,6 +68,16 @@ def test_an_ini_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("options", ["--fly-cassettes", "-q 'open"])
+def test_options_that_cannot_be_read_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str
+) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    monkeypatch.setenv("PYTEST_ADDOPTS", options)
+    with pytest.raises(CassetteError, match="addopts, of the ini file or PYTEST_ADDOPTS"):
+        home(tmp_path)
+
+
 def test_the_project_of_a_directory_that_is_named_is_the_one_with_an_ini_file(
     tmp_path: Path,
 ) -> None:

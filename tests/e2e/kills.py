@@ -102,26 +102,26 @@ def main(count: int, seed: int) -> None:
         project = Path(scratch) / "project"
         first_s, rest_s = record(project)
         directory = project / "cassettes"
-        written = 0
+        written = half = 0
         before = {path: path.read_bytes() for path in directory.rglob("*.yaml")}
         assert len(before) == TESTS + 2, sorted(before)
         for generation in range(1, count + 1):
             late = bool(generation % 2)
             after_s = chance.uniform(0, rest_s if late else first_s + rest_s)
             kill(project, generation, after_s, after_first=late)
+            half += len(temporaries(directory))
             found = list(problems(directory, range(count + 1)))
             assert not found, f"seed {seed}, kill {generation}: {found}"
             after = {path: path.read_bytes() for path in directory.rglob("*.yaml")}
             assert after.keys() == before.keys()
             written += sum(after[path] != before[path] for path in before)
             before = after
-        left = len(temporaries(directory))
         delete(directory, left_over(directory))
         named = {digest for path in before for digest in blobs_named_in(path)}
         files = {path for path in directory.rglob("*") if path.is_file()}
         assert files == before.keys() | {directory / "blobs" / digest for digest in named}
         replay(project)
-        print(f"{left} files were half at the end, and pruned")
+        print(f"{half} temporary files were left, which the next recording or a prune removed")
         print(f"{count} kills, {written} cassettes written anew meanwhile, all whole (seed {seed})")
 
 
