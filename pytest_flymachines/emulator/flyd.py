@@ -16,6 +16,7 @@ from pytest_flymachines.emulator.boot import for_engine
 from pytest_flymachines.emulator.checks import Checks
 from pytest_flymachines.emulator.config import decode_hook, encode
 from pytest_flymachines.emulator.containers.boot import boot_containers, directories_of
+from pytest_flymachines.emulator.containers.temp_dirs import TempDirs
 from pytest_flymachines.emulator.engines.base import (
     Engine,
     EngineError,
@@ -96,6 +97,7 @@ class Flyd:
         volumes = directory / "volumes"
         self.volumes = VolumeFiles(volumes, engine)
         self.roots = RootDisks(engine)
+        self._temp_dirs = TempDirs(engine)
         self._machines = directory / "machines"
         self._logs = directory / "logs"
         for path in (volumes, self._machines, self._logs):
@@ -240,6 +242,7 @@ class Flyd:
             lambda text: self.log(machine, text),
             (self.timings.restart_backoff_s, self.timings.restart_backoff_max_s),
             configs,
+            await self._temp_dirs.make(machine, directory),
         )
 
     async def discard(self, machine: Machine) -> None:
@@ -247,6 +250,7 @@ class Flyd:
         if self.inside:
             await self.inside.destroyed(machine.id)
         self.roots.drop(machine.id)
+        self._temp_dirs.drop(machine.id)
         await self._clear(self._machines / machine.id)
         self.log_file(machine).unlink(missing_ok=True)
 
@@ -321,4 +325,5 @@ class Flyd:
         await self.engine.close()
         self.volumes.close()
         self.roots.close()
+        self._temp_dirs.close()
         self.store.close()

@@ -156,3 +156,36 @@ def test_nothing_is_left_of_a_killed_emulator_and_the_next_finds_its_volumes(
         fly.close()
     eventually(lambda: not devices(tmp_path))
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+@pytest.mark.parametrize("engine", ["bubblewrap", "process"])
+@shows("containers", "a `temp_dir` has its `size_mb`, for root; all of them find it empty", "docs")
+def test_a_shared_directory_has_a_size(tmp_path: Path, engine: str) -> None:
+    volumes = [{"name": "common", "temp_dir": {"storage_type": "memory", "size_mb": 16}}]
+    mounts = [{"name": "common", "path": "/common"}]
+    own = {"image": "alpine", "exec": ["sleep", "1000"], "mounts": mounts}
+    containers = [{"name": name, **own} for name in ("one", "two")]
+    state = tmp_path / "state"
+    with launch(engine=engine, apps=["disks"], state=state) as emulator:
+        fly = Fly(emulator)
+        app = App(fly, "disks")
+        body = {"config": {"volumes": volumes, "containers": containers}}
+        machine = Machine(app, fly.ok("POST", app.machines, body)["id"])
+
+        def inside(name: str, script: str) -> dict[str, Any]:
+            text = f"cd $PYTEST_FLYMACHINES_ROOT/common && {script}"
+            return machine.exec("sh", "-c", text, container=name)
+
+        for _ in range(2):
+            machine.wait("started")
+            eventually(lambda: len(devices(tmp_path)) == 1)
+            listed = eventually(lambda: inside("two", "stat -Lc %a . && ls")["stdout"])
+            assert listed == "1777\nlost+found\n"
+            assert inside("one", "fallocate -l 8M file")["exit_code"] == 0
+            full = inside("two", "ls file && fallocate -l 8M more")
+            assert full["stdout"] == "file\n"
+            assert "No space left on device" in full["stderr"]
+            restart(machine)
+        machine.destroy()
+        fly.close()
+    eventually(lambda: not devices(tmp_path))

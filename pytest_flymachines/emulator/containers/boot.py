@@ -23,7 +23,6 @@ from pytest_flymachines.emulator.proxy.fly_src import PUBLIC_KEY
 __all__ = ["boot_containers", "directories_of"]
 
 _CONTAINERS = "containers"
-_VOLUMES = "shared"
 
 
 async def boot_containers(
@@ -35,6 +34,7 @@ async def boot_containers(
     log: Callable[[str], None],
     backoff_s: tuple[float, float],
     image_configs: Mapping[str, bytes],
+    temp_dirs: Mapping[str, GuestMount],
 ) -> Pod:
     """Start the machine around them and those that wait for no other.
 
@@ -47,12 +47,13 @@ async def boot_containers(
         log: Called with what is worth knowing.
         backoff_s: Second pause before a restart by policy, and the longest.
         image_configs: By image, for the files that are such.
+        temp_dirs: By name; see `TempDirs`.
 
     Raises:
         EngineError: The machine could not be started, or a file's secret is missing.
     """
     configs = [
-        (given, _config(machine, app, around, given, image_configs))
+        (given, _config(machine, app, around, given, image_configs, temp_dirs))
         for given in machine.config.containers or ()
     ]
     outer = await engine.start(around)
@@ -86,6 +87,7 @@ def _config(
     around: MachineConfigForEngine,
     given: config.Container,
     image_configs: Mapping[str, bytes],
+    temp_dirs: Mapping[str, GuestMount],
 ) -> MachineConfigForEngine:
     directory = around.directory / _CONTAINERS / given.name
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -118,28 +120,22 @@ def _config(
             *(f for f in around.files if f.path == PUBLIC_KEY),
             *files_for(given.files, app, image_configs),
         ],
-        mounts=[*around.mounts, *_mounts(machine, around, given)],
+        mounts=[*around.mounts, *_mounts(machine, around, given, temp_dirs)],
         network=around.network,
         log=around.log,
     )
 
 
 def _mounts(
-    machine: Machine, around: MachineConfigForEngine, given: config.Container
+    machine: Machine,
+    around: MachineConfigForEngine,
+    given: config.Container,
+    temp_dirs: Mapping[str, GuestMount],
 ) -> list[GuestMount]:
     """A container's own mounts: each by its name is a volume of the machine, or a directory."""
     volumes = {
         wanted.name: mounted
         for wanted, mounted in zip(machine.config.mounts or (), around.mounts, strict=False)
     }
-    mounts = []
-    for mount in given.mounts or ():
-        volume = volumes.get(mount.name)
-        if volume is not None:
-            mounts.append(replace(volume, path=mount.path))
-        else:
-            source = around.directory / _VOLUMES / mount.name
-            source.mkdir(parents=True, exist_ok=True)
-            source.chmod(0o1777)
-            mounts.append(GuestMount(source, mount.path))
-    return mounts
+    shared = {**temp_dirs, **volumes}
+    return [replace(shared[mount.name], path=mount.path) for mount in given.mounts or ()]

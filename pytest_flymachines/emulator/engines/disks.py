@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import struct
 import subprocess
 import time
@@ -64,12 +65,16 @@ class Disk:
         self._device = -1
         self.path = ""
 
-    def make(self, size_bytes: int, content: Path | None = None) -> None:
+    def make(
+        self, size_bytes: int, content: Path | None = None, *, mode: int | None = None
+    ) -> None:
         """Make the file; it must not exist.
 
         Args:
             size_bytes: Of the device.
             content: A directory whose content it begins with.
+            mode: Permissions of its uppermost directory; those of one that is not to outlive a
+                crash, so that it needs no journal. None is a volume, with `0o755`.
 
         Raises:
             DiskError: With what mkfs said.
@@ -82,7 +87,13 @@ class Disk:
         command = ["mkfs.ext4", "-q", "-F", "-E", _OPTIONS]
         if content is not None:
             command += ["-d", str(content)]
-        if (said := _run([*command, str(self.file)])) is not None:
+        if mode is not None:
+            command += ["-m", "0", "-O", "^has_journal"]
+        said = _run([*command, str(self.file)])
+        if said is None and mode is not None:
+            root = f"set_inode_field <2> mode 0{stat.S_IFDIR | mode:o}"
+            said = _run(["debugfs", "-w", "-R", root, str(self.file)])
+        if said is not None:
             self.file.unlink()
             raise DiskError(said)
 
