@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import sys
 
+from docker.errors import DockerException
+
 from pytest_flymachines.emulator.engines.base import EngineError
 from pytest_flymachines.emulator.engines.docker_client import connect, remove_all
 
@@ -17,7 +19,7 @@ from pytest_flymachines.emulator.engines.docker_client import connect, remove_al
 def main() -> None:
     """Wait for stdin to end, then remove everything that has the label."""
     sys.stdin.buffer.read()
-    with contextlib.suppress(EngineError):  # The daemon is gone too.
+    with contextlib.suppress(EngineError, DockerException, OSError):  # The daemon is gone too.
         remove_all(connect(), sys.argv[1])
 
 
