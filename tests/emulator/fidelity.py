@@ -93,8 +93,9 @@ GAPS = (
         (
             "with the engines bubblewrap and process each sees this computer's own files; with "
             "docker the limit of memory is that of all together where the daemon is root's with "
-            "the cgroupfs driver, else each one's, and cpus are always each one's; `size_mb` of "
-            "a `temp_dir` is no limit; defaults of healthchecks and `stop` are guessed"
+            "the cgroupfs driver, else each one's, and cpus are always each one's; a `temp_dir` "
+            "is on disk whatever its `storage_type`, and for an ordinary user its `size_mb` is no "
+            "limit; defaults of healthchecks and `stop` are guessed"
         ),
     ),
     (
@@ -156,18 +157,22 @@ GAPS = (
     (
         "6PN between machines, `.internal` names, `_api.internal`",
         (
-            "whole with the engine bubblewrap where the user may open /dev/net/tun; with docker a "
-            "suspended machine is out of reach like an address that nobody has, which is told "
-            "after 3 to 8 s and not at once, and where the emulator may not listen on port 53 of "
-            "a bridge (not root), and with podman, there are no TXT records and no "
-            "`top<n>.nearest.of`, and names are as of the machine's start; with process not at all"
+            "whole with the engine bubblewrap where the user may open /dev/net/tun; with docker "
+            "who connects to a suspended machine is told after 1 s and not at once, to one that "
+            "does not run after 3 to 8 s; where the emulator may not listen on port 53 of a "
+            "bridge (not root), and with podman, also to a suspended one, there are no TXT "
+            "records and no `top<n>.nearest.of`, names are as of the machine's start, and the "
+            "API is at an IPv4 address; with process not at all"
         ),
     ),
     (
         "flycast",
         (
-            "with the engine bubblewrap, where it has the private network; with the others "
-            "`private_v6` addresses lead nowhere, and the proxy takes `<app>.flycast` as a `Host`"
+            "with the engines bubblewrap, where it has the private network, and docker, where the "
+            "emulator is root on the daemon's computer (not podman's; a port that nobody serves "
+            "at an address without services is not refused); else `private_v6` addresses lead "
+            "nowhere, and the proxy takes `<app>.flycast` as a `Host`: with process there is no "
+            "network of machines in which such an address could be"
         ),
     ),
     ("WireGuard, `dns_forward_rules`, static egress addresses", "not there"),
@@ -175,7 +180,9 @@ GAPS = (
         "services with protocol `udp`",
         (
             "programs see another address than the visitor's, one for each; with docker "
-            "`fly-global-services` is 0.0.0.0, with process there is no such name; no autostart"
+            "`fly-global-services` is 0.0.0.0, with process there is no such name, and any "
+            "program of this computer that is bound to that port of 0.0.0.0 may get a "
+            "datagram; no autostart"
         ),
     ),
     (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import re
@@ -99,8 +100,9 @@ class DockerEngine:
             await asyncio.sleep(_PEER_PAUSE_S)
         return address
 
-    async def open(self, door: Door) -> None:
-        """As in `Engine.open`: nothing of the kind."""
+    async def open(self, door: Door) -> Callable[[], None] | None:
+        """As in `Engine.open`: at this computer's end of the network, which root may name so."""
+        return self._networks.open(door)
 
     async def probe(self) -> Probe:
         """As in `Engine.probe`; with an image made of this computer's shell."""
@@ -144,7 +146,7 @@ class DockerEngine:
         try:
             return oci_config(await self._image(image))
         except (DockerException, OSError) as error:
-            raise EngineError(f"image {image}: {error}") from error
+            raise EngineError(f"image {image}: {explained(error)}") from error
 
     async def start(self, machine: MachineConfigForEngine) -> DockerMachine:
         """As in `Engine.start`."""
@@ -164,7 +166,9 @@ class DockerEngine:
         """As in `Engine.close`."""
         self._networks.close()
         if self._client is not None:
-            await self._call(remove_all, self._client, self._label)
+            # Of a daemon that is gone: what is left there is removed by the next engine.
+            with contextlib.suppress(DockerException, OSError):
+                await self._call(remove_all, self._client, self._label)
             if self._shared_limits is not None:
                 await self._call(self._shared_limits.close)
                 self._shared_limits = None  # `discard` is still called, for the emulator's own
@@ -306,7 +310,7 @@ class DockerEngine:
         except NotFound:
             raise
         except APIError as error:
-            why = f"image {image}: {error.explanation}"
+            why = f"image {image} is not on the daemon and cannot be pulled: {error.explanation}"
             if _REFUSAL.search(error.explanation or ""):
                 host = repository.partition("/")[0]
                 why += (
@@ -335,8 +339,8 @@ class DockerEngine:
                 )
             except NotFound:
                 pass
-            except APIError as error:
-                raise EngineError(f"container of {directory}: {error}") from error
+            except (DockerException, OSError) as error:
+                raise EngineError(f"container of {directory}: {explained(error)}") from error
             mark.unlink()
 
     async def _api(self) -> Any:

@@ -25,7 +25,6 @@ __all__ = [
     "connect",
     "explained",
     "import_probe_image",
-    "on_bridge",
     "owner_label",
     "remove_all",
     "sweep",
@@ -77,6 +76,7 @@ def sweep(api: Any) -> None:
     """Remove what engines of processes that are gone have left."""
     mine = {"label": OWNER}
     found = api.containers(all=True, filters=mine) + (api.volumes(filters=mine)["Volumes"] or [])
+    found += api.networks(filters=mine) + api.images(filters=mine)
     for label in {one["Labels"][OWNER] for one in found}:
         pid, started, _ = label.split("-")
         if _started(int(pid)) != started:
@@ -126,39 +126,12 @@ def import_probe_image(api: Any, label: str) -> str:
     return image
 
 
-def on_bridge(network: str, gateway: str, port: int, kind: str) -> socket.socket:
-    """A socket that listens for the containers of a network, and for nobody else.
-
-    Args:
-        network: Id.
-        gateway: This computer's address in it.
-        port: Of that address.
-        kind: tcp, or udp.
-
-    Raises:
-        OSError: The network is not one of this computer's, or the port is taken.
-    """
-    listener = socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
-    try:
-        # Else whoever routes packets for the address to this computer could connect.
-        interface = f"br-{network[:12]}".encode()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface)
-        if kind == "udp":
-            listener.bind((gateway, port))
-            return listener
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((gateway, port))
-        listener.listen()
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
 def explained(error: Exception) -> str:
-    """The text of an error of the SDK's, with what to do where the daemon is gone."""
+    """The text of an error of the SDK's, with what to do where the daemon is gone or full."""
     if isinstance(error, OSError) and not isinstance(error, DockerException):
         return f"the Docker daemon does not answer any more: is it running? ({error})"
+    if "no space left on device" in str(error).lower():
+        return f"{error}; `docker system df` shows what has the daemon's room, `prune` frees it"
     return str(error)
 
 

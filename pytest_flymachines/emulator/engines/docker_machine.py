@@ -25,10 +25,12 @@ from pytest_flymachines.emulator.engines.base import (
     MachineConfigForEngine,
     Program,
 )
+from pytest_flymachines.emulator.engines.docker_client import explained
 from pytest_flymachines.emulator.engines.docker_disks import mountpoint
 from pytest_flymachines.emulator.engines.docker_files import only_file
 from pytest_flymachines.emulator.engines.docker_network import Link
 from pytest_flymachines.emulator.engines.docker_program import DockerProgram, close
+from pytest_flymachines.emulator.engines.docker_reach import Reach
 from pytest_flymachines.emulator.engines.output import LIMIT_BYTES
 from pytest_flymachines.emulator.engines.processes import describe
 from pytest_flymachines.emulator.engines.supervisor.tail import Tail, open_log
@@ -52,7 +54,7 @@ class DockerMachine:
         label: Of the engine.
         podman: The daemon is podman's.
         group: The control group of the machine, if it is ours; also an attribute.
-        link: Its place in a network, which it leaves while it is suspended; None: it stays.
+        link: Its place in a network that it can leave; see `Reach`.
     """
 
     def __init__(
@@ -77,8 +79,8 @@ class DockerMachine:
         self.group = group
         self._config = config
         self._paused = False
-        self._link = link
-        self._addresses: list[str] = []
+        self._within = config.beside is not None
+        self._reach = Reach(api, self._call, container, link)
         self._others: list[DockerProgram] = []
         self._first_end: int | None = None
         loop = asyncio.get_running_loop()
@@ -99,28 +101,19 @@ class DockerMachine:
         loop = asyncio.get_running_loop()
         copy = functools.partial(self._copy_output, stream, loop)
         threading.Thread(target=copy, name=f"log of {self._config.id}", daemon=True).start()
-        await self._find_addresses()
+        await self._reach.find()
         for program in others:
             await self._call(self._start_beside, program)
 
     @property
     def addresses(self) -> Sequence[str]:
         """Where it is reached."""
-        return self._addresses
+        return self._reach.addresses
 
     @property
     def private_ip(self) -> str:
         """Its 6PN address."""
         return self._config.private_ip
-
-    async def _find_addresses(self) -> None:
-        state = await self._call(self._api.inspect_container, self.container)
-        self._addresses = [
-            address
-            for network in state["NetworkSettings"]["Networks"].values()
-            for address in (network["IPAddress"], network["GlobalIPv6Address"])
-            if address
-        ]
 
     def failed(self, exit_code: int, why: str) -> None:
         """Its program could not be executed: it has ended before it began."""
@@ -152,7 +145,9 @@ class DockerMachine:
             work.add_done_callback(lambda done: done.exception())
             return ExecOutcome(timed_out=True, stdout=output.content(1), stderr=output.content(2))
         except (DockerException, OSError) as error:
-            raise EngineError(f"exec in container {self.container[:12]}: {error}") from error
+            raise EngineError(
+                f"exec in container {self.container[:12]}: {explained(error)}"
+            ) from error
         stdout, stderr = output.content(1), output.content(2)
         if code in {126, 127} and stdout.startswith(_REFUSED_PROGRAM):
             code = unexecutable(stdout.decode(errors="replace")) or code
@@ -177,44 +172,23 @@ class DockerMachine:
         """As in `RunningMachine.suspend`."""
         await self._call(self._api.pause, self.container)
         self._paused = True
-        if self._link:  # its kernel would still take connections for it
-            leave = self._api.disconnect_container_from_network
-            await self._call(leave, self.container, self._link.network)
+        if not self._within:
+            await self._reach.give_up()
 
     async def resume(self) -> None:
         """As in `RunningMachine.resume`."""
-        if self._link:
-            join, network = self._api.connect_container_to_network, self._link.network
-            await self._call(join, self.container, network, **self._link.endpoint)
-            await self._find_addresses()
+        if not self._within:
+            await self._reach.take()
         await self._call(self._api.unpause, self.container)
         self._paused = False
 
     async def connect(self, port: int) -> socket.socket:
         """As in `RunningMachine.connect`."""
-        ended = ConnectionRefusedError(f"machine {self._config.id} has ended")
-        failure: OSError = ended
-        if isinstance(self._config.beside, DockerMachine) and not self._status.done():
+        if self._status.done():
+            raise ConnectionRefusedError(f"machine {self._config.id} has ended")
+        if isinstance(self._config.beside, DockerMachine):
             return await self._config.beside.connect(port)  # the network is that one's
-        if not self._status.done():
-            for address in self._addresses:
-                family = socket.AF_INET6 if ":" in address else socket.AF_INET
-                sock = socket.socket(family, socket.SOCK_STREAM)
-                sock.setblocking(False)
-                try:
-                    await asyncio.get_running_loop().sock_connect(sock, (address, port))
-                except OSError as error:
-                    sock.close()
-                    # that one address refuses says more than that another leads nowhere, as an
-                    # IPv6 network does that another daemon of this computer has, too
-                    if isinstance(error, ConnectionRefusedError) or failure is ended:
-                        failure = error
-                except BaseException:
-                    sock.close()
-                    raise
-                else:
-                    return sock
-        raise failure
+        return await self._reach.connect(port)
 
     async def open_file(self, path: str) -> IO[bytes] | None:
         """As in `RunningMachine.open_file`; the daemon follows links on the way, inside."""
@@ -241,14 +215,7 @@ class DockerMachine:
         """As in `RunningMachine.datagrams`."""
         if self._status.done():
             raise ConnectionRefusedError(f"machine {self._config.id} has ended")
-        address = next((address for address in self._addresses if ":" not in address), "")
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        try:
-            sock.connect((address, port))
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        return self._reach.datagrams(port)
 
     async def processes(self) -> list[GuestProcess]:
         """As in `RunningMachine.processes`; less is known of another computer's or user's."""
@@ -281,7 +248,7 @@ class DockerMachine:
         try:
             return await loop.run_in_executor(self._pool, call)
         except (DockerException, OSError) as error:
-            raise EngineError(f"container {self.container[:12]}: {error}") from error
+            raise EngineError(f"container {self.container[:12]}: {explained(error)}") from error
 
     def _exec(self, argv: list[str], stdin: bytes, env: dict[str, str], output: _Output) -> int:
         if self._podman:
@@ -346,8 +313,12 @@ class DockerMachine:
         try:
             self._api.wait(self.container, timeout=None)
             state = self._api.inspect_container(self.container)["State"]
-        except (DockerException, OSError):
+        except NotFound:
             return ExitStatus(exit_code=_KILLED)  # Removed by force.
+        except (DockerException, OSError) as error:
+            with contextlib.suppress(OSError), self._config.log.open("a") as log:
+                log.write(f"machine {self._config.id} is lost: {explained(error)}\n")
+            return ExitStatus(exit_code=_KILLED)
         code = state["ExitCode"] if self._first_end is None else self._first_end
         return ExitStatus(exit_code=code, oom_killed=state["OOMKilled"])
 

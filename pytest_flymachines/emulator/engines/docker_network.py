@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import re
-import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Network
@@ -13,8 +14,9 @@ from typing import Any
 from docker.errors import APIError
 from docker.types import IPAMConfig, IPAMPool
 
-from pytest_flymachines.emulator.engines.base import Door, MachineConfigForEngine
-from pytest_flymachines.emulator.engines.docker_client import OWNER, on_bridge
+from pytest_flymachines.emulator.engines.base import GATEWAY, Door, MachineConfigForEngine
+from pytest_flymachines.emulator.engines.docker_bridge import Bridge
+from pytest_flymachines.emulator.engines.docker_client import OWNER
 from pytest_flymachines.emulator.engines.docker_words import aliases
 
 __all__ = ["Link", "Network", "Networks"]
@@ -33,7 +35,8 @@ class Network:
         id: The daemon's.
         has_6pn: Machines have their `private_ip` in it.
         gateway: This computer's address in it.
-        has_api: The Machines API is at the gateway.
+        api: Where the Machines API is found: at `GATEWAY`, as on Fly, or at the gateway; empty if
+            nowhere.
         resolves: There is a name server at the gateway, which knows the machines' states. Else
             the daemon's own has their names, as of their start.
     """
@@ -41,13 +44,13 @@ class Network:
     id: str
     has_6pn: bool
     gateway: str = ""
-    has_api: bool = False
+    api: str = ""
     resolves: bool = False
 
     @property
     def hosts(self) -> dict[str, str]:
         """Lines for /etc/hosts."""
-        return {"_api.internal": self.gateway} if self.has_api else {}
+        return {"_api.internal": self.api} if self.api else {}
 
     @property
     def nameservers(self) -> list[str]:
@@ -89,7 +92,9 @@ class Networks:
         self._label = label
         self._call = call
         self._networks: dict[str, Network] = {}
+        self._bridges: list[tuple[Bridge, str]] = []
         self._closers: list[Callable[[], None]] = []
+        self._opened: dict[Door, list[Callable[[], None]]] = {}
         self.doors: Sequence[Door] = ()
 
     async def of(self, client: Any, machine: MachineConfigForEngine) -> Network:
@@ -100,16 +105,35 @@ class Networks:
         # Not /48, as on Fly: Docker 20 counts addresses in 64 bits and would give another.
         prefix = str(IPv6Network(f"{machine.private_ip}/64", strict=False))
         if prefix not in self._networks:
-            self._networks[prefix] = await self._make(client, prefix)
+            self._networks[prefix] = await self._make(client, prefix, machine.network)
         return self._networks[prefix]
+
+    def open(self, door: Door) -> Callable[[], None] | None:
+        """Serve at an address of its own, also in networks that are made later.
+
+        Returns:
+            What ends that; None for one who is not root.
+        """
+        if os.geteuid() != 0:
+            return None
+        self._opened[door] = []
+        for bridge, name in self._bridges:
+            self._open_late(bridge, name, door)
+
+        def close() -> None:
+            for end in self._opened.pop(door, ()):
+                end()
+
+        return close
 
     def close(self) -> None:
         """Close the doors."""
-        for close in self._closers:
+        for close in (*self._closers, *(end for ends in self._opened.values() for end in ends)):
             close()
         self._closers.clear()
+        self._opened.clear()
 
-    async def _make(self, client: Any, prefix: str) -> Network:
+    async def _make(self, client: Any, prefix: str, of_machines: str) -> Network:
         name = f"pytest-flymachines-{self._label}-{len(self._networks)}"
         labels = {OWNER: self._label}
         create = functools.partial(self._call, client.create_network, name, labels=labels)
@@ -129,25 +153,31 @@ class Networks:
         api = [door for door in self.doors if door.port != _DNS_PORT]
         # What is not at its 6PN address cannot be reached by what our names lead to.
         names = [door for door in self.doors if door.port == _DNS_PORT] if has_6pn else []
-        return Network(
-            network,
-            has_6pn=has_6pn,
-            gateway=gateway,
-            has_api=self._open(network, gateway, api),
-            resolves=self._open(network, gateway, names),
-        )
+        bridge = Bridge(network, gateway)
+        resolves = self._open(bridge, gateway, names)
+        at = [GATEWAY, gateway] if has_6pn else [gateway]
+        where = next((address for address in at if self._open(bridge, address, api)), "")
+        if where == GATEWAY:
+            self._open(bridge, GATEWAY, names)
+        if has_6pn:
+            self._bridges.append((bridge, of_machines))
+            for door in self._opened:
+                self._open_late(bridge, of_machines, door)
+        return Network(network, has_6pn=has_6pn, gateway=gateway, api=where, resolves=resolves)
 
-    def _open(self, network: str, gateway: str, doors: Sequence[Door]) -> bool:
+    def _open(self, bridge: Bridge, address: str, doors: Sequence[Door]) -> bool:
         """Serve at this computer's address in a network; False if that cannot be had."""
-        sockets: list[socket.socket] = []
+        closers: list[Callable[[], None]] = []
         try:
-            sockets.extend(
-                on_bridge(network, gateway, door.port, door.kind)
-                for door in (doors if gateway else ())
-            )
+            closers.extend(bridge.serve(door, address) for door in (doors if address else ()))
         except OSError:  # The daemon is not on this computer, the port is taken, or not for us.
-            for sock in sockets:
-                sock.close()
+            for close in closers:
+                close()
             return False
-        self._closers += [door.serve(sock) for door, sock in zip(doors, sockets, strict=False)]
-        return bool(sockets)
+        self._closers += closers
+        return bool(closers)
+
+    def _open_late(self, bridge: Bridge, name: str, door: Door) -> None:
+        if door.network in ("", name):
+            with contextlib.suppress(OSError):  # as above
+                self._opened[door].append(bridge.serve(door, door.address))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +19,14 @@ from typing import Any
 
 import docker
 import pytest
+from docker.types import IPAMConfig, IPAMPool
 
 from pytest_flymachines.emulator.config import MachineConfig
 from pytest_flymachines.emulator.engines import cgroups, disks, docker_client
 from pytest_flymachines.emulator.engines.base import Door, EngineError, ImageNotFound
 from pytest_flymachines.emulator.engines.cgroups import pids_limit
 from pytest_flymachines.emulator.engines.docker import DockerEngine
+from pytest_flymachines.emulator.engines.supervisor import linux
 from pytest_flymachines.emulator.ids import private_ip
 from pytest_flymachines.emulator.model import App, Machine
 from pytest_flymachines.emulator.nameserver import NameServer
@@ -32,6 +37,7 @@ from tests.emulator.engines.lab import DEADLINE_S, Lab, devices, eventually, fet
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
+SAME = "fdaa:0:e:a7b:1::2"
 DIGEST = "sha256:" + "0" * 64
 
 
@@ -60,7 +66,7 @@ async def test_an_address_that_leads_nowhere_does_not_hide_that_another_refuses(
     """Two daemons of one computer may both have a bridge with the same IPv6 prefix."""
     machine: Any = await lab.start("sleep", "60")
     for addresses in (["127.0.0.1", "fdaa:dead::1"], ["fdaa:dead::1", "127.0.0.1"]):
-        machine._addresses = addresses
+        machine._reach.addresses = addresses
         with pytest.raises(ConnectionRefusedError):
             await machine.connect(9)
 
@@ -208,10 +214,10 @@ class TestNetwork:
         assert await resolved("web.internal") == {"fdaa:0:1:a7b:1::2"}
 
     async def test_servers_of_the_emulator_are_found_on_the_bridge_alone(
-        self, docker_host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, docker_host: str, daemon: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("DOCKER_HOST", docker_host)
-        found: list[tuple[str, int]] = []
+        found: list[tuple[Any, ...]] = []
         bound: list[bytes] = []
 
         def serve(listener: socket.socket) -> Callable[[], None]:
@@ -228,10 +234,20 @@ class TestNetwork:
         engine = DockerEngine(tmp_path / "engine")
         await engine.admit([Door("tcp", 4280, serve)])
         lab = Lab(engine, tmp_path / "engine", tmp_path, dockerd.IMAGE)
-        machine = await lab.start()
-        address = (await output(machine, "grep _api.internal /etc/hosts")).split()[0]
-        assert found == [(address, 4280)]
-        assert await output(machine, f"nc -w 9 {address} 4280 < /dev/null") == "here"
+        for prefix in ("fdaa:0:a:a7b", "fdaa:0:b:a7b"):
+            found.clear()
+            # The second is another emulator's already, so that machines have IPv4 only.
+            if taken := prefix.endswith("b:a7b"):
+                config = IPAMConfig(pool_configs=[IPAMPool(subnet=f"{prefix}::/64")])
+                daemon.create_network("taken", enable_ipv6=True, ipam=config)
+            machine = await lab.start(private_ip=f"{prefix}:1::2")
+            address = (await output(machine, "grep _api.internal /etc/hosts")).split()[0]
+            assert found[0][:2] == (address, 4280)
+            assert (address == "fdaa::3") is not taken
+            ask = f"nc -w 9 {address} 4280 < /dev/null"
+            # Its own address is used once the kernel is sure that nobody else has it.
+            await eventually(functools.partial(sh, machine, ask), lambda o: o.stdout == b"here")
+        daemon.remove_network("taken")
         assert bound[0].startswith(b"br-")  # Not for what other interfaces bring.
         await lab.end()
         await engine.close()
@@ -284,13 +300,80 @@ class TestNetwork:
         assert await fetch(machine, 7004) == b"reached\n"
         near = await lab.start(private_ip="fdaa:0:7:a7b:2::2")
         ask = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 fdaa:0:7:a7b:1::2 7004"
+        await eventually(lambda: sh(near, ask), lambda o: b"reached" in o.stdout)
+        await machine.suspend()
+        refused = await sh(near, ask.replace("-w 5", "-w 60"))
+        assert b"Network is unreachable" in refused.stderr  # said by it: not waited for in vain
+        await machine.resume()
+        assert b"reached" in (await sh(near, ask)).stdout
+        assert await fetch(machine, 7004) == b"reached\n"
+        await machine.suspend()
+        await machine.kill()
+
+    async def test_who_cannot_change_its_network_takes_it_away(
+        self, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As a user who is not root does."""
+
+        def refuse(pid: int, namespaces: int) -> None:
+            raise PermissionError(f"setns to {namespaces} of {pid}")
+
+        monkeypatch.setattr(linux, "join_namespaces", refuse)
+        serve = "echo reached > /tmp/index.html; exec httpd -f -p 7004 -h /tmp"
+        machine = await lab.start("sh", "-c", serve, private_ip="fdaa:0:7:a7b:1::2")
+        near = await lab.start(private_ip="fdaa:0:7:a7b:2::2")
+        ask = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 fdaa:0:7:a7b:1::2 7004"
         await machine.suspend()
         assert b"No route to host" in (await sh(near, ask)).stderr
         await machine.resume()
         await eventually(lambda: sh(near, ask), lambda o: b"reached" in o.stdout)
         assert await fetch(machine, 7004) == b"reached\n"
-        await machine.suspend()
-        await machine.kill()
+
+    async def test_a_server_is_at_an_address_of_its_own_in_its_network(
+        self, docker_host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DOCKER_HOST", docker_host)
+        engine = DockerEngine(tmp_path / "engine")
+        lab = Lab(engine, tmp_path / "engine", tmp_path, dockerd.IMAGE)
+        before = await lab.start(private_ip="fdaa:0:c:a7b:1::2", network="one")
+        other = await lab.start(private_ip="fdaa:0:d:a7b:1::2", network="other")
+
+        def serve(listener: socket.socket) -> Callable[[], None]:
+            def end() -> None:
+                listener.shutdown(socket.SHUT_RDWR)
+                thread.join()
+                listener.close()
+
+            thread = threading.Thread(target=greet, args=(listener,))
+            thread.start()
+            return end
+
+        def greet(listener: socket.socket) -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    with listener.accept()[0] as visitor:
+                        visitor.sendall(b"here")
+
+        closers = [
+            await engine.open(Door("tcp", port, serve, "fdaa:0:c:0:1::5", "one"))
+            for port in (80, 81)
+        ]
+        after = await lab.start(private_ip="fdaa:0:c:a7b:2::2", network="one")
+        for machine in (before, after):
+            for port in (80, 81):
+                ask = f"nc -w 9 fdaa:0:c:0:1::5 {port} < /dev/null"
+                # as above
+                await eventually(
+                    functools.partial(sh, machine, ask), lambda outcome: outcome.stdout == b"here"
+                )
+        assert (await sh(other, "nc -w 1 fdaa:0:c:0:1::5 80 </dev/null")).exit_code != 0
+        for close in closers:
+            assert close
+            assert b"fdaa:0:c:0:1::5" in subprocess.check_output(["ip", "-6", "address"])
+            close()
+        assert b"fdaa:0:c:0:1::5" not in subprocess.check_output(["ip", "-6", "address"])
+        await lab.end()
+        await engine.close()
 
     async def test_datagrams_reach_a_machine(self, lab: Lab) -> None:
         machine = await lab.start()
@@ -409,7 +492,10 @@ class TestEndings:
         }
         for name, label in (("dead", labels["dead"]), ("gone", "999999998-1-bb")):
             daemon.create_volume(name, labels={docker_client.OWNER: label})
+        mine = {docker_client.OWNER: "999999997-1-cc"}
+        daemon.create_network("dead", labels=mine)
         docker_client.sweep(daemon)
+        assert not [network for network in daemon.networks() if network["Name"] == "dead"]
         volumes = daemon.volumes(filters={"label": docker_client.OWNER})["Volumes"]
         assert not volumes
         left = {container["Id"] for container in daemon.containers(all=True)}
@@ -478,3 +564,62 @@ async def test_daemon_that_died_is_named_and_used_again_when_it_is_back(
     path.symlink_to(docker_host.removeprefix("unix://"))
     assert await engine.resolve_image(dockerd.IMAGE)
     await engine.close()
+
+
+async def test_daemon_that_is_gone_is_named_and_hinders_no_end(
+    docker_host: str, daemon: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sock"
+    path.symlink_to(docker_host.removeprefix("unix://"))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+    engine = DockerEngine(tmp_path / "engine")
+    lab = Lab(engine, tmp_path / "engine", tmp_path, dockerd.IMAGE)
+    machine = await lab.start()
+    path.unlink()
+    # as above
+    server = await asyncio.start_unix_server(lambda _, writer: writer.close(), path)
+    engine._client.close()
+    for work in (
+        machine.exec(["true"], timeout_s=DEADLINE_S),
+        machine.suspend(),
+        engine.discard(tmp_path / "m1"),
+    ):
+        with pytest.raises(EngineError, match="does not answer any more: is it running"):
+            await work
+    await engine.close()
+    server.close()
+    mine = {"label": f"{docker_client.OWNER}={engine._label}"}
+    assert daemon.containers(filters=mine)
+    # What the engine's next process does.
+    monkeypatch.setattr(docker_client, "_started", lambda _: "another")
+    docker_client.sweep(daemon)
+    assert daemon.containers(all=True, filters=mine) == []
+    assert daemon.networks(filters=mine) == []
+    assert (await machine.wait()).exit_code == 137
+
+
+async def test_two_daemons_may_have_the_same_network(
+    docker_host: str,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The addresses of their machines are alike, and lead from here to the right ones."""
+    labs: list[Lab] = []
+    # A name that leaves room for the daemon's own sockets.
+    with dockerd.daemon(tmp_path_factory.mktemp("two")) as second:
+        for name, url in (("one", docker_host), ("two", second)):
+            monkeypatch.setenv("DOCKER_HOST", url)
+            directory = tmp_path / name
+            (directory / "machines").mkdir(parents=True)
+            engine = DockerEngine(directory / "engine")
+            lab = Lab(engine, directory / "engine", directory / "machines", dockerd.IMAGE)
+            # The address can be used once the kernel is sure that nobody else has it.
+            serve = f"echo {name} > /tmp/index.html; until httpd -f -p '[{SAME}]:7009' -h /tmp; "
+            machine = await lab.start("sh", "-c", serve + "do sleep 0.1; done", private_ip=SAME)
+            labs.append(lab)
+            assert await fetch(machine, 7009) == f"{name}\n".encode()
+        assert await fetch(labs[0].machines[0], 7009) == b"one\n"
+        for lab in labs:
+            await lab.end()
+            await lab.engine.close()

@@ -8,7 +8,7 @@ import fcntl
 import os
 import socket
 import struct
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 
 __all__ = [
     "LOOPBACK",
@@ -20,12 +20,15 @@ __all__ = [
     "adopt_orphans",
     "block_network",
     "die_with_parent",
+    "disown_address",
     "forget_capabilities",
     "fork_into",
     "join_namespaces",
     "leave_session_keyring",
     "make_tun",
     "mount_disks",
+    "own_address",
+    "remove_address",
     "unshare",
 ]
 
@@ -43,6 +46,11 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 _NEW_MOUNTS = 0x00020000
 _REC, _SLAVE = 0x4000, 0x80000
+
+# Of <linux/rtnetlink.h>.
+_NEW_ADDRESS, _DELETE_ADDRESS, _NEW_ROUTE, _DELETE_ROUTE = 20, 21, 24, 25
+_UNICAST, _LOCAL, _UNREACHABLE = 1, 2, 7
+_DESTINATION, _OUT, _PREFERRED_SOURCE = 1, 4, 7
 
 NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000
 """CLONE_NEWUSER, CLONE_NEWNET."""
@@ -175,34 +183,71 @@ def make_tun(devices: int, name: str, mtu: int) -> tuple[int, int]:
 
 def add_address(address: str, interface: int = LOOPBACK) -> None:
     """Give an interface of this network namespace one more IPv6 address."""
-    packed = IPv6Address(address).packed
-    attributes = b"".join(struct.pack("=HH", 20, kind) + packed for kind in (1, 2))
-    nodad, newaddr = 0x02, 20
-    body = struct.pack("=BBBBi", socket.AF_INET6, 128, nodad, 0, interface) + attributes
-    _change_network(newaddr, body, f"address {address}")
+    _change_network(_NEW_ADDRESS, _address(address, interface), f"address {address}")
+
+
+def remove_address(address: str, interface: int) -> None:
+    """Take an IPv6 address from an interface."""
+    body = _address(address, interface)
+    _change_network(_DELETE_ADDRESS, body, f"address {address}", create=False)
 
 
 def add_route(network: str, prefix_bits: int, interface: int) -> None:
     """Have packets for an IPv6 network leave through an interface."""
-    main_table, static, universe, unicast, destination, out, newroute = 254, 4, 0, 1, 1, 4, 24
-    body = struct.pack(
-        "=BBBBBBBBI",
-        *(socket.AF_INET6, prefix_bits, 0, 0, main_table, static, universe, unicast, 0),
-    )
-    body += struct.pack("=HH", 20, destination) + IPv6Address(network).packed
-    body += struct.pack("=HHi", 8, out, interface)
-    _change_network(newroute, body, f"route to {network}/{prefix_bits}")
+    body = _route(network, prefix_bits, _UNICAST) + struct.pack("=HHi", 8, _OUT, interface)
+    _change_network(_NEW_ROUTE, body, f"route to {network}/{prefix_bits}")
 
 
 def block_network(address: str, prefix_bits: int) -> None:
-    """Make an IPv4 network unreachable from this network namespace."""
-    main_table, static, universe, unreachable, destination, newroute = 254, 4, 0, 7, 1, 24
-    body = struct.pack(
-        "=BBBBBBBBI",
-        *(socket.AF_INET, prefix_bits, 0, 0, main_table, static, universe, unreachable, 0),
-    )
-    body += struct.pack("=HH", 8, destination) + socket.inet_aton(address)
-    _change_network(newroute, body, f"unreachable route to {address}/{prefix_bits}")
+    """Make a network unreachable from this network namespace."""
+    body = _route(address, prefix_bits, _UNREACHABLE)
+    _change_network(_NEW_ROUTE, body, f"unreachable route to {address}/{prefix_bits}")
+
+
+def disown_address(address: str, interface: int) -> None:
+    """Take nothing more for an address of an interface, but answer for it that it is nobody's.
+
+    Connections to it stay; with IPv4, nothing is answered.
+    """
+    body = _local_route(address, interface)
+    _change_network(_DELETE_ROUTE, body, f"local route to {address}", create=False)
+    block_network(address, ip_address(address).max_prefixlen)
+
+
+def own_address(address: str, interface: int) -> None:
+    """Undo `disown_address`."""
+    _change_network(_NEW_ROUTE, _local_route(address, interface), f"local route to {address}")
+    body = _route(address, ip_address(address).max_prefixlen, _UNREACHABLE)
+    _change_network(_DELETE_ROUTE, body, f"unreachable route to {address}", create=False)
+
+
+def _address(address: str, interface: int) -> bytes:
+    nodad = 0x02
+    packed = IPv6Address(address).packed
+    attributes = b"".join(struct.pack("=HH", 20, kind) + packed for kind in (1, 2))
+    return struct.pack("=BBBBi", socket.AF_INET6, 128, nodad, 0, interface) + attributes
+
+
+def _local_route(address: str, interface: int) -> bytes:
+    found = ip_address(address)
+    body = _route(address, found.max_prefixlen, _LOCAL)
+    body += struct.pack("=HHi", 8, _OUT, interface)
+    if found.version == 4:
+        body += struct.pack("=HH", 8, _PREFERRED_SOURCE) + found.packed
+    return body
+
+
+def _route(network: str, prefix_bits: int, kind: int) -> bytes:
+    """The head of a request about a route, and where to that is."""
+    packed = ip_address(network).packed
+    family = socket.AF_INET6 if len(packed) == 16 else socket.AF_INET
+    static, kernel, universe, host, main_table, local_table = 4, 2, 0, 254, 254, 255
+    table, protocol, scope = main_table, static, universe
+    if kind == _LOCAL:
+        table, protocol = local_table, kernel
+        scope = host if family == socket.AF_INET else universe
+    body = struct.pack("=BBBBBBBBI", family, prefix_bits, 0, 0, table, protocol, scope, kind, 0)
+    return body + struct.pack("=HH", 4 + len(packed), _DESTINATION) + packed
 
 
 def _change_network(kind: int, body: bytes, what: str, *, create: bool = True) -> None:
