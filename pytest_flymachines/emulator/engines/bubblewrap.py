@@ -4,63 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import shutil
-import socket
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pytest_flymachines.emulator.engines import cgroups, egress, trial
 from pytest_flymachines.emulator.engines.advice import advice
 from pytest_flymachines.emulator.engines.base import (
-    GATEWAY,
     Door,
     EngineError,
     ExecOutcome,
-    GuestFile,
     GuestMount,
     MachineConfigForEngine,
     Probe,
 )
-from pytest_flymachines.emulator.engines.bwrap import IdMaps, bwrap_options, find_bwrap, id_maps
-from pytest_flymachines.emulator.engines.host_python import HostPython, find_python
-from pytest_flymachines.emulator.engines.layers import SystemTree, survey
-from pytest_flymachines.emulator.engines.pasta import NAMESERVER, find_pasta, pasta_field
+from pytest_flymachines.emulator.engines.bubblewrap_machine import BubblewrapMachine
+from pytest_flymachines.emulator.engines.computer import (
+    PATH,
+    Computer,
+    look_around,
+    network_files,
+    options_of,
+    proxy_variables,
+)
+from pytest_flymachines.emulator.engines.pasta import pasta_field
 from pytest_flymachines.emulator.engines.removal import remove_tree
 from pytest_flymachines.emulator.engines.sixpn import Place, PrivateNetwork
 from pytest_flymachines.emulator.engines.spawner import Spawner
-from pytest_flymachines.emulator.engines.supervised import (
-    SupervisedMachine,
-    files_field,
-    programs_field,
-)
+from pytest_flymachines.emulator.engines.start_request import files_field, programs_field
 
-__all__ = ["BubblewrapEngine", "BubblewrapMachine"]
+__all__ = ["BubblewrapEngine"]
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# Of the machine's own loopback, which answers at 127.0.0.1 unless bound to another address.
-_GLOBAL_SERVICES, _UDP_VISITORS = "127.19.0.3", "127.19.0.2"
-_IDLE = ("sleep", "infinity")
 _OPEN_FILES = 10240  # As Fly's init sets it.
-
-
-@dataclass(frozen=True)
-class _Computer:
-    """What was found out about this computer, once."""
-
-    bwrap: Path
-    ids: IdMaps
-    tree: SystemTree
-    groups: cgroups.Groups
-    python: HostPython
-    policy: egress.Policy
-    pasta: str | None
-
-    @property
-    def proxied(self) -> bool:
-        """Whether machines get out through a proxy."""
-        return self.policy.enabled and self.pasta is None
 
 
 class BubblewrapEngine:
@@ -78,7 +54,7 @@ class BubblewrapEngine:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._lock = asyncio.Lock()
-        self._computer: _Computer | None = None
+        self._computer: Computer | None = None
         self._spawner: Spawner | None = None
         self._private_network: PrivateNetwork | None = None
 
@@ -112,7 +88,8 @@ class BubblewrapEngine:
         if outcome.stdout.strip() != b"0":
             return Probe(works=False, why=f"`id -u` in a machine ended as {outcome}")
         self.takes_devices = not no_disk
-        return Probe(works=True, notes=self._notes() + trial.unlimited(no_disk))
+        computer, _, private_network = await self._prepared()
+        return Probe(works=True, notes=computer.notes(private_network) + trial.unlimited(no_disk))
 
     async def _try_one(self, disk: bool) -> ExecOutcome:
         async with trial.machine(self, disk=disk, below=self._made_directory()) as machine:
@@ -141,14 +118,14 @@ class BubblewrapEngine:
         if machine.root_disk is None:
             await asyncio.to_thread(_make_directories, machine.directory, kinds)
         running = BubblewrapMachine(spawner, machine, groups)
-        files = [*_network_files(machine, computer, private_network), *machine.files]
+        files = [*network_files(machine, computer, private_network), *machine.files]
         ids = computer.ids.inside() if outer else computer.ids
         pasta = computer.pasta if outer is None else None
-        base = {"PATH": _PATH, **_proxy_variables(computer, machine)}
+        base = {"PATH": PATH, **proxy_variables(computer, machine)}
         listener, interface = await running.start(
             listen=egress.PORT if computer.proxied and outer is None else None,
             pasta=pasta_field(pasta, computer.policy) if pasta else None,
-            bwrap=[str(computer.bwrap), *_options(computer, machine)],
+            bwrap=[str(computer.bwrap), *options_of(computer, machine)],
             ids=ids.fields(),
             network_of=outer.first_process if outer else None,
             address=machine.private_ip,
@@ -200,10 +177,10 @@ class BubblewrapEngine:
             self._computer = None
             await asyncio.to_thread(remove_tree, self._directory / "layers")
 
-    async def _prepared(self) -> tuple[_Computer, Spawner, PrivateNetwork]:
+    async def _prepared(self) -> tuple[Computer, Spawner, PrivateNetwork]:
         async with self._lock:
             if self._computer is None:
-                self._computer = await asyncio.to_thread(self._look_around)
+                self._computer = await asyncio.to_thread(look_around, self._made_directory())
             if self._spawner is None or self._private_network is None:
                 self._spawner = Spawner(self._computer.groups.parents)
                 self._private_network = PrivateNetwork()
@@ -229,143 +206,9 @@ class BubblewrapEngine:
         if status.exit_code:
             raise EngineError(f"cannot remove {directory}: {said.strip()}")
 
-    def _look_around(self) -> _Computer:
-        bwrap = find_bwrap()
-        try:
-            policy = egress.Policy.from_environment()
-        except ValueError as error:
-            raise EngineError(str(error)) from error
-        cgroups.sweep()
-        remove_tree(self._directory / "layers")
-        return _Computer(
-            bwrap=bwrap,
-            ids=id_maps(),
-            tree=survey(self._made_directory() / "layers"),
-            groups=cgroups.find(),
-            python=find_python(_PATH),
-            policy=policy,
-            pasta=find_pasta(policy),
-        )
-
     def _made_directory(self) -> Path:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         return self._directory
-
-    def _notes(self) -> tuple[str, ...]:
-        assert self._computer is not None
-        notes = ["this computer's tools are the image of every machine"]
-        if not self._computer.groups.limits:
-            notes.append(cgroups.NO_LIMITS)
-        if self._computer.proxied:
-            notes.append("machines reach the outside through an HTTP proxy only (no pasta)")
-        if self._private_network is not None and self._private_network.why_not:
-            notes.append(
-                "machines reach neither each other nor .internal names "
-                f"({self._private_network.why_not})"
-            )
-        if self._computer.groups.unified is None:
-            notes.append("no cgroup freezer: suspend stops processes by signals")
-        if self._computer.ids.single:
-            notes.append("machines have root as their only user (no newuidmap)")
-        if shutil.which("git", path=_PATH) is None:
-            notes.append("this computer has no git in a system directory, so machines have none")
-        return tuple(notes)
-
-
-class BubblewrapMachine(SupervisedMachine):
-    """A machine of the bubblewrap engine.
-
-    Attributes:
-        place: In the private network, if it has one.
-    """
-
-    place: Place | None = None
-
-    async def suspend(self) -> None:
-        """As in `RunningMachine.suspend`; its kernel would still take connections for it."""
-        await super().suspend()
-        if self.place is not None:
-            self.place.give_up()
-
-    async def resume(self) -> None:
-        """As in `RunningMachine.resume`."""
-        await super().resume()
-        if self.place is not None:
-            await self.place.take()
-
-    @property
-    def first_process(self) -> int:
-        """One that is in all of its namespaces: its pid on this computer."""
-        return self._walls[1]
-
-    @property
-    def root(self) -> Path:
-        """As its first process has it."""
-        return Path(f"/proc/{self.first_process}/root")
-
-    def place_of(self, mount: GuestMount) -> Path:
-        """Where its first process has it; the machine decides what is at that path."""
-        return self.root / mount.path.lstrip("/")
-
-    async def connect(self, port: int) -> socket.socket:
-        """As in `RunningMachine.connect`."""
-        return await self.connect_to(["127.0.0.1", self.config.private_ip, "::1"], port)
-
-    async def datagrams(self, port: int) -> socket.socket:
-        """As in `RunningMachine.datagrams`.
-
-        What answers from another address, as a program bound to 0.0.0.0 does, is not heard.
-        """
-        return await self.datagrams_to(_GLOBAL_SERVICES, port, source=_UDP_VISITORS)
-
-
-def _proxy_variables(computer: _Computer, machine: MachineConfigForEngine) -> dict[str, str]:
-    return egress.proxy_variables(machine.private_ip) if computer.proxied else {}
-
-
-def _network_files(
-    machine: MachineConfigForEngine, computer: _Computer, private_network: PrivateNetwork
-) -> list[GuestFile]:
-    own = f"{machine.id}.vm.{machine.app}.internal"
-    hosts = (
-        "127.0.0.1\tlocalhost\n"
-        "::1\tlocalhost ip6-localhost ip6-loopback\n"
-        f"{_GLOBAL_SERVICES}\tfly-global-services\n"
-        f"{machine.private_ip}\tfly-local-6pn {own} {machine.hostname}\n"
-    )
-    nameservers = machine.nameservers
-    if not nameservers and private_network.resolves:
-        nameservers = [GATEWAY]
-    elif not nameservers and computer.pasta:
-        nameservers = [NAMESERVER]
-    resolv = "".join(f"nameserver {address}\n" for address in nameservers)
-    for keyword, values in (("search", machine.searches), ("options", machine.resolver_options)):
-        if values:
-            resolv += f"{keyword} {' '.join(values)}\n"
-    return [
-        GuestFile("/etc/hosts", hosts.encode()),
-        GuestFile("/etc/hostname", f"{machine.hostname}\n".encode()),
-        GuestFile("/etc/resolv.conf", resolv.encode()),
-    ]
-
-
-def _options(computer: _Computer, machine: MachineConfigForEngine) -> list[str]:
-    binds: list[tuple[str, Path, str]] = [
-        ("--bind", mount.source, mount.path) for mount in machine.mounts
-    ]
-    if computer.python.prefix:
-        binds.insert(0, ("--ro-bind", computer.python.prefix, str(computer.python.prefix)))
-    links = {}
-    if computer.python.executable:
-        links["/usr/local/bin/python3"] = str(computer.python.executable)
-    return bwrap_options(
-        machine.root_disk.source if machine.root_disk else machine.directory,
-        machine.hostname,
-        computer.tree,
-        binds,
-        links,
-        own_network=machine.beside is None,
-    )
 
 
 def _own_directories(overlays: int) -> list[str]:

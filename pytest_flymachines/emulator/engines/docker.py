@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import DockerException, NotFound
 from docker.errors import ImageNotFound as DockerImageNotFound
 
 from pytest_flymachines.emulator.engines import trial
@@ -24,7 +23,6 @@ from pytest_flymachines.emulator.engines.base import (
     Door,
     EngineError,
     ImageNotFound,
-    ImageNotPulled,
     MachineConfigForEngine,
     Probe,
 )
@@ -40,17 +38,18 @@ from pytest_flymachines.emulator.engines.docker_client import (
     sweep,
 )
 from pytest_flymachines.emulator.engines.docker_disks import binds
+from pytest_flymachines.emulator.engines.docker_exec import unexecutable
 from pytest_flymachines.emulator.engines.docker_groups import SharedLimits
-from pytest_flymachines.emulator.engines.docker_machine import DockerMachine, unexecutable
+from pytest_flymachines.emulator.engines.docker_images import digest, inspected
+from pytest_flymachines.emulator.engines.docker_machine import DockerMachine
 from pytest_flymachines.emulator.engines.docker_network import Link, Networks
 from pytest_flymachines.emulator.engines.docker_probe import WAIT, try_one
-from pytest_flymachines.emulator.engines.docker_words import command, oci_config, split_image
+from pytest_flymachines.emulator.engines.docker_words import command, oci_config
 from pytest_flymachines.emulator.engines.removal import remove_tree
 
 __all__ = ["DockerEngine"]
 
 _THREADS = 64
-_REFUSAL = re.compile("unauthorized|no basic auth credentials|denied|authentication required")
 _PODMAN_NOTES = (
     "podman does not keep networks apart: machines reach those of other 6PN networks",
     "with podman an exec needs /bin/sh, and its output ends with its program",
@@ -134,12 +133,7 @@ class DockerEngine:
             raise ImageNotFound(f"image {image}: {error}") from error
         except (DockerException, OSError) as error:
             raise EngineError(f"image {image}: {explained(error)}") from error
-        repository = split_image(image)[0]
-        named = [name.partition("@") for name in found.get("RepoDigests") or ()]
-        # The same image may have another digest in another registry.
-        named.sort(key=lambda parts: parts[0] != repository)
-        digest: str = named[0][2] if named else found["Id"]
-        return digest
+        return digest(found, image)
 
     async def image_config(self, image: str) -> bytes:
         """As in `Engine.image_config`, without the history."""
@@ -300,25 +294,7 @@ class DockerEngine:
 
     async def _image(self, image: str) -> Any:
         """What the daemon knows of an image, pulled if it has none of that name."""
-        api = await self._api()
-        try:
-            return await self._call(api.inspect_image, image)
-        except DockerImageNotFound:
-            repository, tag = split_image(image)
-        try:
-            await self._call(api.pull, repository, tag=tag)
-        except NotFound:
-            raise
-        except APIError as error:
-            why = f"image {image} is not on the daemon and cannot be pulled: {error.explanation}"
-            if _REFUSAL.search(error.explanation or ""):
-                host = repository.partition("/")[0]
-                why += (
-                    f"; `docker login {host}` as the user that runs the emulator, or a credential "
-                    "helper in its config.json, lets it pull"
-                )
-            raise ImageNotPulled(why) from error
-        return await self._call(api.inspect_image, image)
+        return await self._call(inspected, await self._api(), image)
 
     async def _kept(self, directory: Path) -> str | None:
         """An image of the root file system of the boot before, if the directory was kept."""

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from docker.errors import APIError, DockerException, NotFound
-from docker.utils.socket import frames_iter
 
 from pytest_flymachines.emulator.engines.base import (
     EngineError,
@@ -27,20 +26,17 @@ from pytest_flymachines.emulator.engines.base import (
 )
 from pytest_flymachines.emulator.engines.docker_client import explained
 from pytest_flymachines.emulator.engines.docker_disks import mountpoint
+from pytest_flymachines.emulator.engines.docker_exec import DockerExec
 from pytest_flymachines.emulator.engines.docker_files import only_file
 from pytest_flymachines.emulator.engines.docker_network import Link
 from pytest_flymachines.emulator.engines.docker_program import DockerProgram, close
 from pytest_flymachines.emulator.engines.docker_reach import Reach
-from pytest_flymachines.emulator.engines.output import LIMIT_BYTES
 from pytest_flymachines.emulator.engines.processes import describe
 from pytest_flymachines.emulator.engines.supervisor.tail import Tail, open_log
 
-__all__ = ["DockerMachine", "unexecutable"]
+__all__ = ["DockerMachine"]
 
 _KILLED = 137
-# Podman now and then loses what a program writes before somebody listens: so it waits for a line.
-_ONCE_ATTACHED = ("/bin/sh", "-c", 'read -r _; exec "$@"', "sh")
-_REFUSED_PROGRAM = b"OCI runtime exec failed"
 
 
 class DockerMachine:
@@ -134,25 +130,18 @@ class DockerMachine:
         timeout_s: float,
     ) -> ExecOutcome:
         """As in `RunningMachine.exec`; a death by signal is told as 128 + n, like a shell does."""
-        output = _Output()
-        work = asyncio.get_running_loop().run_in_executor(
-            self._pool, self._exec, list(argv), stdin, dict(env or {}), output
-        )
+        work = DockerExec(self._api, self.container, argv, stdin, env or {}, podman=self._podman)
+        running = asyncio.get_running_loop().run_in_executor(self._pool, work.run)
         try:
             async with asyncio.timeout(timeout_s):
-                code = await asyncio.shield(work)
+                return await asyncio.shield(running)
         except TimeoutError:
-            work.add_done_callback(lambda done: done.exception())
-            return ExecOutcome(timed_out=True, stdout=output.content(1), stderr=output.content(2))
+            running.add_done_callback(lambda done: done.exception())
+            return work.so_far()
         except (DockerException, OSError) as error:
             raise EngineError(
                 f"exec in container {self.container[:12]}: {explained(error)}"
             ) from error
-        stdout, stderr = output.content(1), output.content(2)
-        if code in {126, 127} and stdout.startswith(_REFUSED_PROGRAM):
-            code = unexecutable(stdout.decode(errors="replace")) or code
-            stdout, stderr = b"", stdout
-        return ExecOutcome(exit_code=code, stdout=stdout, stderr=stderr)
 
     def signal(self, number: int) -> None:
         """As in `RunningMachine.signal`."""
@@ -250,23 +239,6 @@ class DockerMachine:
         except (DockerException, OSError) as error:
             raise EngineError(f"container {self.container[:12]}: {explained(error)}") from error
 
-    def _exec(self, argv: list[str], stdin: bytes, env: dict[str, str], output: _Output) -> int:
-        if self._podman:
-            argv, stdin = [*_ONCE_ATTACHED, *argv], b"\n" + stdin
-        created = self._api.exec_create(
-            self.container, argv, stdin=bool(stdin), environment=env, workdir="/", user="0:0"
-        )
-        stream = self._api.exec_start(created["Id"], socket=True)
-        try:
-            if stdin:
-                threading.Thread(target=_feed, args=(stream, stdin), daemon=True).start()
-            for number, piece in frames_iter(stream, tty=False):
-                output.add(number, piece)
-        finally:
-            close(stream)
-        state = self._api.exec_inspect(created["Id"])
-        return int(state["ExitCode"] if state["ExitCode"] is not None else _KILLED)
-
     def _start_beside(self, program: Program) -> None:
         other = DockerProgram(self._api, self.container, self._config.log)
         unset = self._config.env.keys() - program.env.keys()
@@ -321,36 +293,6 @@ class DockerMachine:
             return ExitStatus(exit_code=_KILLED)
         code = state["ExitCode"] if self._first_end is None else self._first_end
         return ExitStatus(exit_code=code, oom_killed=state["OOMKilled"])
-
-
-def unexecutable(message: str) -> int | None:
-    """Exit code for a program that could not be executed; None if something else is wrong."""
-    if "executable file not found" in message or "no such file or directory" in message:
-        return 127
-    return 126 if "permission denied" in message or "exec format error" in message else None
-
-
-class _Output:
-    """What has come of stdout (1) and stderr (2), each up to the limit."""
-
-    def __init__(self) -> None:
-        self._pieces: dict[int, list[bytes]] = {1: [], 2: []}
-        self._room = {1: LIMIT_BYTES, 2: LIMIT_BYTES}
-
-    def add(self, number: int, piece: bytes) -> None:
-        if self._room[number] > 0:
-            self._pieces[number].append(piece[: self._room[number]])
-            self._room[number] -= len(piece)
-
-    def content(self, number: int) -> bytes:
-        return b"".join(self._pieces[number])
-
-
-def _feed(stream: Any, content: bytes) -> None:
-    sock = getattr(stream, "_sock", stream)
-    with contextlib.suppress(OSError):
-        sock.sendall(content)
-        sock.shutdown(socket.SHUT_WR)
 
 
 def _quietly(function: Callable[..., object], *arguments: object, **options: object) -> None:

@@ -22,11 +22,8 @@ from pytest_flymachines.emulator.engines.base import (
 )
 from pytest_flymachines.emulator.engines.removal import remove_tree
 from pytest_flymachines.emulator.engines.spawner import Spawner
-from pytest_flymachines.emulator.engines.supervised import (
-    SupervisedMachine,
-    files_field,
-    programs_field,
-)
+from pytest_flymachines.emulator.engines.start_request import files_field, programs_field
+from pytest_flymachines.emulator.engines.supervised import SupervisedMachine
 
 __all__ = ["ProcessEngine", "ProcessMachine"]
 

@@ -8,7 +8,6 @@ import errno
 import os
 import signal
 import socket
-from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -18,11 +17,9 @@ from pytest_flymachines.emulator.engines.base import (
     EngineError,
     ExecOutcome,
     ExitStatus,
-    GuestFile,
     GuestMount,
     GuestProcess,
     MachineConfigForEngine,
-    Program,
 )
 from pytest_flymachines.emulator.engines.freezing import StoppedTree
 from pytest_flymachines.emulator.engines.opening import open_below
@@ -33,7 +30,7 @@ from pytest_flymachines.emulator.engines.spawner import Spawner
 from pytest_flymachines.emulator.engines.supervisor import wire
 from pytest_flymachines.emulator.engines.supervisor.tail import Tail, open_log
 
-__all__ = ["SupervisedMachine", "files_field", "programs_field"]
+__all__ = ["SupervisedMachine"]
 
 
 class SupervisedMachine:
@@ -318,38 +315,6 @@ class SupervisedMachine:
             code, number = _code_and_signal(message["status"])
             oom = message["oom_kills"] > 0
             self._status.set_result(ExitStatus(exit_code=code, signal=number, oom_killed=oom))
-
-
-def files_field(files: Sequence[GuestFile]) -> list[dict[str, object]]:
-    """The `files` of a supervisor's `start` request."""
-    return [
-        {"path": f.path, "content": b64encode(f.content).decode(), "mode": f.mode} for f in files
-    ]
-
-
-def programs_field(
-    machine: MachineConfigForEngine, environment: Callable[[Mapping[str, str]], Mapping[str, str]]
-) -> list[dict[str, object]]:
-    """The `programs` of a supervisor's `start` request.
-
-    Args:
-        machine: Whose main processes they are.
-        environment: The environment of a program, from what its config says.
-    """
-    return [
-        {"argv": _command(program), "env": dict(environment(program.env)), "user": program.user}
-        for program in (machine, *machine.others)
-    ]
-
-
-def _command(program: Program) -> list[str]:
-    """`init.exec`, else entrypoint and cmd, else something that stays.
-
-    The CMD of most images is a shell, and a machine of one ends at once for want of input.
-    """
-    if program.argv:
-        return list(program.argv)
-    return [*(program.entrypoint or ()), *(program.cmd or ())] or ["sleep", "infinity"]
 
 
 def _stdin(content: bytes) -> int:

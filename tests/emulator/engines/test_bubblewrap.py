@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_flymachines.emulator.engines import bubblewrap
+from pytest_flymachines.emulator.engines import computer
 from pytest_flymachines.emulator.engines.base import EngineError, RunningMachine
 from pytest_flymachines.emulator.engines.bubblewrap import BubblewrapEngine
 from pytest_flymachines.emulator.engines.bwrap import find_bwrap, id_maps
@@ -92,7 +92,7 @@ class TestWhatItIsLike:
         prefix = Path(sys.base_prefix).resolve()
         executable = prefix / f"bin/python{sys.version_info.major}.{sys.version_info.minor}"
         shown = HostPython(executable, None if prefix.is_relative_to("/usr") else prefix)
-        monkeypatch.setattr(bubblewrap, "find_python", lambda path: shown)
+        monkeypatch.setattr(computer, "find_python", lambda path: shown)
         lab = Lab(BubblewrapEngine(tmp_path / "engine"), tmp_path / "engine", tmp_path)
         machine = await lab.start()
         script = "python3 -c 'import json, ssl, sys; print(sys.base_prefix)'; command -v python3"

@@ -16,7 +16,7 @@ async def test_auto_takes_the_first_that_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "pytest_flymachines.emulator.engines.bubblewrap.find_bwrap", refuse("no bwrap here")
+        "pytest_flymachines.emulator.engines.computer.find_bwrap", refuse("no bwrap here")
     )
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
     engine, probe, failed = await choose("auto", tmp_path)
@@ -48,7 +48,7 @@ async def test_bwrap_that_fails_is_told_with_what_it_said(
     broken = tmp_path / "bwrap"
     broken.write_text("#!/bin/sh\necho 'bwrap: No permissions to create a new namespace' >&2\n")
     broken.chmod(0o755)
-    monkeypatch.setattr("pytest_flymachines.emulator.engines.bubblewrap.find_bwrap", lambda: broken)
+    monkeypatch.setattr("pytest_flymachines.emulator.engines.computer.find_bwrap", lambda: broken)
     engine = ENGINES["bubblewrap"](tmp_path / "engine")
     probe = await engine.probe()
     await engine.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_flymachines.emulator.engines import bubblewrap
+from pytest_flymachines.emulator.engines import computer
 from pytest_flymachines.emulator.engines.base import EngineError
 from pytest_flymachines.emulator.engines.bubblewrap import BubblewrapEngine
 from pytest_flymachines.emulator.engines.egress import SETTING, Policy
@@ -71,7 +71,7 @@ class TestMachine:
 
     @pytest.fixture(autouse=True)
     def without_pasta(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(bubblewrap, "find_pasta", lambda policy: None)
+        monkeypatch.setattr(computer, "find_pasta", lambda policy: None)
 
     async def test_allowed_server_is_reached(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
