@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_flymachines.emulator.engines import bubblewrap
+from pytest_flymachines.emulator.engines import computer
 from pytest_flymachines.emulator.engines.egress import Policy
 from pytest_flymachines.emulator.engines.pasta import NAMESERVER, _own, find_pasta
 from pytest_flymachines.emulator.engines.processes import list_processes
@@ -106,7 +106,7 @@ async def test_two_machines_listen_on_one_port_and_loopback_stays_apart(
 async def test_pasta_that_does_not_work_is_done_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bubblewrap, "find_pasta", lambda policy: "/bin/false")
+    monkeypatch.setattr(computer, "find_pasta", lambda policy: "/bin/false")
     async with lab_with("public", tmp_path, monkeypatch) as lab:
         probe = await lab.engine.probe()
         assert probe.works
