@@ -159,10 +159,10 @@ GAPS = (
         (
             "whole with the engine bubblewrap where the user may open /dev/net/tun; with docker "
             "who connects to a suspended machine is told after 1 s and not at once, to one that "
-            "does not run after 3 to 8 s; where the emulator may not listen on port 53 of a "
-            "bridge (not root), and with podman, also to a suspended one, there are no TXT "
-            "records and no `top<n>.nearest.of`, names are as of the machine's start, and the "
-            "API is at an IPv4 address; with process not at all"
+            "does not run, and by an ordinary user's suspended one, after 3 to 8 s; where the "
+            "emulator may not listen on port 53 of a bridge (not root), and with podman, there "
+            "are no TXT records and no `top<n>.nearest.of`, names are as of the machine's start, "
+            "and there is no `_api.internal` or it is at an IPv4 address; with process not at all"
         ),
     ),
     (

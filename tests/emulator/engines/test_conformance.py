@@ -563,6 +563,25 @@ class TestPrivateNetwork:
         assert answer.stdout.endswith(b"found\n")
         assert (await sh(stranger, ask)).exit_code != 0
 
+    async def test_suspended_machine_says_that_it_is_out_of_reach(
+        self, lab: Lab, engine_name: str
+    ) -> None:
+        if engine_name == "process":
+            pytest.skip("its machines have this computer's network")
+        if notes := [n for n in (await lab.engine.probe()).notes if "neither each other" in n]:
+            pytest.skip(notes[0])
+        serve = "mkdir -p /srv/y && cd /srv/y && echo found > index.html && "
+        machine = await lab.start("sh", "-c", serve + "exec busybox httpd -f -p '[::]:7006'")
+        neighbour = await lab.start()
+        ask = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 60 fdaa:0:1:a7b:1::1 7006"
+        await eventually(lambda: sh(neighbour, ask), lambda o: b"found" in o.stdout)
+        await machine.suspend()
+        refused = (await sh(neighbour, ask)).stderr
+        # What the kernel says after seconds of silence is another thing with docker.
+        assert refused.endswith((b"No route to host\n", b"Network is unreachable\n")), refused
+        await machine.resume()
+        assert (await sh(neighbour, ask)).stdout.endswith(b"found\n")
+
 
 class TestProcesses:
     async def test_are_described(self, lab: Lab) -> None:
