@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import IO, Any
 
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import DockerException, NotFound
 
 from pytest_flymachines.emulator.engines.base import (
     EngineError,
@@ -296,6 +296,6 @@ class DockerMachine:
 
 
 def _quietly(function: Callable[..., object], *arguments: object, **options: object) -> None:
-    """Call what fails when the container has just ended."""
-    with contextlib.suppress(APIError):
+    """Call what fails when the container has just ended, or the daemon."""
+    with contextlib.suppress(DockerException, OSError):
         function(*arguments, **options)
