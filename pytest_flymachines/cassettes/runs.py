@@ -11,7 +11,7 @@ import re
 import string
 from collections.abc import Iterator
 
-__all__ = ["aligned", "bare", "decodings", "has_row", "recoded", "runs", "with_gaps"]
+__all__ = ["aligned", "bare", "decodings", "has_row", "recoded", "runs", "unhexed", "with_gaps"]
 
 # also wrapped into lines, also where a JSON text inside a text writes its line ends
 _GAP = rb"(?:\s|\\+[nr])+"
@@ -25,6 +25,7 @@ _BEGINNING = b"a" * _SHORTEST
 
 _TO_URLSAFE = bytes.maketrans(b"+/", b"-_")
 _FROM_URLSAFE = bytes.maketrans(b"-_", b"+/")
+_HEX_ROW = re.compile(rb"[0-9A-Fa-f]{32,}")
 _GZIP = b"H4sI"
 
 
@@ -76,6 +77,14 @@ def bare(run: bytes) -> bytes:
     """A run without its line breaks."""
     run = run.translate(None, _SPACES)
     return _GAPS.sub(b"", run) if b"\\" in run else run
+
+
+def unhexed(run: bytes) -> Iterator[bytes]:
+    """What rows of hexadecimal digits in a bare run encode, wherever the first byte begins."""
+    for match in _HEX_ROW.finditer(run):
+        for start in (match.start(), match.start() + 1):
+            digits = run[start : match.end() - (match.end() - start) % 2]
+            yield bytes.fromhex(digits.decode())
 
 
 def aligned(text: bytes) -> int | None:

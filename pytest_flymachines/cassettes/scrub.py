@@ -26,6 +26,7 @@ from pytest_flymachines.cassettes.runs import (
     has_row,
     recoded,
     runs,
+    unhexed,
     with_gaps,
 )
 from pytest_flymachines.cassettes.spelling import PLACEHOLDER, Secret, placeholder
@@ -293,9 +294,12 @@ class Scrubber:
                 inner = self._find(decoded, depth - 1, found)
                 if inner < len(decoded) and end == len(data):
                     unfinished = start
+            for decoded in unhexed(run):
+                self._find(decoded, depth - 1, found)
         if small:
             self._find_coded(b"\n".join(small), found)
             pieces = [decoded for run in small for _, decoded in decodings(run)]
+            pieces += [decoded for run in small for decoded in unhexed(run)]
             for piece in pieces:
                 if piece[:1] == b"\x78" and (plain := unpacked(piece)) is not None:
                     self._find(plain, depth - 1, found)

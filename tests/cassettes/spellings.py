@@ -112,6 +112,13 @@ SPELLINGS: dict[str, Callable[[bytes], bytes]] = {
     "hex, mixed": lambda s: "".join(
         c.upper() if at % 3 else c for at, c in enumerate(s.hex())
     ).encode(),
+    "gzip in hex": lambda s: gzip.compress(b"a" * 100 + s).hex().encode(),
+    "JSON in base64 in hex": lambda s: (
+        base64.b64encode(json.dumps({"a": s.decode()}).encode())
+        .hex(" ", 40)
+        .replace(" ", "\n")
+        .encode()
+    ),
     "hex in lines": lambda s: s.hex()[:21].encode() + b"\n" + s.hex()[21:].encode(),
     "URL in base64": lambda s: base64.b64encode(b"?a=" + quote(s, safe="").encode()),
     "name in a tar": lambda s: archive(s.decode(), b"x"),

@@ -36,6 +36,8 @@ def scrubber() -> Scrubber:
 TANGLED = {
     "xml in URL in base64",
     "uuencoded",
+    "gzip in hex",
+    "JSON in base64 in hex",
     "zlib after something",
     "zlib after something in base64",
 }

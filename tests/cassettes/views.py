@@ -32,7 +32,7 @@ def views(data: bytes, depth: int = 4) -> Iterator[bytes]:
     yield data
     if not depth:
         return
-    yield from _read_back(data)
+    yield from _read_back(data, depth)
     yield from _listed(data)
     for at in (match.start() for match in re.finditer(rb"x[\x01\x5e\x9c\xda]", data)):
         with contextlib.suppress(zlib.error):
@@ -58,7 +58,7 @@ def views(data: bytes, depth: int = 4) -> Iterator[bytes]:
             yield from views(decoded, inner)
 
 
-def _read_back(data: bytes) -> Iterator[bytes]:
+def _read_back(data: bytes, depth: int) -> Iterator[bytes]:
     """What is escaped, in hexadecimal, in base32 or in UTF-16."""
     text = data
     for _ in range(3):
@@ -70,9 +70,9 @@ def _read_back(data: bytes) -> Iterator[bytes]:
     yield text.replace(b"\0", b"")
     for run in re.finditer(rb"(?:[0-9A-Fa-f]\n?){16,}", data):
         digits = run[0].replace(b"\n", b"").decode()
-        yield from (
-            bytes.fromhex(digits[at : len(digits) - (len(digits) - at) % 2]) for at in (0, 1)
-        )
+        for at in (0, 1):
+            found = bytes.fromhex(digits[at : len(digits) - (len(digits) - at) % 2])
+            yield from views(found, min(depth - 1, 2)) if len(found) < SMALL else (found,)
     for run in re.finditer(rb"(?:[A-Za-z2-7]\n?){12,}", data):
         letters = run[0].replace(b"\n", b"").upper()[:4000]
         for shift in range(8):
