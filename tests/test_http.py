@@ -134,7 +134,7 @@ def test_a_long_body_that_is_only_spoken_of_is_not_awaited(
         thread.start()
         http = Http(pool, f"http://127.0.0.1:{listener.getsockname()[1]}")
         for _ in range(2):
-            assert http.request(method, "/", timeout_s=5).status_code == status
+            assert http.request(method, "/", timeout_s=60).status_code == status
         thread.join()
 
 
@@ -195,7 +195,7 @@ def test_a_connection_is_used_again(server: ApiServer, http: Http) -> None:
 def test_threads_have_connections_of_their_own_at_the_same_time(
     server: ApiServer, http: Http
 ) -> None:
-    together = threading.Barrier(4, timeout=10)
+    together = threading.Barrier(4, timeout=60)
     server.on("GET", "/x", Answer(before=together.wait))
     threads = [threading.Thread(target=http.request, args=("GET", "/x")) for _ in range(4)]
     for thread in threads:
@@ -257,7 +257,7 @@ def test_an_idle_connection_expires(server: ApiServer) -> None:
 def test_connections_of_a_burst_of_threads_are_closed_when_they_have_been_idle(
     server: ApiServer,
 ) -> None:
-    together = threading.Barrier(4, timeout=10)
+    together = threading.Barrier(4, timeout=60)
     server.on("GET", "/burst", Answer(before=together.wait))
     with PoolTransport(keepalive_s=0.2) as pool:
         http = Http(pool, server.url)

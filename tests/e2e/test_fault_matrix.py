@@ -90,7 +90,7 @@ def play(fly: Cloud, runs: Forks, path: Path, number: int) -> str:
     args = [f"--fly-app={app}", "--fly-ttl=20", "--fly-volume-gb=1"]
     ended = runs.run(project, *args, env=fly.environment, plugins=())
     missed = [there for there, fault in faults.items() if not fly.spent(fault)]
-    gone = until(lambda: not fly.machines(app) and not fly.volumes(app), 10)
+    gone = until(lambda: not fly.machines(app) and not fly.volumes(app), 60)
     expected = ("2 passed", "1 machine(s)")
     said = all(text in ended.output for text in expected) and "LEFT BEHIND" not in ended.output
     if gone and not missed and said:

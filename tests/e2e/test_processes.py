@@ -101,7 +101,7 @@ def test_the_workspace_of_a_test_that_failed_is_kept_when_asked(
         machines = client.list_machines("mine")
         if keep == "never":
             result.stdout.fnmatch_lines(["left: []"])
-            assert machines == []
+            assert {one.state for one in machines} <= {"destroying", "destroyed"}
             return
         result.stdout.fnmatch_lines(
             ["*fly sandbox workspace*", f"kept on machine {machines[0].id}: /*", "left: [[]'*"]

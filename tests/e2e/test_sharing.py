@@ -163,7 +163,7 @@ import pathlib, pytest
 def test_it(fly_sandbox, fly_client, number):
     if number == 2:
         fly_client.destroy_machine(fly_sandbox.app, fly_sandbox.machine_id)
-    fly_sandbox.exec("echo", timeout=5)
+    fly_sandbox.exec("echo", timeout=60)
 """
 
 

@@ -124,7 +124,7 @@ def test_a_machine_is_left_alone_for_a_while_after_its_last_work() -> None:
         passes = [excess(machines, loads, idle_s=0.05)]
         await asyncio.sleep(0.1)
         loads.enter("a", 8080).close()
-        passes.append(excess(machines, loads, idle_s=0.05))
+        passes.append(excess(machines, loads, idle_s=60))
         await asyncio.sleep(0.1)
         passes.append(excess(machines, loads, idle_s=0.05))
         passes.append(excess([machine("a", state="stopped")], loads, idle_s=0.05))

@@ -41,7 +41,7 @@ def test_work_goes_to_the_machine_with_less_of_it(world: World, client: httpx.Cl
         answers = [pool.submit(client.get, "/") for _ in range(6)]
         for gate in gates:
             for _ in range(3):
-                assert gate.entered.acquire(timeout=10)
+                assert gate.entered.acquire(timeout=60)
             gate.open = True
         assert sorted(answer.result().text for answer in answers) == list("aaabbb")
 
@@ -54,7 +54,7 @@ def test_a_request_beyond_the_hard_limit_waits_for_its_turn(
     world.add("a", gate, services=[service(concurrency=ONE_AT_A_TIME)])
     with ThreadPoolExecutor() as pool:
         answers = [pool.submit(client.get, "/") for _ in range(3)]
-        assert gate.entered.acquire(timeout=10)
+        assert gate.entered.acquire(timeout=60)
         assert not gate.entered.acquire(timeout=0.2)
         gate.open = True
         assert [answer.result().status_code for answer in answers] == [200] * 3
@@ -65,7 +65,7 @@ def test_a_request_that_waits_too_long_is_503(world: World, client: httpx.Client
     world.add("a", gate, services=[service(concurrency=ONE_AT_A_TIME)])
     with ThreadPoolExecutor() as pool:
         first = pool.submit(client.get, "/")
-        assert gate.entered.acquire(timeout=10)
+        assert gate.entered.acquire(timeout=60)
         second = client.get("/")
         gate.open = True
         assert first.result().status_code == 200

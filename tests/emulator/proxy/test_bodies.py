@@ -108,7 +108,7 @@ def test_a_chunked_upload_with_trailers_arrives(world: World) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
     world.add("m1", program)
-    with socket.create_connection(world.front, timeout=10) as visitor:
+    with socket.create_connection(world.front, timeout=60) as visitor:
         visitor.sendall(b"POST / HTTP/1.1\r\nHost: web.fly.dev\r\nConnection: close\r\n")
         visitor.sendall(b"Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n3\r\nabc\r\n")
         time.sleep(0.05)
@@ -123,7 +123,7 @@ def test_trailers_of_an_answer_come_back(world: World) -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nX-Sum: 2\r\n\r\n"
     )
     world.add("m1", raw(answer))
-    with socket.create_connection(world.front, timeout=10) as visitor:
+    with socket.create_connection(world.front, timeout=60) as visitor:
         visitor.sendall(b"GET / HTTP/1.1\r\nHost: web.fly.dev\r\nConnection: close\r\n\r\n")
         assert _all(visitor).endswith(b"2\r\nab\r\n0\r\nX-Sum: 2\r\n\r\n")
 
@@ -153,7 +153,7 @@ def test_a_body_streams_while_the_answer_does(world: World) -> None:
             writer.write(await reader.readexactly(3))
 
     world.add("m1", program)
-    with socket.create_connection(world.front, timeout=10) as visitor:
+    with socket.create_connection(world.front, timeout=60) as visitor:
         visitor.sendall(b"POST / HTTP/1.1\r\nHost: web.fly.dev\r\nContent-Length: 6\r\n\r\nabc")
         received = b""
         while not received.endswith(b"abc"):
@@ -179,7 +179,7 @@ def test_a_visitor_who_does_not_read_slows_the_machine_down(
             await writer.drain()
 
     world.add("m1", program, services=[service({"port": 80, "handlers": handlers})])
-    with socket.create_connection(world.address(80), timeout=10) as visitor:
+    with socket.create_connection(world.address(80), timeout=60) as visitor:
         visitor.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         visitor.recv(10)
         assert _settled(lambda: written) < 32 << 20
@@ -218,7 +218,7 @@ def test_a_visitor_who_waits_is_told_to_continue(world: World) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n" + body)
 
     world.add("m1", program)
-    with socket.create_connection(world.front, timeout=10) as visitor:
+    with socket.create_connection(world.front, timeout=60) as visitor:
         visitor.sendall(b"POST / HTTP/1.1\r\nHost: web.fly.dev\r\nContent-Length: 4\r\n")
         visitor.sendall(b"Expect: 100-continue\r\nConnection: close\r\n\r\n")
         assert visitor.recv(65536).startswith(b"HTTP/1.1 100 ")
@@ -228,7 +228,7 @@ def test_a_visitor_who_waits_is_told_to_continue(world: World) -> None:
 
 def test_a_visitor_who_waits_can_be_refused(world: World) -> None:
     world.add("m1", raw(b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n"))
-    with socket.create_connection(world.front, timeout=10) as visitor:
+    with socket.create_connection(world.front, timeout=60) as visitor:
         visitor.sendall(b"POST / HTTP/1.1\r\nHost: web.fly.dev\r\nContent-Length: 4\r\n")
         visitor.sendall(b"Expect: 100-continue\r\n\r\n")
         assert _all(visitor).startswith(b"HTTP/1.1 417 ")
@@ -237,7 +237,7 @@ def test_a_visitor_who_waits_can_be_refused(world: World) -> None:
 def test_early_hints_pass(world: World) -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
     world.add("m1", raw(hints + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
-    with socket.create_connection(world.front, timeout=10) as visitor:
+    with socket.create_connection(world.front, timeout=60) as visitor:
         visitor.sendall(b"GET / HTTP/1.1\r\nHost: web.fly.dev\r\nConnection: close\r\n\r\n")
         answer = _all(visitor)
     assert answer.startswith(b"HTTP/1.1 103 ")
@@ -248,7 +248,7 @@ def test_early_hints_pass(world: World) -> None:
 def test_an_old_visitor_gets_an_answer_without_chunks(world: World) -> None:
     answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"
     world.add("m1", raw(answer))
-    with socket.create_connection(world.front, timeout=10) as visitor:
+    with socket.create_connection(world.front, timeout=60) as visitor:
         visitor.sendall(b"GET / HTTP/1.0\r\nHost: web.fly.dev\r\n\r\n")
         assert _all(visitor).endswith(b"\r\n\r\nab")
 
@@ -259,7 +259,7 @@ def test_an_upload_that_is_answered_early_does_not_cut_the_answer(world: World) 
         "m1",
         raw(b"HTTP/1.1 413 Too Large\r\nContent-Length: %d\r\n\r\n" % len(body) + body),
     )
-    with socket.create_connection(world.front, timeout=10) as visitor:
+    with socket.create_connection(world.front, timeout=60) as visitor:
         visitor.sendall(b"POST / HTTP/1.1\r\nHost: web.fly.dev\r\nContent-Length: 9999999\r\n\r\n")
         for _ in range(16):
             visitor.sendall(bytes(4096))
@@ -282,7 +282,7 @@ def test_an_empty_post_is_passed_on(world: World, client: httpx.Client) -> None:
 def test_raw_bytes_of_any_kind_pass_both_ways(world: World) -> None:
     world.add("m1", echo, services=[service({"port": 7})])
     sent = bytes(range(256)) * 1000
-    with socket.create_connection(world.address(7), timeout=10) as visitor:
+    with socket.create_connection(world.address(7), timeout=60) as visitor:
         visitor.sendall(sent)
         visitor.shutdown(socket.SHUT_WR)
         assert _all(visitor) == sent

@@ -11,7 +11,7 @@ from tests.emulator.proxy.world import World
 def test_a_forward_leads_into_a_port_without_any_service(world: World) -> None:
     world.add("m1", echo, services=[])
     address = _open(world, "m1", 5555)
-    with socket.create_connection(address, timeout=10) as visitor:
+    with socket.create_connection(address, timeout=60) as visitor:
         visitor.sendall(b"hello")
         assert visitor.recv(5) == b"hello"
         visitor.shutdown(socket.SHUT_WR)
@@ -28,7 +28,7 @@ def test_closing_ends_listening_and_connections(world: World) -> None:
     world.add("m1", echo, services=[])
     forwards = world.proxy.forwards
     address = _open(world, "m1", 5555)
-    with socket.create_connection(address, timeout=10) as visitor:
+    with socket.create_connection(address, timeout=60) as visitor:
         visitor.sendall(b"x")
         assert visitor.recv(1) == b"x"
         assert world.run(forwards.close("m1", 5555)) == 1
@@ -51,7 +51,7 @@ def test_a_port_that_nobody_listens_on_hangs_up_and_says_so(world: World) -> Non
     address = _open(world, "m1", 9)
     with (
         pytest.raises(ConnectionResetError),
-        socket.create_connection(address, timeout=10) as visitor,
+        socket.create_connection(address, timeout=60) as visitor,
     ):
         visitor.recv(1)
     assert any("forward into port 9" in line for line in world.logged)
@@ -65,7 +65,7 @@ def test_a_forward_ends_with_its_machine(world: World) -> None:
     world.add("m1", echo, services=[])
     world.add("m2", echo, services=[])
     gone, stays = _open(world, "m1", 5555), _open(world, "m2", 5555)
-    with socket.create_connection(gone, timeout=10) as visitor:
+    with socket.create_connection(gone, timeout=60) as visitor:
         visitor.sendall(b"x")
         assert visitor.recv(1) == b"x"
         del world.records["m1"]

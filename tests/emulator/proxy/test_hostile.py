@@ -46,7 +46,7 @@ class Recorder:
 
 def said(world: World, request: bytes, until: bytes = b"\n") -> bytes:
     """What comes back for these bytes, until it ends like this or the connection ends."""
-    with socket.create_connection(world.front, timeout=10) as visitor:
+    with socket.create_connection(world.front, timeout=60) as visitor:
         visitor.sendall(request)
         answer = b""
         while not answer.endswith(until) and (piece := visitor.recv(65536)):
@@ -246,7 +246,7 @@ def test_a_program_that_refuses_an_expected_body_is_heard(world: World) -> None:
 def test_a_head_that_never_ends_is_given_up(world: World, sent: bytes) -> None:
     port = HTTP | {"http_options": {"headers_read_timeout": 0.2}}
     world.add("m1", mirror(), services=[service(port)])
-    with socket.create_connection(world.address(80), timeout=10) as visitor:
+    with socket.create_connection(world.address(80), timeout=60) as visitor:
         visitor.sendall(sent)
         answer = b""
         while not answer:
@@ -277,12 +277,12 @@ def test_connections_that_say_nothing_are_closed(
     monkeypatch.setattr(visitors, "HANDSHAKE_S", 0.3)
     world.add("m1", mirror())
     before = open_descriptors()
-    silent = [socket.create_connection(world.front, timeout=10) for _ in range(200)]
-    silent += [socket.create_connection(world.address(443), timeout=10) for _ in range(200)]
+    silent = [socket.create_connection(world.front, timeout=60) for _ in range(200)]
+    silent += [socket.create_connection(world.address(443), timeout=60) for _ in range(200)]
     for visitor in silent:
         with visitor:
             assert visitor.recv(1) == b""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while open_descriptors() > before:
         assert time.monotonic() < deadline, "descriptors are left"
         time.sleep(0.05)
@@ -295,7 +295,7 @@ class Rogue:
         blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         blind.check_hostname, blind.verify_mode = False, ssl.CERT_NONE
         blind.set_alpn_protocols(["h2"])
-        plain = socket.create_connection(world.address(443), timeout=10)
+        plain = socket.create_connection(world.address(443), timeout=60)
         self.socket = blind.wrap_socket(plain)
         config = h2.config.H2Configuration(
             validate_outbound_headers=False, normalize_outbound_headers=False
@@ -406,6 +406,6 @@ def test_a_visitor_who_opens_no_window_holds_nothing_up(world: World, rogue: Rog
         rogue.ask(stream)
     rogue.flush()
     assert rogue.status() == "200"
-    with httpx.Client(verify=False, trust_env=False, timeout=10) as visitor:
+    with httpx.Client(verify=False, trust_env=False, timeout=60) as visitor:
         answer = visitor.get("https://{}:{}/".format(*world.address(443)))
     assert len(answer.content) == 1_000_000

@@ -154,14 +154,14 @@ def test_a_visitor_who_gives_up_a_stream_takes_the_request_with_him(world: World
     fields = {":method": "GET", ":path": "/", ":scheme": "https", ":authority": "web.fly.dev"}
     http.send_headers(1, list(fields.items()), end_stream=True)
     with (
-        socket.create_connection(world.address(443), timeout=10) as plain,
+        socket.create_connection(world.address(443), timeout=60) as plain,
         blind.wrap_socket(plain) as visitor,
     ):
         visitor.sendall(http.data_to_send())
-        assert entered.wait(10)
+        assert entered.wait(60)
         http.reset_stream(1)
         visitor.sendall(http.data_to_send())
-        assert left.wait(10)
+        assert left.wait(60)
 
 
 @shows("proxy", "`tls_options.alpn` says whether HTTP/2 is spoken", "docs")

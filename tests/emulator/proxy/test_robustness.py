@@ -170,7 +170,7 @@ def test_an_idle_connection_is_closed_after_the_configured_time(world: World) ->
     port = HTTP | {"http_options": {"idle_timeout": 0.2}}
     slow = Slow()
     world.add("m1", slow, services=[service(port)])
-    with socket.create_connection(world.address(80), timeout=10) as visitor:
+    with socket.create_connection(world.address(80), timeout=60) as visitor:
         visitor.sendall(GET)
         with contextlib.suppress(ConnectionResetError):
             assert visitor.recv(1) == b""
@@ -178,13 +178,13 @@ def test_an_idle_connection_is_closed_after_the_configured_time(world: World) ->
 
 
 def test_a_busy_connection_is_not_idle(world: World) -> None:
-    port = HTTP | {"http_options": {"idle_timeout": 0.3}}
+    port = HTTP | {"http_options": {"idle_timeout": 1.5}}
 
     async def program(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n")
         for _ in range(8):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.25)
             writer.write(b"x")
 
     world.add("m1", program, services=[service(port)])
@@ -248,7 +248,7 @@ def test_a_reset_of_a_raw_connection_is_passed_on(world: World) -> None:
         writer.transport.abort()
 
     world.add("m1", program, services=[service({"port": 7})])
-    with socket.create_connection(world.address(7), timeout=10) as visitor:
+    with socket.create_connection(world.address(7), timeout=60) as visitor:
         visitor.sendall(b"x")
         with pytest.raises(ConnectionResetError):
             visitor.recv(1)
@@ -263,7 +263,7 @@ def test_the_end_of_one_stream_leaves_the_other_open(world: World) -> None:
         world.logged.append((await reader.read()).decode())
 
     world.add("m1", program, services=[service({"port": 7})])
-    with socket.create_connection(world.address(7), timeout=10) as visitor:
+    with socket.create_connection(world.address(7), timeout=60) as visitor:
         assert visitor.recv(1) == b""
         visitor.sendall(b"still")
         world.call(go_on.set)
@@ -275,7 +275,7 @@ def test_the_proxy_closes_with_everything_under_way(world: World) -> None:
     world.add("m1", slow, services=[service({"port": 7}), service()])
     world.add("m2", state="starting", app="late")
     visitors = [
-        socket.create_connection(address, timeout=10)
+        socket.create_connection(address, timeout=60)
         for address in (world.front, world.front, world.front, world.address(7), world.address(443))
     ]
     visitors[0].sendall(GET)

@@ -82,7 +82,7 @@ def test_tls_and_http(world: World, trusting: ssl.SSLContext) -> None:
 def test_the_certificate_is_good_for_names_of_apps(world: World, trusting: ssl.SSLContext) -> None:
     world.add("m1", mirror())
     with (
-        socket.create_connection(world.address(443), timeout=10) as plain,
+        socket.create_connection(world.address(443), timeout=60) as plain,
         trusting.wrap_socket(plain, server_hostname="web.fly.dev") as visitor,
     ):
         visitor.sendall(b"GET / HTTP/1.1\r\nHost: web.fly.dev\r\nConnection: close\r\n\r\n")
@@ -111,7 +111,7 @@ def test_protocols_are_negotiated_as_configured(
     world.add("m1", echo, services=[service(port)])
     trusting.set_alpn_protocols(offered)
     with (
-        socket.create_connection(world.address(443), timeout=10) as plain,
+        socket.create_connection(world.address(443), timeout=60) as plain,
         trusting.wrap_socket(plain, server_hostname="web.fly.dev") as visitor,
     ):
         assert visitor.selected_alpn_protocol() == agreed
@@ -122,7 +122,7 @@ def test_tls_versions_are_limited_as_configured(world: World, trusting: ssl.SSLC
     port = {"port": 443, "handlers": ["tls"], "tls_options": {"versions": ["TLSv1.2"]}}
     world.add("m1", echo, services=[service(port)])
     with (
-        socket.create_connection(world.address(443), timeout=10) as plain,
+        socket.create_connection(world.address(443), timeout=60) as plain,
         trusting.wrap_socket(plain, server_hostname="localhost") as visitor,
     ):
         assert visitor.version() == "TLSv1.2"
@@ -132,7 +132,7 @@ def test_tls_versions_are_limited_as_configured(world: World, trusting: ssl.SSLC
 def test_tls_alone_is_taken_off_and_the_bytes_pass(world: World, trusting: ssl.SSLContext) -> None:
     world.add("m1", echo, services=[service({"port": 443, "handlers": ["tls"]})])
     with (
-        socket.create_connection(world.address(443), timeout=10) as plain,
+        socket.create_connection(world.address(443), timeout=60) as plain,
         trusting.wrap_socket(plain, server_hostname="localhost") as visitor,
     ):
         for sent in (b"hello", b"x" * 100_000):
@@ -145,7 +145,7 @@ def test_tls_alone_is_taken_off_and_the_bytes_pass(world: World, trusting: ssl.S
 
 def test_a_visitor_without_tls_is_turned_away(world: World) -> None:
     world.add("m1", mirror())
-    with socket.create_connection(world.address(443), timeout=10) as visitor:
+    with socket.create_connection(world.address(443), timeout=60) as visitor:
         visitor.sendall(b"GET / HTTP/1.1\r\nHost: web.fly.dev\r\n\r\n")
         assert not visitor.recv(65536).startswith(b"HTTP")
     assert world.connects == []
@@ -156,7 +156,7 @@ def test_postgres_clients_ask_for_tls_first(
     world: World, trusting: ssl.SSLContext, *, refuse_gss_first: bool
 ) -> None:
     world.add("m1", echo, services=[service({"port": 5432, "handlers": ["pg_tls"]})])
-    with socket.create_connection(world.address(5432), timeout=10) as plain:
+    with socket.create_connection(world.address(5432), timeout=60) as plain:
         if refuse_gss_first:
             plain.sendall(struct.pack("!II", 8, 80877104))
             assert plain.recv(1) == b"N"
@@ -169,7 +169,7 @@ def test_postgres_clients_ask_for_tls_first(
 
 def test_postgres_clients_without_tls_are_told_so(world: World) -> None:
     world.add("m1", echo, services=[service({"port": 5432, "handlers": ["pg_tls"]})])
-    with socket.create_connection(world.address(5432), timeout=10) as visitor:
+    with socket.create_connection(world.address(5432), timeout=60) as visitor:
         visitor.sendall(struct.pack("!II", 16, 196608) + b"user\0me\0")
         answer = visitor.recv(65536)
     assert answer[:1] == b"E"
@@ -182,11 +182,11 @@ def test_the_proxy_protocol_names_the_visitor(world: World) -> None:
     one = {"port": 5000, "handlers": ["proxy_proto"]}
     two = {"port": 5001, "handlers": ["proxy_proto"], "proxy_proto_options": {"version": "v2"}}
     world.add("m1", echo, services=[service(one, two)])
-    with socket.create_connection(world.address(5000), timeout=10) as visitor:
+    with socket.create_connection(world.address(5000), timeout=60) as visitor:
         visitor.sendall(b"hello")
         expected = b"PROXY TCP4 127.0.0.1 127.0.0.1 %d 5000\r\nhello"
         assert _read(visitor, 5) == expected % visitor.getsockname()[1]
-    with socket.create_connection(world.address(5001), timeout=10) as visitor:
+    with socket.create_connection(world.address(5001), timeout=60) as visitor:
         visitor.sendall(b"hello")
         received = _read(visitor, 5)
         port = visitor.getsockname()[1]
@@ -207,9 +207,9 @@ def test_raw_connections_are_spread_and_limited(world: World) -> None:
             await reader.read()
 
         world.add(name, program, services=[service({"port": 7}, concurrency=limits)])
-    visitors = [socket.create_connection(world.address(7), timeout=10) for _ in range(2)]
+    visitors = [socket.create_connection(world.address(7), timeout=60) for _ in range(2)]
     assert sorted(visitor.recv(1) for visitor in visitors) == [b"a", b"b"]
-    with socket.create_connection(world.address(7), timeout=10) as third:
+    with socket.create_connection(world.address(7), timeout=60) as third:
         freed = visitors.pop()
         freed.close()
         assert third.recv(1) in (b"a", b"b")
@@ -218,7 +218,7 @@ def test_raw_connections_are_spread_and_limited(world: World) -> None:
 
 def test_a_raw_visitor_whom_nobody_takes_is_hung_up_on(world: World) -> None:
     world.add("m1", state="stopped", services=[service({"port": 7})])
-    with socket.create_connection(world.address(7), timeout=10) as visitor:
+    with socket.create_connection(world.address(7), timeout=60) as visitor:
         assert visitor.recv(1) == b""
     assert any("m1 is stopped" in line for line in world.logged)
 
@@ -226,7 +226,7 @@ def test_a_raw_visitor_whom_nobody_takes_is_hung_up_on(world: World) -> None:
 def test_slow_heads_are_limited_as_configured(world: World) -> None:
     port = HTTP | {"http_options": {"headers_read_timeout": 0.1}}
     world.add("m1", mirror(), services=[service(port)])
-    with socket.create_connection(world.address(80), timeout=10) as visitor:
+    with socket.create_connection(world.address(80), timeout=60) as visitor:
         visitor.sendall(b"GET / HTTP/1.1\r\n")
         assert visitor.recv(65536).startswith(b"HTTP/1.1 408 ")
 

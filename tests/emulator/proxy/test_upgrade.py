@@ -40,7 +40,7 @@ class Visitor:
     """A WebSocket client on a plain socket."""
 
     def __init__(self, address: tuple[str, int], host: str = "web.fly.dev") -> None:
-        self.socket = socket.create_connection(address, timeout=10)
+        self.socket = socket.create_connection(address, timeout=60)
         self.ws = WSConnection(ConnectionType.CLIENT)
         self.events: list[object] = []
         request = Request(host=host, target="/chat", subprotocols=["chat"])
@@ -112,7 +112,7 @@ def test_any_protocol_can_be_switched_to_with_bytes_already_under_way(world: Wor
         writer.write(b"[" + await reader.readexactly(6) + b"]")
 
     world.add("m1", program)
-    with socket.create_connection(world.front, timeout=10) as visitor:
+    with socket.create_connection(world.front, timeout=60) as visitor:
         visitor.sendall(b"GET / HTTP/1.1\r\nHost: web.fly.dev\r\nUpgrade: foo/2\r\n")
         visitor.sendall(b"Connection: keep-alive, Upgrade\r\n\r\nbefore")
         received = b""
@@ -129,7 +129,7 @@ def test_an_upgrade_without_the_connection_header_or_to_http2_is_not_passed_on(
 ) -> None:
     world.add("m1", mirror())
     connection = "Upgrade, HTTP2-Settings" if upgrade == "h2c" else "keep-alive"
-    with socket.create_connection(world.front, timeout=10) as visitor:
+    with socket.create_connection(world.front, timeout=60) as visitor:
         visitor.sendall(
             f"GET / HTTP/1.1\r\nHost: web.fly.dev\r\nUpgrade: {upgrade}\r\n"
             f"Connection: {connection}\r\nHTTP2-Settings: AAMAAABk\r\n\r\n".encode()
