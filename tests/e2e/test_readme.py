@@ -22,12 +22,22 @@ install:
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="the example calls make")
-def test_the_example_runs(pytester: pytest.Pytester, run: Run, repository: Path) -> None:
+def test_the_example_runs(run: Run, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test, the ini file and each command, one after the other, as they stand there."""
     [example] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    [ini] = re.findall(r"```ini\n(.*?)```", README, re.DOTALL)
+    commands = re.findall(r"^\$ pytest(.*?)(?:#.*)?$", README, re.MULTILINE)
     (repository / "Makefile").write_text(MAKEFILE)
+    (repository / "pytest.ini").write_text(ini)
+    (repository / "test_install.py").write_text(example)
     commit(repository, "the tool")
-    pytester.makepyfile(example)
-    run("--fly-repo=project").assert_outcomes(passed=1)
+    monkeypatch.chdir(repository)
+    said = [run(*command.split(), mode="") for command in commands]
+    for result in said:
+        result.assert_outcomes(passed=1)
+    mode = re.compile(r"^fly sandbox: (\w+) ", re.MULTILINE)
+    modes = [mode.findall(result.stdout.str())[0] for result in said]
+    assert modes == ["local", "local", "replay"]
 
 
 def test_the_table_of_options_is_that_of_the_plugin() -> None:
