@@ -85,7 +85,7 @@ def _client(api_url: str) -> Any:
 @main.command(context_settings=_PASS_ON)
 @click.pass_context
 def emulator(context: click.Context) -> None:
-    """Serve the Machines API on loopback, for any client (see --help)."""
+    """Serve the Machines API on loopback, for any client."""
     os.execv(  # noqa: S606
         sys.executable, [sys.executable, "-m", "pytest_flymachines.emulator", *context.args]
     )
@@ -157,8 +157,9 @@ def reap(
     dry_run: bool,
     yes: bool,
 ) -> None:
-    """Destroy what runs left behind: by default what is past its deadline.
+    """Destroy what runs left behind.
 
+    By default that is what is past its deadline.
     Never touches a machine that does not carry this plugin's metadata. Exit code 1 when
     something could not be destroyed.
     """
@@ -197,12 +198,15 @@ def _duration(seconds: float) -> str:
 @main.command()
 @_api_options
 def doctor(apps: tuple[str, ...], api_url: str) -> None:
-    """Check git, engines, token and app, and say what to do. Exit code 1 if something is bad."""
+    """Check git, engines, token and apps, and say what to do.
+
+    Exit code 1 if something is bad.
+    """
     from pytest_flymachines.doctor import examine
 
     _, token = token_in(os.environ)
     bad = False
-    for finding in examine(token, apps[0], api_url):
+    for finding in examine(token, apps, api_url):
         mark = {True: "ok  ", False: "BAD ", None: "    "}[finding.good]
         click.echo(f"{mark} {finding.subject}: {finding.detail}")
         bad = bad or (finding.good is False and not finding.subject.startswith("engine"))
@@ -211,9 +215,11 @@ def doctor(apps: tuple[str, ...], api_url: str) -> None:
 
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.option("--command", default="exec /bin/bash || exec /bin/sh", help="What to run.")
-@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[--fly-...]...")
 def shell(command: str, options: tuple[str, ...]) -> None:
-    """Open a terminal in a sandbox, made by the --fly-... OPTIONS that pytest takes.
+    """Open a terminal in a sandbox.
+
+    It is made by the --fly-... options that pytest takes.
 
     For instance: pytest-flymachines shell --fly-mode=local --fly-repo=.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class Finding:
     detail: str
 
 
-def examine(token: str, app: str, api_url: str) -> Iterator[Finding]:
+def examine(token: str, apps: Sequence[str], api_url: str) -> Iterator[Finding]:
     """Look at git, the engines of local mode, and the way to Fly."""
     git = shutil.which("git")
     yield Finding(
@@ -41,15 +41,16 @@ def examine(token: str, app: str, api_url: str) -> Iterator[Finding]:
             "token",
             None,
             "none in FLY_API_TOKEN, FLY_ACCESS_TOKEN or FLY_TOKEN: tests run in local mode; "
-            f"`fly tokens create deploy -a {app}` makes one",
+            f"`fly tokens create deploy -a {apps[0]}` makes one",
         )
         return
     yield Finding("token", True, "found in the environment")
-    yield _app(token, app, api_url)
+    for app in apps:
+        yield _app(token, app, api_url)
     yield Finding(
         "Fly as it is",
         None,
-        f"`pytest-flymachines probe --app={app}` compares the API with what is known of it, "
+        f"`pytest-flymachines probe --app={apps[0]}` compares the API with what is known of it, "
         "for less than a cent",
     )
 

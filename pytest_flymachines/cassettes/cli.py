@@ -82,7 +82,10 @@ _ROOTDIR = click.option(
 @cassettes.command("list")
 @_directory
 def list_cassettes(directory: Home) -> None:
-    """Show each cassette: whose, from what, how old, how large, how many requests."""
+    """Show whose each cassette is, how old and how large.
+
+    And from what it was recorded, and how many requests it holds.
+    """
     from pytest_flymachines._table import table
     from pytest_flymachines.cassettes.catalog import Catalog
 
@@ -116,8 +119,9 @@ def check(
     scrub: tuple[str, ...],
     files: tuple[Path, ...],
 ) -> None:
-    """Find secrets, unreadable files, orphans and leftovers; exit code 1 if there is any.
+    """Find secrets, unreadable files, orphans and leftovers.
 
+    Exit code 1 if there is any.
     With FILES only those are checked, and not for orphans: for pre-commit. Large bodies, in
     `blobs`, are checked with the cassettes that refer to them. Secrets are what
     the environment holds, what --scrub names, and what is a token by its form.
@@ -155,10 +159,10 @@ def check(
 @_ROOTDIR
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def prune(directory: Home, rootdir: Path | None, yes: bool) -> None:
-    """Delete cassettes whose test is gone, and what no cassette refers to.
+    """Delete cassettes whose test is gone, and leftovers.
 
-    That is large bodies, and what recordings that were killed have left half. Recordings that
-    run meanwhile lose nothing.
+    Those are large bodies that no cassette refers to, and what recordings that were killed have
+    left half. Recordings that run meanwhile lose nothing.
     """
     from pytest_flymachines.cassettes.pruning import delete
     from pytest_flymachines.errors import CassetteError
@@ -187,8 +191,9 @@ def prune(directory: Home, rootdir: Path | None, yes: bool) -> None:
 @_directory
 @click.argument("pytest_args", nargs=-1, type=click.UNPROCESSED)
 def verify(directory: Home, pytest_args: tuple[str, ...]) -> None:
-    """Run the tests on a machine and tell which answers differ from the recorded ones.
+    """Tell what machines answer now in another way.
 
+    Runs the tests on a machine, and compares its answers with the recorded ones.
     PYTEST_ARGS go to pytest, such as `tests/test_a.py --fly-mode=local`. Nothing is written.
     Exit code 1 if an answer differs in meaning, or a test failed.
     """

@@ -87,7 +87,7 @@ def probe(
     list_only: bool,
     yes: bool,
 ) -> None:
-    """Compare how a server of the Machines API behaves with what is known of Fly.
+    """Compare a server of the Machines API with what is known of Fly.
 
     Makes small machines, destroys all of them again, and writes a report that can be sent in:
     what differs, and the raw answers to what no source says. Takes a few minutes and less than

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .cloud import Cloud, Project
+from .cloud import APP, Cloud, Project
 from .forks import Forks
 
 SCRIPT = [sys.executable, "-c", "from pytest_flymachines.cli import main; main()"]
@@ -100,6 +100,14 @@ def test_doctor_with_a_token_points_at_the_probe(call: Call) -> None:
     assert "pytest-flymachines probe --app=cook-sandbox" in done.stdout
 
 
+def test_doctor_looks_at_each_app_that_is_named(call: Call, fly: Cloud) -> None:
+    there = {"FLY_API_TOKEN": fly.emulator.token, "FLY_FLAPS_BASE_URL": fly.emulator.api_url}
+    done = call("doctor", "-a", APP, "-a", "not-there", **there)
+    assert done.returncode == 1
+    assert f"ok   app {APP} at {fly.emulator.api_url}: " in done.stdout
+    assert f"BAD  app not-there at {fly.emulator.api_url}: does not exist" in done.stdout
+
+
 def test_list_without_a_token_says_where_it_comes_from(call: Call) -> None:
     done = call("list")
     assert done.returncode == 2
@@ -152,6 +160,7 @@ def test_reap_refuses_choices_that_contradict_each_other(call: Call) -> None:
 def test_help_names_every_command(call: Call) -> None:
     commands = ["cassettes", "doctor", "emulator", "list", "probe", "reap", "shell"]
     overview = call("--help").stdout
+    assert "..." not in (overview + call("cassettes", "--help").stdout).replace("[ARGS]...", "")
     assert all(name in overview for name in commands)
     assert "--rate-limits" in call("emulator", "--help").stdout
     assert "verify" in call("cassettes", "--help").stdout
