@@ -244,8 +244,8 @@ def test_another_spec(fly_sandbox_factory, fly_sandbox):
 COUNT = 26
 #: What every replay imports; a run that is forked has it already.
 OFFLINE = (
-    *("xdist.dsession", "xdist.workermanage", "pytest_flymachines.run"),
-    *("pytest_flymachines.session", "pytest_flymachines.cassettes.pytest_glue"),
+    *("pytest_flymachines.run", "pytest_flymachines.session"),
+    "pytest_flymachines.cassettes.pytest_glue",
 )
 # what only a machine needs, and what it costs to import, is left alone
 CONFTEST = """
