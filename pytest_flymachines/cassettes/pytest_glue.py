@@ -264,10 +264,13 @@ class CassettePlugin:
             for miss in scope.misses
             if miss in new
         ]
-        if not new:
+        skips = self._missing == "skip" and all(isinstance(m, CassetteMissing) for m in misses)
+        # after a subtest that was skipped, the test is
+        again = skips and self._skipped and call.when == "call" and report.passed
+        if not (new or again):
             return
-        if self._missing == "skip" and all(isinstance(miss, CassetteMissing) for miss in misses):
-            self._skip(report, item, str(new[0]))
+        if skips:
+            self._skip(report, item, str(self._told[0]))
         elif report.failed and call.excinfo is not None:
             told = str(call.excinfo.value)
             report.sections += [("cassette miss", str(miss)) for miss in new if str(miss) != told]
@@ -295,11 +298,12 @@ class CassettePlugin:
 
     def _skip(self, report: pytest.TestReport, item: pytest.Item, reason: str) -> None:
         report.__dict__.pop("wasxfail", None)
-        if self._skipped:
+        if self._skipped and report.when != "call":
             report.outcome, report.longrepr = "passed", None
             return
+        if not self._skipped:
+            report.__dict__["flymachines_unrecorded"] = True  # xdist brings it to the summary
         self._skipped = True
-        report.__dict__["flymachines_unrecorded"] = True  # xdist brings it to the summary
         path, line, _ = item.location
         report.outcome = "skipped"
         report.longrepr = (path, (line or 0) + 1, f"Skipped: {reason}")
@@ -327,7 +331,9 @@ def record_command(config: pytest.Config, nodeid: str) -> str:
     file, separator, name = nodeid.partition("::")
     path = Path(os.path.relpath(config.rootpath / file, config.invocation_params.dir))
     target = [f"{path.as_posix()}{separator}{name}"] if nodeid else []
-    words = ["pytest", *target, *_kept_options(config), "--fly-record=all"]
+    doctest = config.getoption("doctestmodules", default=False) and "." in name.partition("[")[0]
+    collects = ["--doctest-modules"] if doctest else []
+    words = ["pytest", *target, *collects, *_kept_options(config), "--fly-record=all"]
     return " ".join(map(shlex.quote, words))
 
 

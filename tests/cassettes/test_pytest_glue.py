@@ -326,6 +326,27 @@ def test_a_test_without_cassette_is_skipped_or_fails(project: Project, workers: 
     assert outcomes["failed"] + outcomes["errors"] == 5
 
 
+def test_a_test_with_subtests_is_skipped_as_a_whole(project: Project) -> None:
+    file = project.path / "test_a.py"
+    file.write_text("def test_x(box):\n    pass\n")
+    project.record().assert_outcomes(passed=1)
+    file.write_text(
+        "def test_x(box, subtests):\n"
+        "    for n in range(2):\n"
+        "        with subtests.test(n=n):\n"
+        "            box.exec(f'echo {n}')\n"
+        "def test_wrong(box, subtests):\n"
+        "    with subtests.test():\n"
+        "        box.exec('echo')\n"
+        "    with subtests.test():\n"
+        "        assert 0\n"
+    )
+    result = project.replay(FLY_TEST_MISSING="skip")
+    # of the second one, a subtest failed by itself
+    result.assert_outcomes(skipped=2, failed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
 def test_a_miss_that_a_test_catches_fails_it_all_the_same(project: Project) -> None:
     file = project.path / "test_a.py"
     text = (

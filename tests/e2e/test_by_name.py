@@ -52,3 +52,6 @@ def test_they_are_recorded_and_replayed_as_all_others(tmp_path: Path) -> None:
             doctests, "--fly-missing-cassette=fail", "--fly-unused=fail", *chosen, mode="replay"
         )
         assert done.code == 0, done.output
+    (project.path / "test_it.py").write_text(SUITE.replace('"echo doctest"', '"echo a doctest"'))
+    missed = project.run(doctests, "-k", "double", mode="replay")
+    missed.has("pytest test_it.py::test_it.double --doctest-modules --fly-record=all")
