@@ -20,6 +20,7 @@ from pytest_flymachines.errors import (
     ApiError,
     ApiUnreachable,
     CapacityError,
+    CassetteMiss,
     Conflict,
     FlyMachinesError,
     MachineStartFailed,
@@ -123,6 +124,8 @@ def create(
         else:
             try:
                 return prepare(created)
+            except CassetteMiss:  # another machine would not be recorded, either
+                raise
             except Exception as error:
                 state = attempt.ended()
                 if not state:

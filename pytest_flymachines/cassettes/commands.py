@@ -19,6 +19,9 @@ from pytest_flymachines.cassettes.volatile import (
     REPEATABLE_VERBS,
     RUNNER,
     RUNNER_ARGUMENTS,
+    RUNNER_DATA,
+    RUNNER_PACKED,
+    RUNNER_PATH,
     RUNNER_SCRIPT,
     RUNNER_TREE,
     RUNNER_TREE_ARGUMENTS,
@@ -29,7 +32,16 @@ from pytest_flymachines.cassettes.volatile import (
 )
 from pytest_flymachines.sandbox.runner import unpack_block
 
-__all__ = ["Said", "command_meaning", "may_repeat", "runs", "said", "sends_tree", "verb_of"]
+__all__ = [
+    "Said",
+    "command_meaning",
+    "may_be_left_out",
+    "may_repeat",
+    "runs",
+    "said",
+    "sends_tree",
+    "verb_of",
+]
 
 _GZIP_WORD = re.compile(r"[bz]?(H4sI[A-Za-z0-9+/]+={0,2})")
 _VERSION = re.compile(r"(?<=\bfly )[0-9a-f]{8}( )")
@@ -43,6 +55,7 @@ _TEXT = r'"(?:[^"\\]|\\.)*"'
 _HEAD = rf'\{{"command":\[(?:{_TEXT},){{6}}'
 _ASKS = re.compile(rf'{_HEAD}"(?:{"|".join(sorted(REPEATABLE_VERBS))})"[],].*')
 _SENDS_TREE = re.compile(rf'{_HEAD}"stage",{_TEXT},"{RUNNER_TREE}"\].*')
+_ASKS_TOOLS = re.compile(rf'{_HEAD}"hello"\].*')
 
 
 def command_meaning(command: Any, opaque: Callable[[bytes], str]) -> Any:
@@ -60,6 +73,8 @@ def command_meaning(command: Any, opaque: Callable[[bytes], str]) -> Any:
     dropped = RUNNER_ARGUMENTS | RUNNER_VERB_ARGUMENTS.get(verb, frozenset())
     if verb == "stage" and command[-1] == RUNNER_TREE:
         dropped |= RUNNER_TREE_ARGUMENTS
+    if verb == "put" and RUNNER_PACKED.fullmatch(command[RUNNER_PATH]):
+        dropped |= RUNNER_DATA["put"]
     if verb == "start" and len(command) > RUNNER_SCRIPT:
         command = [*command]
         command[RUNNER_SCRIPT] = _script(command[RUNNER_SCRIPT])
@@ -96,6 +111,11 @@ def may_repeat(body: str) -> bool:
 def sends_tree(body: str) -> bool:
     """Whether the meaning of a body is a piece of a tree, of which there may be more or less."""
     return bool(_SENDS_TREE.fullmatch(body))
+
+
+def may_be_left_out(body: str) -> bool:
+    """Whether a replay may do without this: it packs no repository, nor asks how to send one."""
+    return sends_tree(body) or bool(_ASKS_TOOLS.fullmatch(body))
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ __all__ = [
     "RUNNER_DATA",
     "RUNNER_MODE",
     "RUNNER_OFFSET",
+    "RUNNER_PACKED",
+    "RUNNER_PATH",
     "RUNNER_SCRIPT",
     "RUNNER_TREE",
     "RUNNER_TREE_ARGUMENTS",
@@ -146,6 +148,9 @@ UPLOADED_TIME = "mtime_ns"
 UPLOADED_MODE = "mode"
 RUNNER_UPLOADED_TIME = 15
 RUNNER_UPLOADED_MODE = 11
+# A file that is not compared, as in `BODIES`.
+RUNNER_PATH = 9
+RUNNER_PACKED = re.compile(r".*\.pytest-flymachines\.(pack|agent)")
 # A tree that is sent ahead of what unpacks it is packed anew each time, with the times of its
 # files: neither offset nor bytes of its pieces are compared, nor their number. What the tree
 # means is said by `unpack_tree`.

@@ -56,13 +56,16 @@ class Staged:
         return self.argument[1:] if self.argument.startswith("@") else ""
 
 
-def fit(runner: Runner, data: Iterable[bytes], *, room: int = INLINE_BYTES) -> Staged:
+def fit(
+    runner: Runner, data: Iterable[bytes], *, room: int = INLINE_BYTES, kind: str = ""
+) -> Staged:
     """Bytes that go with the next request, or that were sent ahead if they are too many.
 
     Args:
         runner: The way.
         data: Pieces of any size.
         room: Bytes that an argument of the request may have.
+        kind: As for `stage`.
     """
     pieces = iter(data)
     head = bytearray()
@@ -71,12 +74,12 @@ def fit(runner: Runner, data: Iterable[bytes], *, room: int = INLINE_BYTES) -> S
         # a part that alone is too much needs no more to tell
         if len(head) <= room or _looks_small(runner, head, room):
             continue
-        return stage(runner, _rejoined(bytes(head), pieces))
+        return stage(runner, _rejoined(bytes(head), pieces), kind)
     if len(head) <= _MOST_BYTES:
         whole = bytes(head)
         if body_bytes([argument := encode_data(runner, whole)]) <= room:
             return Staged(argument, len(whole), hashlib.sha256(whole).hexdigest())
-    return stage(runner, _rejoined(bytes(head), pieces))
+    return stage(runner, _rejoined(bytes(head), pieces), kind)
 
 
 def _looks_small(runner: Runner, head: bytearray, room: int) -> bool:

@@ -10,7 +10,7 @@ import tarfile
 
 import pytest
 
-from pytest_flymachines.cassettes.commands import may_repeat, sends_tree
+from pytest_flymachines.cassettes.commands import may_be_left_out, may_repeat, sends_tree
 from pytest_flymachines.cassettes.meaning import Meaning, meaning
 
 M = "/v1/apps/{app}/machines/d5683210c7968e"
@@ -220,6 +220,15 @@ def test_the_mode_of_a_file_that_is_written_is_compared() -> None:
 
     for one, other in zip(write(0o644), write(0o600), strict=True):
         assert one != other
+
+
+def test_a_packed_repository_is_not_compared_however_it_is_sent() -> None:
+    staged = runner("put", "./.pytest-flymachines.pack", "@s1-00000000", "600", "", "9", "ab")
+    assert staged == runner("put", "./.pytest-flymachines.pack", "t", "600", "", "0", "cd")
+    assert staged != runner("put", "./.pytest-flymachines.pack", "t", "644", "", "0", "cd")
+    assert may_be_left_out(runner("stage", "", "0", "bAAAA", "tree").body)
+    assert may_be_left_out(runner("hello").body)
+    assert not may_be_left_out(runner("stage", "", "0", "bAAAA").body)
 
 
 def test_the_name_of_a_volume_is_not_compared() -> None:

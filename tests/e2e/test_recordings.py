@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -209,6 +210,30 @@ def test_the_command_that_a_miss_names_records_again(runs: Forks, tmp_path: Path
     # that it could not be ended either says nothing new
     assert "During handling" not in missed.output
     assert "/signal" not in missed.output
+
+
+FRESH = """
+def test_fresh(fly_sandbox_factory):
+    fresh = fly_sandbox_factory(fresh=True)
+    assert fresh.exec("git ls-files").stdout == "noise.bin\\n"
+"""
+
+
+def test_a_fresh_sandbox_with_a_repository_replays_over_the_machines_api_alone(
+    tmp_path: Path,
+) -> None:
+    """A replay packs no repository, though its upload takes many requests of the test's own."""
+    project = Project(tmp_path / "project", FRESH)
+    (project.path / "noise.bin").write_bytes(random.Random(1).randbytes(60_000))
+    git = ["git", "-C", str(project.path), "-c", "user.name=a", "-c", "user.email=a@b.example"]
+    for verb in (["init", "-q"], ["add", "noise.bin"], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *verb], check=True)
+    # its own files are not to be a part of it, because they change with the recording
+    (project.path / ".git" / "info" / "exclude").write_text("*\n")
+    options = ("--fly-agent=off", "--fly-repo=.")
+    passed(project.run("--fly-record=all", *options, mode="local"), 1)
+    shutil.rmtree(project.path / ".git")
+    passed(replayed(project, *options), 1)
 
 
 def test_a_project_without_configuration_says_where_cassettes_are_looked_for(
