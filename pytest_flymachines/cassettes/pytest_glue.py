@@ -364,6 +364,8 @@ def _kept_options(config: pytest.Config) -> Iterator[str]:
 
 
 def _fail(report: pytest.TestReport, text: str) -> None:
+    """Fail what may have failed for another reason of ours, which is told before."""
+    told = [report.longrepr] if report.failed and isinstance(report.longrepr, str) else []
     report.outcome = "failed"
     report.__dict__.pop("wasxfail", None)
-    report.longrepr = text
+    report.longrepr = "\n\n".join([*told, text])

@@ -414,6 +414,26 @@ def test_recorded_requests_that_nobody_made_are_told(project: Project) -> None:
         assert ('"echo wide 2"' in result.stdout.str()) == (what != "ignore")
 
 
+def test_all_fixtures_that_end_at_once_tell_what_they_left_out(project: Project) -> None:
+    file = project.path / "test_a.py"
+    text = "import pytest\n"
+    for scope in ("session", "module", "class"):
+        text += (
+            f"@pytest.fixture(scope='{scope}')\n"
+            f"def of_{scope}(box):\n"
+            "    yield\n"
+            f"    box.exec('echo end of {scope}')\n"
+        )
+    text += "def test_x(of_session, of_module, of_class):\n    pass\n"
+    file.write_text(text)
+    project.record().assert_outcomes(passed=1)
+    file.write_text(text.replace("box.exec('echo end", "print('echo end"))
+    result = project.replay()
+    result.assert_outcomes(passed=1, errors=1)
+    for scope in ("session", "module", "class"):
+        assert f'"echo end of {scope}"' in result.stdout.str()
+
+
 def test_a_fixtures_teardown_is_recorded_again_with_a_test_that_uses_it(project: Project) -> None:
     file = project.path / "test_a.py"
     text = (

@@ -220,7 +220,7 @@ def test_fresh(fly_sandbox_factory):
 
 
 def test_a_fresh_sandbox_with_a_repository_replays_over_the_machines_api_alone(
-    tmp_path: Path,
+    runs: Forks, tmp_path: Path
 ) -> None:
     """A replay packs no repository, though its upload takes many requests of the test's own."""
     project = Project(tmp_path / "project", FRESH)
@@ -231,9 +231,9 @@ def test_a_fresh_sandbox_with_a_repository_replays_over_the_machines_api_alone(
     # its own files are not to be a part of it, because they change with the recording
     (project.path / ".git" / "info" / "exclude").write_text("*\n")
     options = ("--fly-agent=off", "--fly-repo=.")
-    passed(project.run("--fly-record=all", *options, mode="local"), 1)
+    passed(runs.run(project, "--fly-record=all", *options, mode="local"), 1)
     shutil.rmtree(project.path / ".git")
-    passed(replayed(project, *options), 1)
+    passed(replayed(runs, project, *options), 1)
 
 
 def test_a_project_without_configuration_says_where_cassettes_are_looked_for(
