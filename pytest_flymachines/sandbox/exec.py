@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Literal, TypeAlias
@@ -117,8 +118,11 @@ def make_command(
 
     Raises:
         ValueError: Something in it cannot be.
+        TypeError: Something in it is of another type.
     """
-    if timeout_s is not None and not timeout_s > 0:
+    if timeout_s is not None and not isinstance(timeout_s, int | float):
+        raise TypeError(f"timeout={timeout_s!r}: expected seconds, or None for no limit")
+    if timeout_s is not None and not 0 < timeout_s < math.inf:
         raise ValueError(f"timeout={timeout_s!r}: expected seconds above 0, or None for no limit")
     return Command(
         argv=argv_of(command),
@@ -136,6 +140,8 @@ class Output:
     """What a process has written so far, and whom to tell about it."""
 
     def __init__(self, on_output: OnOutput | None = None, errors: str = "surrogateescape") -> None:
+        if on_output is not None and not callable(on_output):
+            raise TypeError(f"on_output={on_output!r}: expected a function of stream and text")
         self.stdout = bytearray()
         self.stderr = bytearray()
         self._on_output = on_output

@@ -92,6 +92,8 @@ class FileVerbs(Attached):
         """
         if isinstance(data, bytes | bytearray | memoryview | str):
             data = [encode_data(data)]
+        elif not isinstance(data, Iterable):
+            raise TypeError(f"expected text, bytes or pieces of bytes, not {data!r}")
         return self._channel.write(encode_path(path), data, mode=mode, parents=parents)
 
     def append_file(self, path: PathArg, data: bytes | str) -> None:

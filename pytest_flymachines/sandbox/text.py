@@ -28,7 +28,13 @@ def encode_text(value: str | bytes | PurePath) -> bytes:
     """Bytes of a name or argument; the inverse of `decode_name`."""
     if isinstance(value, bytes):
         return value
-    return str(value).encode("utf-8", "surrogateescape")
+    try:
+        return str(value).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{value!r} has a surrogate that stands for no byte; give bytes, or text that can be "
+            "written as UTF-8"
+        ) from None
 
 
 def decode_name(value: bytes) -> str:
@@ -52,8 +58,17 @@ def encode_path(path: PathArg) -> bytes:
 
 
 def encode_data(data: bytes | bytearray | memoryview | str) -> bytes:
-    """Content of a file or of stdin; text as UTF-8."""
-    return encode_text(data) if isinstance(data, str) else bytes(data)
+    """Content of a file or of stdin; text as UTF-8.
+
+    Raises:
+        TypeError: It is neither text nor bytes.
+        ValueError: It is text that cannot be written.
+    """
+    if isinstance(data, str):
+        return encode_text(data)
+    if not isinstance(data, bytes | bytearray | memoryview):  # of a number, bytes makes zeros
+        raise TypeError(f"expected text or bytes, not {data!r}")
+    return bytes(data)
 
 
 def argv_of(command: CommandLine) -> list[bytes]:
@@ -61,10 +76,21 @@ def argv_of(command: CommandLine) -> list[bytes]:
 
     Raises:
         ValueError: It is empty or has a NUL.
+        TypeError: It is no command, or an argument is none.
     """
+    given: object = command
+    if isinstance(given, bytes | bytearray) or not isinstance(given, Sequence):
+        raise TypeError(
+            f"command={command!r}: expected a str for the shell, or a list of arguments"
+        )
     if isinstance(command, str):
         argv = [b"/bin/sh", b"-c", encode_text(command)]
     else:
+        for argument in command:
+            if not isinstance(argument, str | bytes | PurePath | int):
+                raise TypeError(
+                    f"argument {argument!r} of command {command!r}: expected str, bytes or a path"
+                )
         argv = [encode_text(a) for a in command]
     if not argv or not command:
         raise ValueError(f"{command!r} is an empty command")
@@ -89,8 +115,13 @@ def check_env(env: Mapping[str, str] | None) -> dict[str, str]:
 
     Raises:
         ValueError: A name is empty or has `=`, or there is a NUL.
+        TypeError: It is no mapping of text to text.
     """
+    if env is not None and not isinstance(env, Mapping):
+        raise TypeError(f"env={env!r}: expected a dict of names and values")
     for name, value in (env or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"env: {name!r}: {value!r}: expected names and values of type str")
         if not name or "=" in name or "\0" in name + value:
             raise ValueError(f"{name!r}={value!r} is no environment variable")
     return dict(env or {})
