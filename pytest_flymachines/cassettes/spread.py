@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
+from pytest_flymachines.cassettes.escapes import character
+
 __all__ = ["Spread", "squeezed"]
 
 _Put: TypeAlias = Callable[[bytes, Iterator[int]], bytes]
@@ -25,7 +27,8 @@ _BREAK = rb"(?:%b|%b\r*+\n%b| ?\r)" % (_COLOUR, _EDGE, _EDGE)
 _GAP = _BREAK + b"*+"
 # what stands for a space, or for the end of a line that is a part of the value
 _SPACE = rb"(?:\s|%b|\||%b)++" % (_COLOUR, _BAR)
-_LOOSE = b" \t\r\n,:;-|" + _BAR
+# also what shells and JSON write around and before quotes
+_LOOSE = b" \t\r\n,:;-|'\"\\" + _BAR
 _APART = rb"[\s,:;-]"
 _TOKEN = re.compile(b"(%b)|(.)" % _BREAK, re.DOTALL)
 _PREFIXED = re.compile(rb"0[xX]|([0-9A-Fa-f]{2})")
@@ -54,7 +57,7 @@ class Spread:
         self._decimal, self._octal = b"".join(decimal), b"".join(octal)
         gap = _APART + b"*(?:0x)?"
         self._patterns: tuple[tuple[bytes, int, _Put], ...] = (
-            (_SPACE.join(_GAP.join(map(_sign, word)) for word in value.split()), 0, _signs),
+            (_SPACE.join(map(_wrapped, value.split())), 0, _signs),
             (gap.join(pairs), re.IGNORECASE, _pairs),
             (_alone((_APART + b"+").join(decimal)), 0, _decimals),
             (_alone((_APART + b"+0?").join(octal)), 0, _octals),
@@ -98,8 +101,9 @@ def _written(put: _Put, stars: bytes, match: re.Match[bytes]) -> bytes:
     return put(match[0], iter(stars))
 
 
-def _sign(byte: int) -> bytes:
-    return re.escape(bytes([byte]))
+def _wrapped(word: bytes) -> bytes:
+    text = word.decode("utf-8", "surrogateescape")
+    return _GAP.join(character(sign, thorough=False) for sign in text)
 
 
 def _alone(pattern: bytes) -> bytes:
@@ -107,7 +111,7 @@ def _alone(pattern: bytes) -> bytes:
 
 
 def _signs(text: bytes, stars: Iterator[int]) -> bytes:
-    return _TOKEN.sub(lambda m: m[1] if m[2] is None else bytes([next(stars)]), text)
+    return _TOKEN.sub(lambda m: m[1] if m[2] is None else bytes([next(stars, ord("*"))]), text)
 
 
 def _pairs(text: bytes, stars: Iterator[int]) -> bytes:

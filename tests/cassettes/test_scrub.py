@@ -70,6 +70,18 @@ def test_a_secret_is_found_where_the_next_line_begins_with_its_space(spelling: s
     assert not scrubber.find(scrubber.data(data))
 
 
+@pytest.mark.parametrize("spelling", ["folded", "over lines of a terminal", "coloured"])
+def test_a_secret_is_found_where_it_is_cut_and_quoted(spelling: str) -> None:
+    secret = 'fo1_s3cr3t\'s\u00e9/"tok+en"&value'
+    scrubber = Scrubber(environ={"FLY_API_TOKEN": secret})
+    data = SPELLINGS[spelling](secret.encode())
+    for written in (b"'" + data.replace(b"'", b"'\\''") + b"'", data.replace(b'"', b'\\"')):
+        assert scrubber.find(written) == {"FLY_API_TOKEN"}
+        clean = scrubber.data(written)
+        assert not scrubber.find(clean)
+        assert len(clean) == len(written)
+
+
 def zipped(data: bytes) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
