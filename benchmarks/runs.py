@@ -1,6 +1,8 @@
-"""What a run costs as its workers grow, and what a thousand runs leave behind.
+"""What a run costs as its workers grow, and what many runs leave behind.
 
-    python benchmarks/runs.py [--workers 1,4,16] [--latency 50] [--runs 1000] [--local-runs 100]
+    python benchmarks/runs.py [--workers 1,4,16] [--latency 50] [--runs 200] [--local-runs 20]
+
+With these defaults it takes a few minutes; for what grows slowly ask for `--runs 1000`.
 
 First: the requests to the Machines API, and the seconds until the first test has ended, of runs
 against an emulator that answers so many milliseconds late. Then: so many tiny runs, two at a
@@ -56,7 +58,7 @@ def test_it(sandbox, number):
     pathlib.Path(f"{time.time()}.first").touch()
 """
 #: Memory is looked at after so many runs.
-EACH = 200
+EACH = 50
 TINY = "def test_it(fly_sandbox): fly_sandbox.exec('true')\n"
 
 
@@ -64,8 +66,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workers", default="1,4,16")
     parser.add_argument("--latency", type=float, default=50, metavar="MS")
-    parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--local-runs", type=int, default=100)
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--local-runs", type=int, default=20)
     given = parser.parse_args()
     # as installing does, which some environments forbid to Python itself
     compileall.compile_dir(Path(pytest_flymachines.__file__).parent, quiet=1)
