@@ -11,9 +11,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 from vcr.request import Request
 
 from pytest_flymachines.cassettes.carriers import TEXT
+from pytest_flymachines.cassettes.commands import pack_argument
 from pytest_flymachines.cassettes.kept import Kept, whole
 from pytest_flymachines.cassettes.meaning import json_value, target
 from pytest_flymachines.cassettes.packing import sha256, with_tail
@@ -44,6 +46,8 @@ def clean(exchanges: list[Exchange], scrubber: Scrubber) -> None:
     for request, _ in exchanges:
         if BODIES.fullmatch(f"{request.method} {target(request.uri)}"):
             request.body = _OWN.encode()
+        elif isinstance(request.body, bytes) and _RUNNER in request.body:
+            request.body = _without_pack(request.body)
     cleaner = _Cleaner(exchanges, scrubber)
     cleaner.learn()
     cleaner.clean_names()
@@ -100,6 +104,16 @@ def _words(value: Any) -> Iterator[bytes]:
         for name, item in value.items():
             yield name.encode("utf-8", "surrogateescape")
             yield from _words(item)
+
+
+def _without_pack(body: bytes) -> bytes:
+    """A command to the runner without bytes of the repository."""
+    value = json_value(body)
+    at = pack_argument(value)
+    if at is None or value["command"][at].startswith("@"):
+        return body
+    value["command"][at] = f"t{_OWN}"
+    return msgspec.json.encode(value)
 
 
 class _Cleaner:

@@ -20,6 +20,7 @@ from pytest_flymachines.cassettes.volatile import (
     RUNNER,
     RUNNER_ARGUMENTS,
     RUNNER_DATA,
+    RUNNER_PACK,
     RUNNER_PACKED,
     RUNNER_PATH,
     RUNNER_SCRIPT,
@@ -37,6 +38,7 @@ __all__ = [
     "command_meaning",
     "may_be_left_out",
     "may_repeat",
+    "pack_argument",
     "runs",
     "said",
     "sends_tree",
@@ -54,7 +56,7 @@ _TEXT = r'"(?:[^"\\]|\\.)*"'
 # the shell, its option, its name, mode, two directories
 _HEAD = rf'\{{"command":\[(?:{_TEXT},){{6}}'
 _ASKS = re.compile(rf'{_HEAD}"(?:{"|".join(sorted(REPEATABLE_VERBS))})"[],].*')
-_SENDS_TREE = re.compile(rf'{_HEAD}"stage",{_TEXT},"{RUNNER_TREE}"\].*')
+_SENDS_TREE = re.compile(rf'{_HEAD}"stage",{_TEXT},"(?:{RUNNER_TREE}|{RUNNER_PACK})"\].*')
 _ASKS_TOOLS = re.compile(rf'{_HEAD}"hello"\].*')
 
 
@@ -71,7 +73,7 @@ def command_meaning(command: Any, opaque: Callable[[bytes], str]) -> Any:
         return command
     verb = command[RUNNER_VERB]
     dropped = RUNNER_ARGUMENTS | RUNNER_VERB_ARGUMENTS.get(verb, frozenset())
-    if verb == "stage" and command[-1] == RUNNER_TREE:
+    if verb == "stage" and command[-1] in (RUNNER_TREE, RUNNER_PACK):
         dropped |= RUNNER_TREE_ARGUMENTS
     if verb == "put" and RUNNER_PACKED.fullmatch(command[RUNNER_PATH]):
         dropped |= RUNNER_DATA["put"]
@@ -131,6 +133,18 @@ class Said:
     words: list[str]
     blocks: list[bytes]
     process: dict[str, Any] | None
+
+
+def pack_argument(body: Any) -> int | None:
+    """Which argument of a body is bytes of a packed repository, if one is."""
+    verb = verb_of(body)
+    command = body["command"] if verb in ("stage", "put") else []
+    packed = (
+        command[-1] == RUNNER_PACK
+        if verb == "stage"
+        else len(command) > RUNNER_PATH and RUNNER_PACKED.fullmatch(command[RUNNER_PATH])
+    )
+    return min(RUNNER_DATA[verb]) if packed else None
 
 
 def verb_of(body: Any) -> str:

@@ -29,6 +29,7 @@ __all__ = [
     "RUNNER_DATA",
     "RUNNER_MODE",
     "RUNNER_OFFSET",
+    "RUNNER_PACK",
     "RUNNER_PACKED",
     "RUNNER_PATH",
     "RUNNER_SCRIPT",
@@ -148,7 +149,8 @@ UPLOADED_TIME = "mtime_ns"
 UPLOADED_MODE = "mode"
 RUNNER_UPLOADED_TIME = 15
 RUNNER_UPLOADED_MODE = 11
-# A file that is not compared, as in `BODIES`.
+# A file that is not compared, as in `BODIES`, and what its pieces are marked with.
+RUNNER_PACK = "pack"
 RUNNER_PATH = 9
 RUNNER_PACKED = re.compile(r".*\.pytest-flymachines\.(pack|agent)")
 # A tree that is sent ahead of what unpacks it is packed anew each time, with the times of its

@@ -79,7 +79,7 @@ class ApiFiles(ApiProcesses):
         mtime_ns: int | None = None,
     ) -> int:
         """Write a file under a temporary name, check its digest, rename it; number of bytes."""
-        kind = "tree" if _PACKED.fullmatch(path) else ""
+        kind = "pack" if _PACKED.fullmatch(path) else ""
         staged = fit(self._runner, data, kind=kind)
         self._file(
             "put",

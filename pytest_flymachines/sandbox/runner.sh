@@ -136,7 +136,7 @@ _new() { # DIRECTORY: makes DIRECTORY/$_N
 # staging: what does not fit into one request comes ahead in pieces, to $_S/s/NAME/data; `at` has
 # the uptime of its last use
 
-_stage() { # NAME-OR-EMPTY OFFSET DATA [tree], the last one for cassettes
+_stage() { # NAME-OR-EMPTY OFFSET DATA [tree|pack], the last one for cassettes
     if [ -z "$1" ]; then
         _sweep
         _new "$_S/s"

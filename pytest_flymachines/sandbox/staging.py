@@ -102,7 +102,8 @@ def stage(runner: Runner, data: Iterable[bytes], kind: str = "") -> Staged:
         runner: The way.
         data: Pieces of any size.
         kind: `tree` for what differs each time that it is packed, so that a cassette does not
-            compare it; what is done with it must say what it means.
+            compare it; what is done with it must say what it means. `pack` for a repository,
+            which a cassette does not keep, either.
     """
     extra = [kind] if kind else []
     digest = hashlib.sha256()

@@ -226,7 +226,7 @@ def test_a_packed_repository_is_not_compared_however_it_is_sent() -> None:
     staged = runner("put", "./.pytest-flymachines.pack", "@s1-00000000", "600", "", "9", "ab")
     assert staged == runner("put", "./.pytest-flymachines.pack", "t", "600", "", "0", "cd")
     assert staged != runner("put", "./.pytest-flymachines.pack", "t", "644", "", "0", "cd")
-    assert may_be_left_out(runner("stage", "", "0", "bAAAA", "tree").body)
+    assert may_be_left_out(runner("stage", "", "0", "bAAAA", "pack").body)
     assert may_be_left_out(runner("hello").body)
     assert not may_be_left_out(runner("stage", "", "0", "bAAAA").body)
 

@@ -215,7 +215,7 @@ def test_the_command_that_a_miss_names_records_again(runs: Forks, tmp_path: Path
 FRESH = """
 def test_fresh(fly_sandbox_factory):
     fresh = fly_sandbox_factory(fresh=True)
-    assert fresh.exec("git ls-files").stdout == "noise.bin\\n"
+    assert fresh.exec("git ls-files").stdout == "noise.bin\\nsecret.txt\\n"
 """
 
 
@@ -225,13 +225,17 @@ def test_a_fresh_sandbox_with_a_repository_replays_over_the_machines_api_alone(
     """A replay packs no repository, though its upload takes many requests of the test's own."""
     project = Project(tmp_path / "project", FRESH)
     (project.path / "noise.bin").write_bytes(random.Random(1).randbytes(60_000))
+    (project.path / "secret.txt").write_text("open sesame 4711\n")
     git = ["git", "-C", str(project.path), "-c", "user.name=a", "-c", "user.email=a@b.example"]
-    for verb in (["init", "-q"], ["add", "noise.bin"], ["commit", "-qm", "all"]):
+    for verb in (["init", "-q"], ["add", "noise.bin", "secret.txt"], ["commit", "-qm", "all"]):
         subprocess.run([*git, *verb], check=True)
     # its own files are not to be a part of it, because they change with the recording
     (project.path / ".git" / "info" / "exclude").write_text("*\n")
-    options = ("--fly-agent=off", "--fly-repo=.")
+    options = ("--fly-agent=off", "--fly-repo=.", "--override-ini=fly_scrub=open sesame 4711")
     passed(runs.run(project, "--fly-record=all", *options, mode="local"), 1)
+    # the repository is in no cassette, neither are secrets in it
+    (path,) = (project.path / "cassettes" / "test_it.py").iterdir()
+    assert path.stat().st_size < 60_000
     shutil.rmtree(project.path / ".git")
     passed(replayed(runs, project, *options), 1)
 
