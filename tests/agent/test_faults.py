@@ -198,7 +198,7 @@ def test_a_full_disk_fails_a_write_and_keeps_the_old_file(
     (small_disk / "file").write_text("old")
     there = channel.with_base(os.fsencode(small_disk))
     with pytest.raises(SandboxFileError, match="No space left"):
-        there.write(b"file", [bytes(6 << 20)], mode=None, parents=False)
+        there.write(b"file", [os.urandom(6 << 20)], mode=None, parents=False)
     assert (small_disk / "file").read_text() == "old"
     assert [p.name for p in small_disk.iterdir()] == ["file"]
 
