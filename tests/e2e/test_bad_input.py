@@ -150,6 +150,7 @@ def test_a_full_disk_in_the_machine_fails_what_writes_and_nothing_else(
 ) -> None:
     pytester.makepyfile(
         """
+        import os
         import pytest
 
         def full():
@@ -159,9 +160,9 @@ def test_a_full_disk_in_the_machine_fails_what_writes_and_nothing_else(
             filled = fly_sandbox.exec("dd if=/dev/zero of=/root/fill bs=1M", check=False)
             assert "No space left on device" in filled.stderr
             with full():
-                fly_sandbox.write_file("file", bytes(1_000_000))
+                fly_sandbox.write_file("file", os.urandom(1_000_000))
             assert not fly_sandbox.exists("file")
-            (tmp_path / "file").write_bytes(bytes(1_000_000))
+            (tmp_path / "file").write_bytes(os.urandom(1_000_000))
             with full():
                 fly_sandbox.upload(tmp_path, "tree")
             assert fly_sandbox.exec("echo alive").stdout == "alive\\n"

@@ -86,7 +86,7 @@ def test_a_run_that_ends_by_itself_leaves_nothing(
             {body}
         """
     )
-    run()
+    run(new=True)
     assert until(lambda: nothing_left(scratch)), (alive(MARK), emulators(scratch))
 
 
