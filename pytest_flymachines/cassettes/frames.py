@@ -12,6 +12,8 @@ import msgspec
 
 from pytest_flymachines._clock import Clock, ReplayClock
 from pytest_flymachines.cassettes.meaning import Meaning, json_value
+from pytest_flymachines.cassettes.spelling import without_padding
+from pytest_flymachines.cassettes.unknown import names_in, same_but_for_secrets
 
 __all__ = ["FrameSocket", "RecordedSocket", "ReplayedSocket"]
 
@@ -117,10 +119,13 @@ class ReplayedSocket:
         """
         with self._changed:
             self._owner = threading.get_ident()
-            wanted = self._meaning(_value(text))
+            wanted = _meaning(self._words(_value(text)))
             left = self._sent[self._sent_count :]
-            recorded = self._meaning(self._frames[left[0]]["sent"]) if left else None
-            if wanted != recorded:
+            if not left:
+                raise self._miss(wanted, None)
+            words = self._words(self._frames[left[0]]["sent"])
+            recorded = _meaning(words)
+            if not same_but_for_secrets(recorded, wanted, names_in(words)):
                 raise self._miss(wanted, recorded)
             self._sent_count += 1
             self._pass_until(self._frames[left[0]]["at_s"])
@@ -156,12 +161,15 @@ class ReplayedSocket:
             self._clock.advance(at_s - self._now_s)
         self._now_s = max(self._now_s, at_s)
 
-    def _meaning(self, value: Any) -> Meaning:
+    def _words(self, value: Any) -> str:
         if isinstance(value, dict) and isinstance(data := value.get("data"), str):
             with suppress(ValueError):  # what was typed, in words
                 value = {**value, "data": base64.b64decode(data, validate=True).decode()}
-        text = msgspec.json.encode(value, order="deterministic").decode()
-        return Meaning("a WebSocket frame", self._rename(text))
+        return self._rename(msgspec.json.encode(value, order="deterministic").decode())
+
+
+def _meaning(words: str) -> Meaning:
+    return Meaning("a WebSocket frame", without_padding(words))
 
 
 def _value(text: str) -> Any:

@@ -149,7 +149,7 @@ def _query(where: str, query: str) -> str:
 
 
 def _quote(text: str) -> str:
-    return quote(text, safe="/:,", errors="surrogateescape")
+    return quote(without_padding(text), safe="/:,<>", errors="surrogateescape")
 
 
 def _body(body: bytes, where: str) -> str:

@@ -184,6 +184,10 @@ def test_a_secret_typed_into_a_terminal_is_not_kept(tmp_path: Path) -> None:
     recorder.finish(TEST, passed=True)
     text = (tmp_path / TEST.path).read_text()
     assert not Scrubber(environ={"FLY_API_TOKEN": "pl4nted-s3cret"}).find(text.encode())
+    for other in ("pl4nted-s3cret", "another-secret"):  # and neither is known where it is replayed
+        session(recorders(tmp_path)[1], command=f"login {other}\n")
+    with pytest.raises(CassetteMiss):
+        session(recorders(tmp_path)[1], command="logout another\n")
 
 
 def test_without_recording_the_socket_is_the_servers_own(tmp_path: Path) -> None:

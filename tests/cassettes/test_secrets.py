@@ -16,7 +16,7 @@ from pytest_flymachines._http import Http, Request, Response, Transport
 from pytest_flymachines.agent.server.digests import HEADER, checked
 from pytest_flymachines.cassettes import CassetteKey, Recorder, Scrubber
 from pytest_flymachines.cassettes.packing import unpacked
-from pytest_flymachines.errors import CassetteError
+from pytest_flymachines.errors import CassetteError, CassetteMiss
 from pytest_flymachines.spec import SandboxSpec
 
 TEST = CassetteKey.test("test_a.py::test_x")
@@ -125,6 +125,70 @@ def test_secret_variables_replay_whatever_their_value_is_now(tmp_path: Path) -> 
     record(tmp_path, run(command=["x"], env={"DB_PASSWORD": "one-of-the-recording"}))
     replay(tmp_path, run(command=["x"], env={"DB_PASSWORD": "two"}))
     assert b"one-of-the-recording" not in everything_below(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["a-dummy", "correcthorse", 'with "quotes" and é', SECRET])
+@pytest.mark.parametrize(
+    "talk",
+    [
+        lambda value: run(command=["login", f"-p={value}", "-v"]),
+        lambda value: run(command=["login", value, value], stdin=f"{value}\n"),
+        lambda value: put(f"token={value}\n".encode()),
+        lambda value: (
+            lambda http: [
+                http.request("GET", f"{M}/metadata/x", params={"token": value}).status_code
+            ]
+        ),
+    ],
+)
+def test_a_secret_that_is_not_known_in_replay_is_not_compared(
+    tmp_path: Path, value: str, talk: Callable[[str], Talk]
+) -> None:
+    record(tmp_path, talk(SECRET))
+    replay(tmp_path, talk(value))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["login", "a-dummy", "b"],
+        ["login", "a", "dummy"],
+        ["log", "a-dummy", "a-dummy"],
+        ["login", "a-dummy", "a-dummy", "x"],
+        ["login", "a-dummy", "other-dummy"],
+        ["login", "", ""],
+    ],
+)
+def test_what_stands_beside_a_secret_is_compared(tmp_path: Path, command: list[str]) -> None:
+    record(tmp_path, run(command=["login", SECRET, SECRET]))
+    with pytest.raises(CassetteMiss):
+        replay(tmp_path, run(command=command))
+
+
+def test_what_looks_like_a_placeholder_and_was_no_secret_is_compared(tmp_path: Path) -> None:
+    record(tmp_path, run(command=["echo", "<b>", f"x{SECRET}"]))
+    with pytest.raises(CassetteMiss):
+        replay(tmp_path, run(command=["echo", "<i>", "xa-dummy"]))
+
+
+def test_tests_replay_apart_that_know_a_secret_from_each_other(tmp_path: Path) -> None:
+    """One test's variable is a secret in what another test sends, whichever is replayed first."""
+    first, second = CassetteKey.test("test_a.py::test_1"), CassetteKey.test("test_a.py::test_2")
+    talks = {
+        first: run(command=["x"], env={"DB_PASSWORD": "correcthorse"}),
+        second: run(command=["echo", "correcthorse"]),
+    }
+    recorder = Recorder(tmp_path, mode="all", scrubber=Scrubber(environ={}))
+    for key, talk in talks.items():
+        with recorder.use(key):
+            talk(Http(recorder.transport(Echo()), "https://api.machines.dev"))
+        recorder.finish(key, passed=True)
+    assert b"correcthorse" not in everything_below(tmp_path)
+    for keys in ([second], [second, first], [first, second]):
+        replayer = Recorder(tmp_path, mode="replay", scrubber=Scrubber(environ={}))
+        for key in keys:
+            with replayer.use(key):
+                talks[key](Http(replayer.transport(None), "https://api.machines.dev"))
 
 
 def test_a_secret_variable_is_a_secret_in_the_output_too(tmp_path: Path) -> None:
