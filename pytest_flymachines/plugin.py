@@ -95,9 +95,9 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Hear from an xdist worker on another computer what it launched."""
-    if SESSION in node.config.stash and "flymachines" in getattr(node, "workeroutput", {}):
-        node.config.stash[SESSION].worker_output(node.workeroutput["flymachines"])
+    """Hear from an xdist worker what it recorded, and on another computer launched."""
+    if SESSION in node.config.stash:
+        node.config.stash[SESSION].worker_output(getattr(node, "workeroutput", {}))
 
 
 @pytest.hookimpl(wrapper=True)

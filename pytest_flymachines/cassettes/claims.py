@@ -1,4 +1,4 @@
-"""What the workers of a run have in common: one of them writes it, and one tells of it."""
+"""What the workers of a run have in common: one writes it, one tells of it, all learn secrets."""
 
 from __future__ import annotations
 
@@ -7,9 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
 from pytest_flymachines.cassettes.keys import CassetteKey
 
-__all__ = ["Claims"]
+__all__ = ["Claims", "Seen"]
+
+
+class Seen(msgspec.Struct):
+    """What a process has recorded.
+
+    Attributes:
+        learnt: Names and values that it took for secrets while it ran, in this order.
+        written: Cassettes, and how many of those it knew when it wrote each.
+    """
+
+    learnt: list[tuple[str, bytes]]
+    written: list[tuple[str, int]]
 
 
 class Claims:

@@ -27,14 +27,14 @@ from pytest_flymachines.cassettes.reading import read_yaml
 from pytest_flymachines.cassettes.scrub import Scrubber
 from pytest_flymachines.errors import CassetteError
 
-__all__ = ["FORMAT", "OLDEST_FORMAT", "Persister", "Serializer", "check_format"]
+__all__ = ["FORMAT", "NOTES", "OLDEST_FORMAT", "Persister", "Serializer", "check_format"]
 
 FORMAT = 1
 OLDEST_FORMAT = 1
 _HEADER = "recording"
 #: What it was called before the first release.
 _OLD_HEADER = "metadata"
-_NOTES = "recorded"
+NOTES = "recorded"
 _MANY = 4
 _THREADS = 3
 _UNLAYABLE = frozenset("\r\x85\u2028\u2029\ufeff")
@@ -131,7 +131,7 @@ class Persister:
         try:
             requests, responses = deserialize(text, serializer)[:2]
             for response in responses:
-                notes = response.get(_NOTES) or {}
+                notes = response.get(NOTES) or {}
                 body = response["body"]
                 body["string"] = from_text(
                     self._blobs.get(body["string"] or b""), notes.get("layout", "")
@@ -170,7 +170,7 @@ class Persister:
         ):
             response["body"]["string"] = body
             if layout:
-                response.setdefault(_NOTES, {})["layout"] = layout
+                response.setdefault(NOTES, {})["layout"] = layout
         data = serialize(cassette, serializer).encode()
         self._refuse(path, [f"{name} in the file" for name in sorted(self._scrubber.find(data))])
         write_whole(Path(path), [data])
@@ -232,7 +232,7 @@ def _ordered(item: dict[str, Any]) -> dict[str, Any]:
         "request": {name: request[name] for name in ("method", "uri", "headers", "body")},
         "response": {
             name: response[name]
-            for name in ("status", "headers", "body", _NOTES)
+            for name in ("status", "headers", "body", NOTES)
             if name in response
         },
     }

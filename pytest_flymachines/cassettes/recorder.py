@@ -16,7 +16,7 @@ import pytest_flymachines
 from pytest_flymachines._clock import Clock, ReplayClock, SystemClock
 from pytest_flymachines._http import Transport
 from pytest_flymachines.cassettes.bodies import Blobs
-from pytest_flymachines.cassettes.claims import Claims
+from pytest_flymachines.cassettes.claims import Claims, Seen
 from pytest_flymachines.cassettes.cleaning import clean, clean_body
 from pytest_flymachines.cassettes.files import FORMAT, Persister, Serializer
 from pytest_flymachines.cassettes.frames import FrameSocket, RecordedSocket, ReplayedSocket
@@ -95,6 +95,7 @@ class Recorder:
         self._persister = Persister(Blobs(directory / BLOBS), self.scrubber)
         self.scopes = Scopes(self._scope)
         self.missed = False
+        self._written: dict[Path, int] = {}
         self._swept = False
 
     # transports
@@ -259,6 +260,11 @@ class Recorder:
             if mine:
                 self._write(scope)
 
+    def seen(self) -> Seen:
+        """What this process has recorded, for a look at it when all secrets are known."""
+        written = [(str(path), known) for path, known in self._written.items()]
+        return Seen(self.scrubber.learnt(), written)
+
     def unused(self, scope: Scope) -> list[str]:
         """Recorded requests that a scope never made."""
         if self.mode != "replay":
@@ -371,6 +377,7 @@ class Recorder:
         count = len(scope.blank)
         exchanges = scope.blank.exchanges()
         clean(exchanges, self.scrubber)
+        known = len(self.scrubber.learnt())
         texts = (part for exchange in exchanges for part in _texts(*exchange))
         header = {
             "format": FORMAT,
@@ -388,6 +395,7 @@ class Recorder:
         serializer = Serializer({name: value for name, value in header.items() if value})
         self._persister.save_cassette(scope.path, cassette, serializer)
         scope.written = count
+        self._written[scope.path] = known
 
 
 def _texts(request: VcrRequest, response: dict[str, Any]) -> Iterator[bytes]:

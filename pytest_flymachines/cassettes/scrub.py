@@ -105,6 +105,11 @@ class Scrubber:
                 self._add_passwords(name, value)
         for entry in named:
             self.add_named(entry, environ, lenient=lenient)
+        self._given = len(self._known)
+
+    def learnt(self) -> list[tuple[str, bytes]]:
+        """Names and values of what was remembered since this was made, in this order."""
+        return [(secret.name, secret.value) for secret in [*self._known.values()][self._given :]]
 
     def add(self, name: str, value: str, *, shortest: int = SHORTEST) -> None:
         """Remember a secret, and each line of a key that has several.

@@ -21,8 +21,9 @@ from pytest_flymachines._http import (
     TransportError,
 )
 from pytest_flymachines.cassettes.kept import Kept, whole
-from pytest_flymachines.cassettes.meaning import target
+from pytest_flymachines.cassettes.meaning import json_value, target
 from pytest_flymachines.cassettes.packing import GZIP, expanded, unpacked
+from pytest_flymachines.cassettes.variables import learn, may_have
 from pytest_flymachines.cassettes.volatile import (
     BODIES,
     KEPT_REQUEST_HEADERS,
@@ -143,6 +144,8 @@ class _Exchange:
     ) -> None:
         sent = self._kept([self._request.content]) if self._sent is None else self._sent.data()
         self._recorded.body = self._plain(self._request.headers, sent)[0] or None
+        if isinstance(sent := self._recorded.body, bytes) and may_have(sent):
+            learn(json_value(sent), self._recorder.scrubber)  # also if its test fails
         response = {"status": status, "headers": headers, "body": {"string": body}}
         self._blank.end(self._pending, response, self._notes)
         self._recorder.learn(self._scope, self._recorded.method, self._recorded.uri, response)

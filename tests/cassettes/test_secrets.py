@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from pytest_flymachines._http import Http, Request, Response, Transport
 from pytest_flymachines.agent.server.digests import HEADER, checked
 from pytest_flymachines.cassettes import CassetteKey, Recorder, Scrubber
+from pytest_flymachines.cassettes.hindsight import look_again
 from pytest_flymachines.cassettes.packing import unpacked
 from pytest_flymachines.errors import CassetteError, CassetteMiss
 from pytest_flymachines.spec import SandboxSpec
@@ -189,6 +191,63 @@ def test_tests_replay_apart_that_know_a_secret_from_each_other(tmp_path: Path) -
         for key in keys:
             with replayer.use(key):
                 talks[key](Http(replayer.transport(None), "https://api.machines.dev"))
+
+
+LATE = "correct/horse+battery=staple"
+EARLY: dict[str, Talk] = {
+    "command": run(command=["login", LATE]),
+    "file": put(f"token={LATE}\n".encode()),
+    "large file": put(b"fill\n" * 70_000 + LATE.encode()),
+    "base64": run(stdin={"base64": b64("\x7f" + LATE)}),
+}
+
+
+@pytest.mark.parametrize("place", EARLY)
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_what_is_known_for_a_secret_too_late_is_taken_out_at_the_end(
+    tmp_path: Path, place: str, elsewhere: bool
+) -> None:
+    first, second = CassetteKey.test("test_a.py::test_1"), CassetteKey.test("test_a.py::test_2")
+    talks = {first: EARLY[place], second: run(command=["x"], env={"DB_PASSWORD": LATE})}
+    recorders = [Recorder(tmp_path, mode="all", scrubber=Scrubber(environ={})) for _ in "12"]
+    for key, recorder in zip(talks, recorders if elsewhere else recorders[:1] * 2, strict=True):
+        with recorder.use(key):
+            talks[key](Http(recorder.transport(Echo()), "https://api.machines.dev"))
+        recorder.finish(key, passed=True)
+    secret = Scrubber(environ={"DB_PASSWORD": LATE})
+    assert secret.find(everything_below(tmp_path))
+    assert look_again(tmp_path, [recorder.seen() for recorder in recorders]) == []
+    assert not secret.find(everything_below(tmp_path))
+    replayer = Recorder(tmp_path, mode="replay", scrubber=secret)
+    for key, talk in talks.items():
+        with replayer.use(key):
+            talk(Http(replayer.transport(None), "https://api.machines.dev"))
+
+
+def test_what_cannot_be_taken_out_at_the_end_is_deleted_and_told(tmp_path: Path) -> None:
+    first, second = CassetteKey.test("test_a.py::test_1"), CassetteKey.test("test_a.py::test_2")
+    packed = b"PK and" + zlib.compress(b"x" * 50 + LATE.encode()) + b"\xff" * 50
+    talks = {first: put(packed), second: run(command=["x"], env={"DB_PASSWORD": LATE})}
+    recorder = Recorder(tmp_path, mode="all", scrubber=Scrubber(environ={}))
+    for key, talk in talks.items():
+        with recorder.use(key):
+            talk(Http(recorder.transport(Echo()), "https://api.machines.dev"))
+        recorder.finish(key, passed=True)
+    [told] = look_again(tmp_path, [recorder.seen()])
+    assert "test_1.yaml was deleted" in told
+    assert "DB_PASSWORD" in told
+    assert LATE not in told
+    assert [path.name for path in tmp_path.rglob("*.yaml")] == ["test_2.yaml"]
+
+
+def test_a_variable_of_a_test_that_fails_is_a_secret_too(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, mode="all", scrubber=Scrubber(environ={}))
+    with recorder.use(TEST):
+        run(command=["x"], env={"DB_PASSWORD": LATE})(
+            Http(recorder.transport(Echo()), "https://api.machines.dev")
+        )
+    recorder.finish(TEST, passed=False)
+    assert recorder.scrubber.find(LATE.encode()) == {"DB_PASSWORD"}
 
 
 def test_a_secret_variable_is_a_secret_in_the_output_too(tmp_path: Path) -> None:

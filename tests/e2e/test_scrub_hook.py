@@ -1,8 +1,12 @@
-"""What `fly_scrub` names, in the ini file and in any conftest.py, is in no cassette."""
+"""What is secret by `fly_scrub`, or by what another test does with it, is in no cassette."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import pytest
+
+from pytest_flymachines.cassettes import Scrubber
 
 from .cloud import Project
 from .forks import Forks
@@ -54,3 +58,52 @@ def test_each_directory_names_what_is_secret_in_it(runs: Forks, tmp_path: Path) 
     strict = ("--fly-missing-cassette=fail", "--fly-unused=fail")
     runs.run(project, *strict, mode="replay", env=env).has("4 passed")
     runs.run(project, *strict, "three", mode="replay", env=env).has("1 passed")
+
+
+LATE = "correct/horse+battery=staple"
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("agent", ["auto", "off"])
+def test_what_a_later_test_makes_known_for_a_secret_is_in_no_cassette(
+    runs: Forks, tmp_path: Path, workers: str, agent: str
+) -> None:
+    """Also in another worker; and each test replays alone."""
+    project = Project(
+        tmp_path / "project",
+        f"def test_early(fly_sandbox):\n"
+        f"    fly_sandbox.write_file('a', 'token={LATE}' * 20)\n"
+        f"    assert fly_sandbox.exec(['echo', '{LATE}']).stdout\n",
+    )
+    late = f"""
+def test_late(fly_sandbox):
+    assert fly_sandbox.exec("echo $DB_PASSWORD", env={{"DB_PASSWORD": "{LATE}"}}).stdout
+"""
+    (project.path / "test_late.py").write_text(late)
+    if workers == "2":  # the other worker has written it before this one knows
+        (project.path / "conftest.py").write_text(WAITS)
+    options = ("-n", workers, "--dist", "loadfile", f"--fly-agent={agent}")
+    runs.run(project, "--fly-record=all", *options, mode="local").has("2 passed")
+    files = [path for path in (project.path / "cassettes").rglob("*") if path.is_file()]
+    found = b"\n".join(path.read_bytes() for path in files)
+    assert b"test_early" in found
+    assert b"test_late" in found
+    assert not Scrubber(environ={"DB_PASSWORD": LATE}).find(found)
+    strict = ("--fly-missing-cassette=fail", "--fly-unused=fail", f"--fly-agent={agent}")
+    runs.run(project, *strict, mode="replay").has("2 passed")
+    for name in ("test_early", "test_late"):
+        runs.run(project, *strict, "-k", name, mode="replay").has("1 passed")
+
+
+WAITS = """
+import time
+from pathlib import Path
+
+def pytest_runtest_setup(item):
+    if item.name == "test_late" and item.config.getoption("fly_record") == "all":
+        for _ in range(600):
+            if list(Path(__file__).parent.glob("cassettes/**/test_early.yaml")):
+                return
+            time.sleep(0.05)
+        raise AssertionError("the other worker has not written it")
+"""
