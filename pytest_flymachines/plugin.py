@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SETTINGS = pytest.StashKey[_settings.Settings]()
 SESSION = pytest.StashKey["Session"]()
+SCRUBBED = pytest.StashKey[bool]()
 #: The test that runs, and the fixtures that are being set up.
 UNDERWAY = pytest.StashKey[tuple[pytest.Item, list[Any]]]()
 
@@ -77,7 +78,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Where sandbox tests were collected, get ready to record or replay them."""
     if any(_uses_sandbox(item) for item in session.items):
-        _session(session.config).collected()
+        _session(session.config).recordings.collected()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -128,8 +129,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_call(item: pytest.Item) -> None:
     """Take what is named beside this test for secret, too: the machine may be set up long since."""
     if SESSION in item.config.stash and _uses_sandbox(item) and isinstance(item, pytest.Function):
+        beside = item.parent.stash if item.parent is not None else item.stash
+        if beside.get(SCRUBBED, False):  # the same for all that stand there
+            return
         request = item._request  # noqa: SLF001 (there is no other way to a test's own)
-        item.config.stash[SESSION].scrub(request.getfixturevalue("fly_scrub"))
+        item.config.stash[SESSION].recordings.scrub(request.getfixturevalue("fly_scrub"))
+        beside[SCRUBBED] = True
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -207,8 +212,8 @@ def fly_scrub() -> list[str]:
 def _run(request: pytest.FixtureRequest) -> Run:
     """This process's run; no fixture, because pytest looks at each of those again in every test."""
     session = _session(request.config)
-    session.asked(*request.config.stash[UNDERWAY])
-    session.scrub(request.getfixturevalue("fly_scrub"))
+    session.recordings.asked(*request.config.stash[UNDERWAY])
+    session.recordings.scrub(request.getfixturevalue("fly_scrub"))
     return session.run
 
 

@@ -6,10 +6,9 @@ import os
 import secrets
 import shutil
 import socket
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -18,20 +17,16 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from pytest_flymachines.common_values import SHORTEST_NAMED, check_named
 from pytest_flymachines.errors import CassetteMiss, SettingsError
 from pytest_flymachines.progress import Progress, Relay, silent, write_to
+from pytest_flymachines.recordings import Recordings
 from pytest_flymachines.report import Repeated, may_be_lost, progress_of, write_summary
-from pytest_flymachines.settings import Settings, runs_tests
+from pytest_flymachines.settings import Settings
 from pytest_flymachines.sharing import EmulatorAddress, Intent, RunInfo, SharedState
 from pytest_flymachines.signals import EndSignals
 from pytest_flymachines.tracebacks import without_inside
 
 if TYPE_CHECKING:
-    from pytest_flymachines.cassettes import Recorder
-    from pytest_flymachines.cassettes.claims import Seen
-    from pytest_flymachines.cassettes.pytest_glue import CassettePlugin, Setup
-    from pytest_flymachines.cassettes.recorder import Mode
     from pytest_flymachines.controller import Controller
     from pytest_flymachines.run import Run
     from pytest_flymachines.sandbox import Sandbox
@@ -59,14 +54,11 @@ class Session:
         self._worker_input: dict[str, Any] | None = getattr(config, "workerinput", None)
         self._controller: Controller | None = None
         self._run: Run | None = None
-        self._recorder: Recorder | None = None
-        self._owners: CassettePlugin | None = None
         self._outcome: Outcome | None = None
         self._signals: EndSignals | None = None
         self._relay: Relay | None = None
         self._left = False
         self._repeated = Repeated()
-        self._recorded: list[Seen] = []
 
     @property
     def _is_worker(self) -> bool:
@@ -108,10 +100,7 @@ class Session:
         """Take what a worker has noted, when it has ended."""
         if self._controller is not None and "flymachines" in output:
             self._controller.learn(msgspec.json.decode(output["flymachines"], type=list[Intent]))
-        if recorded := output.get("flymachines_recorded"):
-            from pytest_flymachines.cassettes.claims import Seen
-
-            self._recorded.append(msgspec.json.decode(recorded, type=Seen))
+        self.recordings.hear(output.get("flymachines_recorded", ""))
 
     def interrupted(self, session: pytest.Session) -> None:
         """When a signal or Ctrl-C ends the session: do not wait for workers to take down.
@@ -133,23 +122,12 @@ class Session:
         try:
             self._take_down(session)
         finally:
-            if self._recorder is not None and self._recorder.mode in ("once", "all"):
-                self._recorded.append(self._recorder.seen())
-            if not self._is_worker:
-                self._look_again(session)
-            elif self._recorded:
-                told = msgspec.json.encode(self._recorded[0]).decode()
-                self._config.workeroutput["flymachines_recorded"] = told  # type: ignore[attr-defined]  # xdist's
-
-    def _look_again(self, session: pytest.Session) -> None:
-        """Take out of cassettes what was known for a secret only after they were written."""
-        if not any(seen.learnt and seen.written for seen in self._recorded):
-            return
-        from pytest_flymachines.cassettes.hindsight import look_again
-
-        for text in look_again(self._settings.cassettes, self._recorded):
-            warnings.warn(text, pytest.PytestWarning, stacklevel=1)
-            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+            seen = self.recordings.seen()
+            if self._is_worker:
+                self._config.workeroutput["flymachines_recorded"] = seen  # type: ignore[attr-defined]  # xdist's
+            else:
+                self.recordings.hear(seen)
+                self.recordings.look_again(session)
 
     def _take_down(self, session: pytest.Session) -> None:
         if self._controller is None or self._left:
@@ -203,7 +181,11 @@ class Session:
                 from pytest_flymachines.run import build
 
                 self._run = build(
-                    self._settings, info, self._worker_name(), self.recorder, self._progress(info)
+                    self._settings,
+                    info,
+                    self._worker_name(),
+                    self.recordings.recorder,
+                    self._progress(info),
                 )
         return self._run
 
@@ -226,77 +208,10 @@ class Session:
         turn = int(number) % max(1, (os.cpu_count() or 1) - 1)
         return FileLock(Path(info.directory) / f"import-{turn}.lock")
 
-    @property
-    def recorder(self) -> Recorder:
-        """This process's recorder."""
-        if self._recorder is None:
-            self._recorder = self._make_recorder(self._info())
-        return self._recorder
-
-    def _make_recorder(self, info: RunInfo | None) -> Recorder:
-        from pytest_flymachines.cassettes import Recorder, Scrubber
-        from pytest_flymachines.cassettes.pytest_glue import record_command, rootdir_note
-
-        settings = self._settings
-        scrubber = Scrubber(settings.scrub, lenient=settings.record == "none")
-        if info is not None and info.emulator is not None:
-            scrubber.add_token("FLY_API_TOKEN", info.emulator.token)
-        scrubber.add_token("FLY_API_TOKEN", settings.token)  # a controller elsewhere told it
-        mode: Mode = "off"
-        if info is None:
-            mode = "replay"
-        elif settings.record != "none":
-            mode = settings.record
-        return Recorder(
-            settings.cassettes,
-            mode=mode,
-            source=settings.chosen,
-            run_id=info.run_id if info else "",
-            scrubber=scrubber,
-            rootdir=settings.rootdir,
-            shared=Path(info.directory) / "cassettes" if info else None,
-            command=partial(record_command, self._config),
-            note=rootdir_note(self._config),
-        )
-
-    def collected(self) -> None:
-        """Sandbox tests are there: from now on, know whose requests are made."""
-        self._know_owners()
-
-    def asked(self, item: pytest.Item, setups: Sequence[Setup]) -> None:
-        """A sandbox is asked for, also by tests that collection did not know for sandbox tests.
-
-        Args:
-            item: The test that runs.
-            setups: The fixtures that are being set up, the outermost first.
-        """
-        if self._owners is None and (owners := self._know_owners()):
-            owners.catch_up(item, setups)
-
-    def _know_owners(self) -> CassettePlugin | None:
-        passes = self._settings.chosen != "replay" and self._settings.record == "none"
-        if passes or not runs_tests(self._config):
-            return None
-        from pytest_flymachines.cassettes.pytest_glue import CassettePlugin
-
-        self._owners = CassettePlugin(
-            self.recorder,
-            missing=self._settings.missing_cassette,
-            unused=self._settings.unused,
-        )
-        self._config.pluginmanager.register(self._owners, "flymachines-cassettes")
-        return self._owners
-
-    def scrub(self, values: Iterable[str]) -> None:
-        """Keep these out of every cassette.
-
-        Raises:
-            SettingsError: Something is recorded, and one of them is too short or too common.
-        """
-        for value in values:
-            if self._settings.record != "none":
-                check_named(value, value)
-            self.recorder.scrubber.add("fly_scrub", value, shortest=SHORTEST_NAMED)
+    @cached_property
+    def recordings(self) -> Recordings:
+        """This process's cassettes."""
+        return Recordings(self._config, self._settings, self._info)
 
     def _worker_name(self) -> str:
         return str(self._worker_input["workerid"]) if self._worker_input else "main"
@@ -384,8 +299,7 @@ class Session:
 
     def fixture_started(self, fixturedef: pytest.FixtureDef[object], *, failed: bool) -> None:
         """What the setup of a wider fixture started ends with the fixture, not with the test."""
-        if self._owners is not None:
-            self._owners.caught_up(fixturedef, failed=failed)
+        self.recordings.set_up(fixturedef, failed=failed)
         if self._run is not None and fixturedef.scope != "function":
             for started in self._run.take_started():
                 fixturedef.addfinalizer(started.end)

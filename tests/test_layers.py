@@ -31,6 +31,7 @@ LAYERS = (
     ("keepalive", "teardown"),
     ("run", "controller"),
     ("report", "signals"),
+    ("recordings",),
     ("reaper", "doctor", "session", "shell", "probe"),
     ("plugin", "cli"),
 )

@@ -357,9 +357,8 @@ def _kept_options(config: pytest.Config) -> Iterator[str]:
     if rootdir := config.getoption("rootdir", None):
         yield f"--rootdir={rootdir}"
     for setting in config.getoption("override_ini", None) or ():
-        if not setting.startswith(
-            "strict"
-        ):  # as `--strict-markers`, which projects have in addopts
+        # such as `--strict-markers`, which projects have in addopts
+        if not setting.startswith("strict"):
             yield f"--override-ini={setting}"
 
 
