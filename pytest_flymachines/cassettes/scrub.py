@@ -123,7 +123,8 @@ class Scrubber:
         if len(data) < shortest or is_common(value):
             return
         # who prints a key may print a part of it: each of its lines is as secret
-        for secret in (data, *_KEY_LINE.findall(data if b"\n" in data else b"")):
+        lines = _KEY_LINE.findall(data if b"\n" in data else b"")
+        for secret in (data, *lines, *_in_latin(data)):
             if secret not in self._known:
                 self._known[secret] = Secret(secret, name)
                 self._longest_first = None
@@ -384,6 +385,14 @@ class Scrubber:
         for secret in self._secrets():
             plain_run = secret.without_coded(plain_run)
         return with_gaps(plain_run, run)
+
+
+def _in_latin(value: bytes) -> list[bytes]:
+    """A value as programs write it that are older than UTF-8, if that is something else."""
+    if not value.isascii():
+        with suppress(UnicodeError):
+            return [value.decode().encode("latin-1")]
+    return []
 
 
 def _changed(

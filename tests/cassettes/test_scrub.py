@@ -336,3 +336,13 @@ def test_placeholders_of_different_length_are_equal_in_a_comparison() -> None:
     other = Scrubber(environ={"FLY_TOKEN": short}).text(f"a {short} b")
     assert one != other
     assert without_padding(one) == without_padding(other) == "a <FLY_TOKEN> b"
+
+
+@pytest.mark.parametrize("spell", [bytes, base64.b64encode, lambda data: data.hex().encode()])
+def test_a_secret_in_latin_1_is_found_and_taken_out(spell: Callable[[bytes], bytes]) -> None:
+    scrubber = Scrubber(environ={"DB_PASSWORD": "gehe\u00efm-pa\u00dfwort"})
+    data = b"it is " + spell(b"gehe\xefm-pa\xdfwort") + b" now"
+    assert scrubber.find(data) == {"DB_PASSWORD"}
+    clean = scrubber.data(data)
+    assert not scrubber.find(clean)
+    assert len(clean) == len(data)
