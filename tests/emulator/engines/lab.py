@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable
@@ -100,6 +101,13 @@ async def output(machine: RunningMachine, script: str) -> str:
     outcome = await sh(machine, script)
     assert outcome.exit_code == 0, outcome
     return outcome.stdout.decode().strip()
+
+
+def parent_of(pid: int) -> int:
+    """The process that started one; 0 if that is gone."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
 
 
 async def eventually(look: Callable[[], Awaitable[T]], wanted: Callable[[T], bool]) -> T:

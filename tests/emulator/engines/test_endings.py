@@ -19,7 +19,7 @@ import pytest
 from pytest_flymachines.emulator.engines import ENGINES
 from pytest_flymachines.emulator.engines.supervised import SupervisedMachine
 from pytest_flymachines.emulator.engines.supervisor.tree import descendants
-from tests.emulator.engines.lab import DEADLINE_S, Lab, output
+from tests.emulator.engines.lab import DEADLINE_S, Lab, output, parent_of
 from tests.emulator.engines.parent import RUNAWAYS
 
 pytestmark = pytest.mark.timeout(120)
@@ -92,12 +92,6 @@ def test_kill_of_the_spawner_ends_the_machines(engine_name: str, tmp_path: Path)
         (spawner,) = [child for child in below if parent_of(child) == pid]
         os.kill(spawner, signal.SIGKILL)
         wait_until_gone(below)
-
-
-def parent_of(pid: int) -> int:
-    with contextlib.suppress(OSError):
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    return 0
 
 
 @pytest.mark.anyio

@@ -15,8 +15,8 @@ from pytest_flymachines.emulator.engines.base import GATEWAY, Door, RunningMachi
 from pytest_flymachines.emulator.engines.bubblewrap import BubblewrapEngine
 from pytest_flymachines.emulator.engines.supervised import SupervisedMachine
 from pytest_flymachines.emulator.engines.supervisor import switch
-from pytest_flymachines.emulator.engines.supervisor.tree import children, descendants
-from tests.emulator.engines.lab import Lab, eventually, output, sh
+from pytest_flymachines.emulator.engines.supervisor.tree import children
+from tests.emulator.engines.lab import Lab, eventually, output, parent_of, sh
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -165,15 +165,15 @@ async def test_switch_that_dies_is_replaced(tmp_path: Path) -> None:
         return close
 
     lab = Lab(BubblewrapEngine(tmp_path / "engine"), tmp_path / "engine", tmp_path)
-    before = set(descendants(os.getpid()))
     await lab.engine.admit([Door("tcp", 4280, serve)])
-    spawner, *_ = (pid for pid in descendants(os.getpid()) if pid not in before)
+    server = await lab.start("busybox", "httpd", "-f", "-p", "[::]:7005")
+    assert isinstance(server, SupervisedMachine)
+    spawner = parent_of(server._pid)
 
     async def switches() -> set[int]:
         machines = (m for m in lab.machines if isinstance(m, SupervisedMachine))
         return set(children(spawner)) - {machine._pid for machine in machines}
 
-    await lab.start("busybox", "httpd", "-f", "-p", "[::]:7005")
     suspended = await lab.start("sleep", "inf")
     await suspended.suspend()
     client = await lab.start()
