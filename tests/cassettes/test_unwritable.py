@@ -37,7 +37,14 @@ def suite(project: Project, kept: Path) -> Project:
 def within(project: Project, tmp_path: Path, *before: str) -> tuple[str, ...]:
     """A prefix for commands: in a mount namespace of their own, after some others."""
     script = tmp_path / "run"
-    lines = [f"cd {shlex.quote(str(project.path))}", *before, '"$@"', "status=$?"]
+    lines = [
+        "set -e",
+        f"cd {shlex.quote(str(project.path))}",
+        *before,
+        "set +e",
+        '"$@"',
+        "status=$?",
+    ]
     lines += ["cp -r cassettes after", "exit $status"]
     script.write_text("\n".join(lines))
     return ("unshare", "-rm", "sh", str(script))
@@ -47,12 +54,12 @@ UNWRITABLE = {
     "read-only": (
         "mount -t tmpfs tmpfs cassettes/session",
         f"cp before/{WIDE} cassettes/{WIDE}",
-        "mount -o remount,ro cassettes/session",
+        "mount -o remount,bind,ro cassettes/session",
     ),
     "full": (
         "mount -t tmpfs -o size=16k tmpfs cassettes/session",
         f"cp before/{WIDE} cassettes/{WIDE}",
-        "cat /dev/zero >cassettes/session/fill 2>/dev/null",
+        "! cat /dev/zero >cassettes/session/fill 2>/dev/null",
     ),
 }
 WHY = {"read-only": "Read-only file system", "full": "No space left on device"}
