@@ -17,7 +17,7 @@ from pytest_flymachines.cassettes.cleaning import clean
 from pytest_flymachines.cassettes.files import NOTES, Persister, Serializer
 from pytest_flymachines.cassettes.glances import blobs_named_in
 from pytest_flymachines.cassettes.keys import BLOBS
-from pytest_flymachines.cassettes.leaks import leaks
+from pytest_flymachines.cassettes.leaks import leaks, leaks_in_header
 from pytest_flymachines.cassettes.locks import alone
 from pytest_flymachines.cassettes.scrub import Scrubber
 from pytest_flymachines.errors import CassetteError
@@ -50,7 +50,11 @@ def _cleaned(catalog: Catalog, path: Path, late: dict[bytes, str]) -> list[str]:
     for value, name in late.items():
         scrubber.add(name, value.decode("utf-8", "surrogateescape"), shortest=1)
     entry = catalog.read(path)
-    if entry.problem or not (found := leaks(entry.requests, entry.responses, scrubber)):
+    if entry.problem:
+        return []
+    found = leaks_in_header(entry.header, scrubber)
+    found += leaks(entry.requests, entry.responses, scrubber)
+    if not found:
         return []
     bodies = blobs_named_in(path)
     told = []
@@ -59,9 +63,10 @@ def _cleaned(catalog: Catalog, path: Path, late: dict[bytes, str]) -> list[str]:
     except CassetteError:
         path.unlink(missing_ok=True)
         told.append(
-            f"{path} was deleted: what another test made known for a secret stood in it, and could "
-            f"not be taken out ({'; '.join(found)}). Name the secret in `fly_scrub`, or keep it "
-            "out of what the test sends and prints, and record the test again."
+            f"{scrubber.text(str(path))} was deleted: what another test made known for a "
+            f"secret stood in it, and could not be taken out ({'; '.join(found)}). Name the "
+            "secret in `fly_scrub`, or keep it out of what the test sends and prints, and "
+            "record the test again."
         )
     try:
         with alone(catalog.directory):

@@ -240,6 +240,22 @@ def test_what_cannot_be_taken_out_at_the_end_is_deleted_and_told(tmp_path: Path)
     assert [path.name for path in tmp_path.rglob("*.yaml")] == ["test_2.yaml"]
 
 
+def test_what_the_name_of_a_test_has_is_deleted_at_the_end_and_not_shown(tmp_path: Path) -> None:
+    value = "correct-horse-battery"
+    first = CassetteKey.test(f"test_a.py::test_1[{value}]")
+    second = CassetteKey.test("test_a.py::test_2")
+    talks = {first: run(command=["x"]), second: run(command=["x"], env={"DB_PASSWORD": value})}
+    recorder = Recorder(tmp_path, mode="all", scrubber=Scrubber(environ={}))
+    for key, talk in talks.items():
+        with recorder.use(key):
+            talk(Http(recorder.transport(Echo()), "https://api.machines.dev"))
+        recorder.finish(key, passed=True)
+    [told] = look_again(tmp_path, [recorder.seen()])
+    assert "DB_PASSWORD in the name of the test" in told
+    assert value not in told
+    assert [path.name for path in tmp_path.rglob("*.yaml")] == ["test_2.yaml"]
+
+
 def test_a_variable_of_a_test_that_fails_is_a_secret_too(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, mode="all", scrubber=Scrubber(environ={}))
     with recorder.use(TEST):
