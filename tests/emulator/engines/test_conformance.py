@@ -545,15 +545,19 @@ class TestConnect:
             await machine.connect(7999)
 
 
+async def need_private_network(lab: Lab, engine_name: str) -> None:
+    if engine_name == "process":
+        pytest.skip("its machines have this computer's network")
+    if notes := [n for n in (await lab.engine.probe()).notes if "neither each other" in n]:
+        pytest.skip(notes[0])
+
+
 class TestPrivateNetwork:
     @pytest.mark.usefixtures("podman_differs")
     async def test_machines_of_a_network_reach_each_other_and_others_do_not(
         self, lab: Lab, engine_name: str
     ) -> None:
-        if engine_name == "process":
-            pytest.skip("its machines have this computer's network")
-        if notes := [n for n in (await lab.engine.probe()).notes if "neither each other" in n]:
-            pytest.skip(notes[0])
+        await need_private_network(lab, engine_name)
         serve = "mkdir -p /srv/x && cd /srv/x && echo found > index.html && "
         await lab.start("sh", "-c", serve + "exec busybox httpd -f -p '[::]:7005'")
         neighbour = await lab.start()
@@ -566,10 +570,7 @@ class TestPrivateNetwork:
     async def test_suspended_machine_says_that_it_is_out_of_reach(
         self, lab: Lab, engine_name: str
     ) -> None:
-        if engine_name == "process":
-            pytest.skip("its machines have this computer's network")
-        if notes := [n for n in (await lab.engine.probe()).notes if "neither each other" in n]:
-            pytest.skip(notes[0])
+        await need_private_network(lab, engine_name)
         serve = "mkdir -p /srv/y && cd /srv/y && echo found > index.html && "
         machine = await lab.start("sh", "-c", serve + "exec busybox httpd -f -p '[::]:7006'")
         neighbour = await lab.start()
