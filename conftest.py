@@ -2,6 +2,7 @@
 
 import gc
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,6 +13,9 @@ pytest_plugins = ["pytester"]
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+#: What makes pytest print more in its summary, or in colours: the runs in the tests are looked at.
+PRINTING = ("CI", "BUILD_NUMBER", "FORCE_COLOR", "PY_COLORS", "NO_COLOR", "COLUMNS")
 
 #: Files that take long, or whose tests do; a worker that begins one late would end alone.
 LONG = (
@@ -37,3 +41,12 @@ def pytest_collection_finish() -> None:
     """What is there now stays, so that the collections of garbage in tests need not look at it."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prints_the_same_everywhere() -> Iterator[None]:
+    """What the runs in the tests print depends on no setting of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in PRINTING:
+            patch.delenv(name, raising=False)
+        yield
