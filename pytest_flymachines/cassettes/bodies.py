@@ -1,9 +1,4 @@
-"""Bodies as a cassette holds them: readable text where that loses nothing.
-
-A JSON body is laid out over lines, and a note says how it was laid out before, so that replay
-gives back the very bytes. What is long goes to a file of its own, named by its digest, which
-any number of cassettes share.
-"""
+"""Bodies that are long: each in a file of its own, named by its digest, for many cassettes."""
 
 from __future__ import annotations
 
@@ -17,40 +12,15 @@ from contextlib import suppress
 from mmap import mmap
 from pathlib import Path
 
-import msgspec
-
 from pytest_flymachines.cassettes.kept import LARGEST, Kept, chunks, whole
 from pytest_flymachines.errors import CassetteError
 
-__all__ = ["Blobs", "from_text", "to_text", "write_whole"]
+__all__ = ["Blobs", "write_whole"]
 
 _PIECE_BYTES = 1 << 20
 _SAMPLE_BYTES = 16 << 10
 _REPEATS = 0.7
-_LAYOUTS = {"compact": -1, "one line": 0}
 _BLOB = re.compile(rb"blob sha256:([0-9a-f]{64}) \(\d+ bytes\)")
-
-
-def to_text(body: bytes) -> tuple[bytes, str]:
-    """A body laid out for people, and a note of how to get the original back."""
-    end = b"\n" if body.endswith(b"\n") else b""
-    if body[:1] in (b"{", b"["):
-        for layout, indent in _LAYOUTS.items():
-            try:
-                if msgspec.json.format(body, indent=indent) + end == body:
-                    return msgspec.json.format(body, indent=2), layout + (" +" if end else "")
-            except msgspec.DecodeError:
-                break
-    return body, ""
-
-
-def from_text(text: bytes, layout: str) -> bytes:
-    """The original of a body that was laid out for people."""
-    if not layout:
-        return text
-    name, end, _ = layout.partition(" +")
-    body: bytes = msgspec.json.format(text, indent=_LAYOUTS[name])
-    return body + b"\n" if end else body
 
 
 class Blobs:

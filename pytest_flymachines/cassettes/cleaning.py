@@ -16,8 +16,9 @@ from vcr.request import Request
 
 from pytest_flymachines.cassettes.carriers import TEXT
 from pytest_flymachines.cassettes.commands import pack_argument
+from pytest_flymachines.cassettes.jsons import json_value
 from pytest_flymachines.cassettes.kept import Kept, whole
-from pytest_flymachines.cassettes.meaning import json_value, target
+from pytest_flymachines.cassettes.meaning import target
 from pytest_flymachines.cassettes.packing import sha256, with_tail
 from pytest_flymachines.cassettes.parts import Body, Piece
 from pytest_flymachines.cassettes.places import REQUESTS, TREES, Exchange, bodies

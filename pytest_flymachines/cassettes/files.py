@@ -19,7 +19,8 @@ from vcr.request import Request
 from vcr.serialize import deserialize, serialize
 from vcr.serializers import yamlserializer
 
-from pytest_flymachines.cassettes.bodies import Blobs, from_text, to_text, write_whole
+from pytest_flymachines.cassettes.bodies import Blobs, write_whole
+from pytest_flymachines.cassettes.jsons import from_text, to_text
 from pytest_flymachines.cassettes.kept import LARGEST_JSON, Kept, whole
 from pytest_flymachines.cassettes.leaks import leaks, leaks_in_header
 from pytest_flymachines.cassettes.locks import saving

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import msgspec
 
 from pytest_flymachines._clock import Clock, ReplayClock
-from pytest_flymachines.cassettes.meaning import Meaning, json_value
+from pytest_flymachines.cassettes.jsons import json_value
+from pytest_flymachines.cassettes.meaning import Meaning
 from pytest_flymachines.cassettes.spelling import without_padding
 from pytest_flymachines.cassettes.unknown import names_in, same_but_for_secrets
 

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pytest_flymachines.cassettes.meaning import json_value
+from pytest_flymachines.cassettes.jsons import json_value
 
 __all__ = ["EXISTING", "FACTS", "Identities", "created", "started"]
 

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, quote
 import msgspec
 
 from pytest_flymachines.cassettes.commands import command_meaning, runs
+from pytest_flymachines.cassettes.jsons import json_value
 from pytest_flymachines.cassettes.packing import unpacked
 from pytest_flymachines.cassettes.spelling import without_padding
 from pytest_flymachines.cassettes.volatile import (
@@ -34,7 +35,7 @@ from pytest_flymachines.cassettes.volatile import (
     Volatile,
 )
 
-__all__ = ["Meaning", "answer_meaning", "json_value", "likeness", "meaning", "target"]
+__all__ = ["Meaning", "answer_meaning", "likeness", "meaning", "target"]
 
 _RUNNER = RUNNER.encode()
 _LONGEST_SHORT = 300
@@ -92,16 +93,6 @@ def meaning(
 def target(uri: str) -> str:
     """Path and query of a URL."""
     return _ORIGIN.sub("", uri, count=1) or "/"
-
-
-def json_value(body: bytes) -> Any:
-    """The value of a JSON object or array; None for any other body."""
-    if body[:1] not in (b"{", b"["):
-        return None
-    try:
-        return msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        return None
 
 
 def answer_meaning(body: bytes) -> str:

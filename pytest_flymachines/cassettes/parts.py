@@ -10,10 +10,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from pytest_flymachines.cassettes.bodies import from_text, to_text
 from pytest_flymachines.cassettes.carriers import BASE64, TEXT, Codec
+from pytest_flymachines.cassettes.jsons import from_text, json_value, to_text
 from pytest_flymachines.cassettes.kept import LARGEST_JSON, Kept, whole
-from pytest_flymachines.cassettes.meaning import json_value
 from pytest_flymachines.cassettes.streams import Place
 from pytest_flymachines.sandbox.runner import unpack_block
 

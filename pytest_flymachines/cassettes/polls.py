@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from pytest_flymachines.cassettes.meaning import Meaning, json_value
+from pytest_flymachines.cassettes.jsons import json_value
+from pytest_flymachines.cassettes.meaning import Meaning
 
 __all__ = ["Offsets", "moved", "without_offsets"]
 

@@ -21,10 +21,11 @@ from pytest_flymachines.cassettes.cleaning import clean, clean_body
 from pytest_flymachines.cassettes.files import FORMAT, Persister, Serializer
 from pytest_flymachines.cassettes.frames import FrameSocket, RecordedSocket, ReplayedSocket
 from pytest_flymachines.cassettes.identities import EXISTING, Identities, created, started
+from pytest_flymachines.cassettes.jsons import json_value
 from pytest_flymachines.cassettes.kept import LARGEST_JSON, Kept, whole
 from pytest_flymachines.cassettes.keys import BLOBS, CassetteKey, spec_facts
 from pytest_flymachines.cassettes.locks import sweep
-from pytest_flymachines.cassettes.meaning import Meaning, json_value, meaning, target
+from pytest_flymachines.cassettes.meaning import Meaning, meaning, target
 from pytest_flymachines.cassettes.misses import Asker, no_owner, other_specs
 from pytest_flymachines.cassettes.polls import without_offsets
 from pytest_flymachines.cassettes.scopes import Scope, Scopes

@@ -20,8 +20,9 @@ from pytest_flymachines._http import (
     Transport,
     TransportError,
 )
+from pytest_flymachines.cassettes.jsons import json_value
 from pytest_flymachines.cassettes.kept import Kept, whole
-from pytest_flymachines.cassettes.meaning import json_value, target
+from pytest_flymachines.cassettes.meaning import target
 from pytest_flymachines.cassettes.packing import GZIP, expanded, unpacked
 from pytest_flymachines.cassettes.variables import learn, may_have
 from pytest_flymachines.cassettes.volatile import (

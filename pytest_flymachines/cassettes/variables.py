@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from base64 import b64decode
+from contextlib import suppress
 from typing import Any
 
 from pytest_flymachines.cassettes.carriers import argument
@@ -55,11 +57,14 @@ def learn_script(script: bytes, scrubber: Scrubber) -> None:
 def _learn_command(command: list[Any], scrubber: Scrubber) -> None:
     word = command[RUNNER_SCRIPT]
     if RUNNER in str(command[2]) and isinstance(word, str) and word[:1] in ("t", "b", "z"):
-        learn_script(argument(word, escaped=False).decode(word), scrubber)
+        with suppress(ValueError, OSError, EOFError, zlib.error):  # whoever sent it, not our runner
+            learn_script(argument(word, escaped=False).decode(word), scrubber)
 
 
 def _text(value: Any) -> str:
     """A variable's value; what is not UTF-8 is packed in base64."""
     if isinstance(value, dict) and isinstance(value.get("base64"), str):
-        return b64decode(value["base64"]).decode("utf-8", "surrogateescape")
+        value = value["base64"]
+        with suppress(ValueError):  # else somebody meant it as it stands there
+            value = b64decode(value).decode("utf-8", "surrogateescape")
     return value if isinstance(value, str) else ""

@@ -14,10 +14,10 @@ import msgspec
 from pytest_flymachines.cassettes.catalog import Entry
 from pytest_flymachines.cassettes.commands import said, verb_of
 from pytest_flymachines.cassettes.identities import Identities
+from pytest_flymachines.cassettes.jsons import json_value
 from pytest_flymachines.cassettes.meaning import (
     Meaning,
     answer_meaning,
-    json_value,
     meaning,
     target,
 )
