@@ -65,7 +65,7 @@ class Recordings:
             run_id=info.run_id if info else "",
             scrubber=scrubber,
             rootdir=settings.rootdir,
-            shared=Path(info.directory) / "cassettes" if info else None,
+            shared=_shared(info) if info else None,
             command=partial(record_command, self._config),
             note=rootdir_note(self._config),
         )
@@ -131,6 +131,14 @@ class Recordings:
 
             self._seen.append(msgspec.json.decode(seen, type=Seen))
 
+    def hear_the_dead(self) -> None:
+        """Take what workers have noted that died before they could tell it."""
+        info = self._info()
+        if info is not None and self._settings.record != "none":
+            from pytest_flymachines.cassettes.journal import take
+
+            self._seen += take(_shared(info))
+
     def look_again(self, session: pytest.Session) -> None:
         """Take out of cassettes what was known for a secret only after they were written."""
         if not any(seen.learnt for seen in self._seen):
@@ -140,3 +148,8 @@ class Recordings:
         for text in look_again(self._settings.cassettes, self._seen):
             warnings.warn(text, pytest.PytestWarning, stacklevel=1)
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def _shared(info: RunInfo) -> Path:
+    """Where the processes of a run on one computer keep what they say of cassettes."""
+    return Path(info.directory) / "cassettes"

@@ -119,6 +119,8 @@ class Session:
         """At the end of the session; takes down what the run made, in its controller."""
         if self._is_worker:
             self._tell_controller()
+        else:
+            self.recordings.hear_the_dead()
         try:
             self._take_down(session)
         finally:

@@ -21,6 +21,7 @@ from pytest_flymachines.cassettes.cleaning import clean, clean_body
 from pytest_flymachines.cassettes.files import FORMAT, Persister, Serializer
 from pytest_flymachines.cassettes.frames import FrameSocket, RecordedSocket, ReplayedSocket
 from pytest_flymachines.cassettes.identities import EXISTING, Identities, created, started
+from pytest_flymachines.cassettes.journal import Journal
 from pytest_flymachines.cassettes.jsons import json_value
 from pytest_flymachines.cassettes.kept import LARGEST_JSON, Kept, whole
 from pytest_flymachines.cassettes.keys import BLOBS, CassetteKey, spec_facts
@@ -91,6 +92,7 @@ class Recorder:
         self._run_id = run_id
         self._rootdir = rootdir
         self.claims = Claims(shared)
+        self._journal = Journal(shared)
         self._command = command or _pytest_command
         self._note = note
         self._persister = Persister(Blobs(directory / BLOBS), self.scrubber)
@@ -182,8 +184,7 @@ class Recorder:
             CassetteMiss: There is none.
             CassetteError: The cassette cannot be read.
         """
-        if may_have(body):  # while it was recorded these were secrets, too
-            learn(json_value(body), self.scrubber)
+        self.learn_variables(body)  # while it was recorded these were secrets, too
         wanted = meaning(
             method,
             self.scrubber.text(uri),
@@ -260,6 +261,13 @@ class Recorder:
         with self.claims.turn(scope.key, again=bool(scope.written)) as mine:
             if mine:
                 self._write(scope)
+
+    def learn_variables(self, body: Any) -> None:
+        """Take values of secret variables in what is sent for secrets, also if the test fails."""
+        if isinstance(body, bytes) and may_have(body):
+            learn(json_value(body), self.scrubber)
+            if self.mode != "replay":
+                self._journal.note(self.scrubber.learnt())
 
     def seen(self) -> Seen:
         """What this process has recorded, for a look at it when all secrets are known."""
@@ -378,7 +386,8 @@ class Recorder:
         count = len(scope.blank)
         exchanges = scope.blank.exchanges()
         clean(exchanges, self.scrubber)
-        known = len(self.scrubber.learnt())
+        learnt = self.scrubber.learnt()
+        self._journal.note(learnt, scope.path)
         texts = (part for exchange in exchanges for part in _texts(*exchange))
         header = {
             "format": FORMAT,
@@ -396,7 +405,7 @@ class Recorder:
         serializer = Serializer({name: value for name, value in header.items() if value})
         self._persister.save_cassette(scope.path, cassette, serializer)
         scope.written = count
-        self._written[scope.path] = known
+        self._written[scope.path] = len(learnt)
 
 
 def _texts(request: VcrRequest, response: dict[str, Any]) -> Iterator[bytes]:

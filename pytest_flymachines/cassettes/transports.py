@@ -20,11 +20,9 @@ from pytest_flymachines._http import (
     Transport,
     TransportError,
 )
-from pytest_flymachines.cassettes.jsons import json_value
 from pytest_flymachines.cassettes.kept import Kept, whole
 from pytest_flymachines.cassettes.meaning import target
 from pytest_flymachines.cassettes.packing import GZIP, expanded, unpacked
-from pytest_flymachines.cassettes.variables import learn, may_have
 from pytest_flymachines.cassettes.volatile import (
     BODIES,
     KEPT_REQUEST_HEADERS,
@@ -88,6 +86,8 @@ class _Exchange:
             self._sent = request.stream = _Copy(request.stream, keep)
         self._recorded = VcrRequest(request.method, _uri(request, service), None, _kept(request))
         self._pending = self._blank.begin(self._recorded)
+        if self._sent is None:  # before it is sent: this process may die before the answer comes
+            self._take(self._kept([request.content]))
 
     def fail(self, error: TransportError) -> None:
         """No answer came."""
@@ -140,13 +140,16 @@ class _Exchange:
         plain, decoded = _decoded(headers, whole(body))
         return self._kept([plain]), decoded
 
+    def _take(self, sent: bytes | Kept) -> None:
+        """Keep what is sent."""
+        self._recorded.body = self._plain(self._request.headers, sent)[0] or None
+        self._recorder.learn_variables(self._recorded.body)
+
     def _end(
         self, status: dict[str, Any], headers: dict[str, list[str]], body: bytes | Kept
     ) -> None:
-        sent = self._kept([self._request.content]) if self._sent is None else self._sent.data()
-        self._recorded.body = self._plain(self._request.headers, sent)[0] or None
-        if isinstance(sent := self._recorded.body, bytes) and may_have(sent):
-            learn(json_value(sent), self._recorder.scrubber)  # also if its test fails
+        if self._sent is not None:
+            self._take(self._sent.data())
         response = {"status": status, "headers": headers, "body": {"string": body}}
         self._blank.end(self._pending, response, self._notes)
         self._recorder.learn(self._scope, self._recorded.method, self._recorded.uri, response)

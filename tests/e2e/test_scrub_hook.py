@@ -95,6 +95,32 @@ def test_late(fly_sandbox):
         runs.run(project, *strict, "-k", name, mode="replay").has("1 passed")
 
 
+@pytest.mark.parametrize("dies", ["who wrote it", "who knows it"])
+def test_what_a_worker_knew_that_died_is_known(runs: Forks, tmp_path: Path, dies: str) -> None:
+    """Nobody can ask it any more for what it wrote, or for what it learnt."""
+    early = f"def test_early(fly_sandbox):\n    fly_sandbox.exec('echo {LATE}')\n"
+    late = f"""
+import os
+
+def test_late(fly_sandbox):
+    fly_sandbox.exec("true", env={{"DB_PASSWORD": "{LATE}"}})
+"""
+    if dies == "who wrote it":
+        early += "def test_dies(fly_sandbox):\n    import os\n    os._exit(1)\n"
+    else:
+        late += "    os._exit(1)\n"
+    project = Project(tmp_path / "project", early)
+    (project.path / "test_late.py").write_text(late)
+    (project.path / "conftest.py").write_text(WAITS)
+    options = ("-n", "2", "--dist", "loadfile", "--max-worker-restart=0")
+    runs.run(project, "--fly-record=all", *options, mode="local").has("1 failed")
+    files = [path for path in (project.path / "cassettes").rglob("*") if path.is_file()]
+    found = b"\n".join(path.read_bytes() for path in files)
+    assert b"test_early" in found
+    assert not Scrubber(environ={"DB_PASSWORD": LATE}).find(found)
+    runs.run(project, "-k", "early", "--fly-missing-cassette=fail", mode="replay").has("1 passed")
+
+
 WAITS = """
 import time
 from pathlib import Path
