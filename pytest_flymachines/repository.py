@@ -8,10 +8,11 @@ repository, and the bundle is streamed from disk.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,13 @@ __all__ = ["Bundle", "check_source", "credentials", "is_local", "pack"]
 
 _HOST_TOKENS = {"github.com": ("GITHUB_TOKEN", "GH_TOKEN"), "gitlab.com": ("GITLAB_TOKEN",)}
 _HEAD = "refs/heads/pytest-flymachines-head"
+_SETTINGS = (
+    *("-c", f"core.hooksPath={os.devnull}"),
+    *("-c", "core.fsmonitor=false"),
+    *("-c", "core.safecrlf=false"),
+    *("-c", "column.ui=never"),
+)
+"""Of the user's git that would refuse, run or lay out something here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +88,15 @@ def check_source(repo: str, rootdir: Path) -> None:
     try:
         _git(path, "rev-parse", "--verify", "--quiet", "HEAD")
     except subprocess.CalledProcessError as error:
+        said = error.stderr.strip()
+        if "dubious ownership" in said:
+            raise SettingsError(
+                f"repo={repo!r}: git does not trust {path}, which belongs to another user; say "
+                f"that you do: git config --global --add safe.directory {shlex.quote(str(path))}"
+            ) from None
         raise SettingsError(
             f"repo={repo!r}: {path} is not a git work tree with at least one commit "
-            f"({error.stderr.strip() or 'HEAD does not exist'})"
+            f"({said or 'HEAD does not exist'})"
         ) from None
 
 
@@ -117,7 +131,7 @@ def pack(path: Path, *, ref: str | None, depth: int | None) -> Iterator[Bundle]:
             yield _pack(path, Path(scratch), ref, depth)
         except subprocess.CalledProcessError as error:
             raise MachineStartFailed(
-                f"packing {path} failed: {' '.join(map(str, error.cmd))} ended with "
+                f"packing {path} failed: {_shown(error.cmd)} ended with "
                 f"{error.returncode}:\n{error.stderr.strip()}"
             ) from None
 
@@ -144,20 +158,23 @@ def _pack(path: Path, scratch: Path, ref: str | None, depth: int | None) -> Bund
         path=bundle,
         branch="" if ref else _ok(path, "symbolic-ref", "--quiet", "--short", "HEAD"),
         origin=_origin(path),
-        shallow=" ".join(shallow.read_text().split()) if shallow.exists() else "",
+        shallow=" ".join(shallow.read_text("ascii").split()) if shallow.exists() else "",
     )
 
 
 def _scratch_repository(path: Path, packed: Path, head: str, depth: int | None) -> None:
     """An empty bare repository that sees the objects of `path`, cut at `depth` commits."""
     packed.parent.mkdir(exist_ok=True)
-    _git(packed.parent, "init", "--quiet", "--bare", str(packed))
+    kind = _git(path, "rev-parse", "--show-object-format")
+    of_kind = [f"--object-format={kind}"] if kind.isalnum() else []  # git before 2.29 has one
+    _git(packed.parent, "init", "--quiet", "--bare", "--template=", *of_kind, str(packed))
     common = path / _git(path, "rev-parse", "--git-common-dir")
     alternates = packed / "objects" / "info" / "alternates"
-    alternates.write_text(f"{(common / 'objects').resolve()}\n")
+    alternates.parent.mkdir(exist_ok=True)
+    alternates.write_bytes(os.fsencode((common / "objects").resolve()) + b"\n")
     cut: list[str] = []
     if (common / "shallow").exists():
-        cut += (common / "shallow").read_text().split()
+        cut += (common / "shallow").read_text("ascii").split()
     if depth is not None:
         kept = set(_git(path, "rev-list", f"--max-count={depth}", "--first-parent", head).split())
         cut += [c for c in kept if set(_git(path, "rev-parse", f"{c}^@").split()) - kept]
@@ -204,18 +221,32 @@ def _without_credentials(url: str) -> str:
 
 
 def _git(path: Path, *args: str, env: Mapping[str, str] | None = None) -> str:
-    """Stdout of git, stripped; raises `CalledProcessError` with its stderr."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    """Stdout of git, stripped; raises `CalledProcessError` with its stderr.
+
+    A hook of git, from which tests may be run, has variables that mean another repository. Those
+    of settings stay: continuous integration says there that it trusts a directory.
+    """
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GIT_") or name.startswith("GIT_CONFIG_")
+    }
     done = subprocess.run(
-        ["git", *args],
+        ["git", *_SETTINGS, *args],
         cwd=path,
         env=clean | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"} | dict(env or {}),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="surrogateescape",
         check=True,
         stdin=subprocess.DEVNULL,
     )
     return done.stdout.strip()
+
+
+def _shown(command: Sequence[str]) -> str:
+    """As one would type it."""
+    return " ".join(["git", *command[1 + len(_SETTINGS) :]])
 
 
 def _ok(path: Path, *args: str) -> str:

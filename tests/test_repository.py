@@ -97,6 +97,82 @@ def test_packing_leaves_no_trace_in_the_users_repository(tree: Path, tmp_path: P
     ) == before
 
 
+@pytest.mark.parametrize("way", ["GIT_CONFIG_GLOBAL", "HOME", "GIT_CONFIG_COUNT"])
+def test_no_setting_of_the_users_git_is_in_the_way(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """What it would check, sign, run, lay out in columns or put into new repositories."""
+    for number in range(20):
+        git(tree, "tag", f"v{number + 2}")
+    (tree / "new").write_bytes(b"ends as on Windows\r\nand as here\n")
+    hooks = tmp_path / "hooks"
+    hooks.mkdir()
+    for hook in ("pre-commit", "post-checkout", "reference-transaction", "post-index-change"):
+        (hooks / hook).write_text(f"#!/bin/sh\ntouch '{tmp_path}/ran'\nexit 1\n")
+        (hooks / hook).chmod(0o755)
+    (tmp_path / "template").mkdir()
+    (tmp_path / "template" / "shallow").write_text("no commit\n")
+    settings = {
+        "core.safecrlf": "true",
+        "core.autocrlf": "input",
+        "core.hooksPath": str(hooks),
+        "core.fsmonitor": str(hooks / "pre-commit"),
+        "core.pager": "false",
+        "init.templateDir": str(tmp_path / "template"),
+        "commit.gpgSign": "true",
+        "tag.gpgSign": "true",
+        "color.ui": "always",
+        "column.ui": "always",
+        "user.useConfigOnly": "true",
+        "tag.sort": "-refname",
+    }
+    config = tmp_path / ".gitconfig"
+    lines = [f"[{n.split('.')[0]}]\n\t{n.split('.')[1]} = {v}\n" for n, v in settings.items()]
+    with monkeypatch.context() as patch:
+        if way == "GIT_CONFIG_COUNT":
+            patch.setenv(way, str(len(settings)))
+            for number, (name, value) in enumerate(settings.items()):
+                patch.setenv(f"GIT_CONFIG_KEY_{number}", name)
+                patch.setenv(f"GIT_CONFIG_VALUE_{number}", value)
+        else:
+            config.write_text("".join(lines))
+            patch.delenv("GIT_CONFIG_GLOBAL", raising=False)
+            patch.setenv(way, str(config if way == "GIT_CONFIG_GLOBAL" else tmp_path))
+        bundle = tmp_path / "bundle"
+        with pack(tree, ref=None, depth=None) as packed:
+            shutil.copy(packed.path, bundle)
+    heads = git(tree, "ls-remote", str(bundle))
+    assert len([line for line in heads.splitlines() if "refs/tags/v" in line]) == 21
+    assert "refs/worktree/now" in heads
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to somebody else")
+def test_a_tree_of_another_user_is_refused_until_git_is_told_to_trust_it(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (tree, tree / ".git"):
+        os.chown(path, 12345, 12345)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    with pytest.raises(SettingsError, match=f"belongs to another user.*safe.directory {tree}"):
+        check_source(str(tree), tree)
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "safe.directory")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", str(tree))
+    check_source(str(tree), tree)
+    with pack(tree, ref=None, depth=None) as bundle:
+        assert bundle.branch == "trunk"
+
+
+def test_a_hook_of_git_that_runs_the_tests_means_no_other_repository(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"GIT_DIR": ".git", "GIT_INDEX_FILE": "x", "GIT_WORK_TREE": "/"}.items():
+        monkeypatch.setenv(name, str(tmp_path / "another" / value))
+    with pack(tree, ref=None, depth=None) as bundle:
+        assert bundle.branch == "trunk"
+
+
 def test_a_shallow_clone_of_continuous_integration_arrives(tree: Path, tmp_path: Path) -> None:
     shallow = tmp_path / "shallow"
     git(tmp_path, "clone", "-q", "--depth", "1", tree.as_uri(), str(shallow))
