@@ -215,7 +215,7 @@ def _quoted(text: str) -> str:
 
 def _nameservers(resolv_conf: Path) -> list[str]:
     with contextlib.suppress(OSError):
-        lines = [line.split() for line in resolv_conf.read_text().splitlines()]
+        lines = [line.split() for line in resolv_conf.read_text("latin-1").splitlines()]
         return [line[1] for line in lines if len(line) > 1 and line[0] == "nameserver"]
     return []
 

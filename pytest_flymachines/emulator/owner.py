@@ -53,5 +53,5 @@ def watch(pid: int, gone: Callable[[], None]) -> Callable[[], None]:
 
 def _started(pid: int) -> int:
     """When a process started, in clock ticks since boot."""
-    stat = Path(f"/proc/{pid}/stat").read_text()
+    stat = Path(f"/proc/{pid}/stat").read_text("latin-1")  # its name may be any bytes
     return int(stat.rpartition(")")[2].split()[START_TIME])

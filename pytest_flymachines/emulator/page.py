@@ -16,8 +16,8 @@ from pytest_flymachines.emulator.wiretime import rfc3339_ms
 __all__ = ["POLICY", "live_page", "login_page"]
 
 SHOWN = 50
-STYLE = Path(__file__).with_suffix(".css").read_text()
-SCRIPT = Path(__file__).with_suffix(".js").read_text()
+STYLE = Path(__file__).with_suffix(".css").read_text("utf-8")
+SCRIPT = Path(__file__).with_suffix(".js").read_text("utf-8")
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; img-src data:; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"

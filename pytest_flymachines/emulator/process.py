@@ -94,7 +94,12 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
     # under nohup, or behind a script's `&`, they are ignored, and machines would inherit that
     for number in (signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
+    requests = RequestLog(options.log, options.token)
+    # Machines must not depend on whose umask it is: theirs is 022, as on Fly. What is the
+    # emulator's own is in directories that nobody else may enter; the log has the user's.
+    os.umask(0o022)
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(requests.close)
         owner = stack.enter_context(contextlib.ExitStack())
         if options.owner_pid is not None:
             try:
@@ -130,10 +135,9 @@ async def serve(options: Options, choose: Chooser, timings: Timings | None = Non
             raise CannotServe(str(error)) from None
         stack.push_async_callback(run.remove, engine.discard)
         try:
-            emulator = _emulator(options, engine, run.path, timings or Timings())
+            emulator = _emulator(options, engine, run.path, timings or Timings(), requests)
         except StateError as error:
             raise CannotServe(f"--state={options.state}: {error}") from None
-        stack.callback(emulator.requests.close)
         stack.push_async_callback(emulator.flyd.close, CLOSE_S)
         try:
             proxy = await serve_proxy(
@@ -182,11 +186,12 @@ def _allow_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _emulator(options: Options, engine: Engine, directory: Path, timings: Timings) -> Emulator:
+def _emulator(
+    options: Options, engine: Engine, directory: Path, timings: Timings, requests: RequestLog
+) -> Emulator:
     kept = options.state or directory
     store = Store(kept / DATABASE if options.state else None)
     faults = Faults(list(options.faults))
-    requests = RequestLog(options.log, options.token)
     if options.list_delay_s:
         timings = replace(timings, list_delay_s=options.list_delay_s)
     flyd = Flyd(store, engine, kept, timings=timings, faults=faults, log=requests.say)

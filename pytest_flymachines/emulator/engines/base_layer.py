@@ -15,7 +15,7 @@ __all__ = ["ANCHOR", "Plan", "fingerprint", "make_base"]
 ANCHOR = "/.fly/init"
 """Where the anchor process of a machine is to be found inside."""
 
-_FORMAT = "1"
+_FORMAT = "2"
 _COPIED = (
     "/etc",
     "/var/cache/debconf",

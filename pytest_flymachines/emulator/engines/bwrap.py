@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
+import contextlib
 import os
+import pwd
 import shutil
 import stat
 import subprocess
@@ -168,8 +169,10 @@ def _identity(kind: str) -> str:
 
 def _subordinate(table: Path) -> str | None:
     """`START COUNT` of the user's range in /etc/subuid or /etc/subgid."""
-    names = {getpass.getuser(), str(os.geteuid())}
-    lines = table.read_text().splitlines() if table.exists() else []
+    names = {str(os.geteuid())}
+    with contextlib.suppress(KeyError):  # in containers users may have a number and no name
+        names.add(pwd.getpwuid(os.geteuid()).pw_name)
+    lines = table.read_text("latin-1").splitlines() if table.exists() else []
     for line in lines:
         name, _, rest = line.partition(":")
         start, _, count = rest.partition(":")

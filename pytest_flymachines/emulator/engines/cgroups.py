@@ -284,7 +284,7 @@ def remove_group(group: Path) -> None:
 def own_groups() -> dict[str, Path]:
     """Directory of our own group by controller; the version 2 hierarchy is `""`."""
     mounts: dict[str, tuple[str, Path]] = {}
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in _lines("/proc/self/mountinfo"):
         left, _, right = line.partition(" - ")
         root, mountpoint = left.split()[3:5]
         kind, _, options = right.split()[:3]
@@ -294,7 +294,7 @@ def own_groups() -> dict[str, Path]:
             for option in options.split(","):
                 mounts.setdefault(option, (root, Path(mountpoint)))
     own: dict[str, Path] = {}
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in _lines("/proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
             if controller in mounts:
@@ -302,6 +302,11 @@ def own_groups() -> dict[str, Path]:
                 with contextlib.suppress(ValueError):
                     own[controller] = directory / Path(path).relative_to(top)
     return own
+
+
+def _lines(file: str) -> list[str]:
+    """Of a file of /proc, in which names may be any bytes."""
+    return Path(file).read_text("utf-8", "surrogateescape").splitlines()
 
 
 def _files(group: Path, values: dict[str, str]) -> Iterable[tuple[str, str]]:

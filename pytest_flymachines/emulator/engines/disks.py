@@ -184,7 +184,10 @@ class Disk:
     def _take_over(self) -> bool:
         for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
             with contextlib.suppress(OSError):
-                if Path(entry.read_text().rstrip("\n")).name != self.file.name:
+                if (
+                    Path(entry.read_text("utf-8", "surrogateescape").rstrip("\n")).name
+                    != self.file.name
+                ):
                     continue
                 path = f"/dev/{entry.parts[3]}"
                 device = os.open(path, os.O_RDWR | os.O_CLOEXEC)

@@ -86,5 +86,7 @@ def _remove(directory: Path) -> None:
 
 
 def _cache_directory() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    if not Path(home).is_absolute():
+        raise FileNotFoundError("neither HOME nor a home directory of this user is known")
     return Path(home) / "pytest-flymachines"

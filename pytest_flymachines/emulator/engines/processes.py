@@ -43,7 +43,7 @@ def list_processes(
 def _namespaces(pid: int) -> int:
     """How many pid namespaces deep a process is; 0 if it is gone."""
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        for line in Path(f"/proc/{pid}/status").read_text("latin-1").splitlines():
             if line.startswith("NSpid:"):
                 return len(line.split()) - 1
     return 0
@@ -76,7 +76,7 @@ def describe(
 def _describe(process: Path, listeners: dict[str, dict[str, tuple[str, str]]]) -> GuestProcess:
     status = dict(
         line.split(":\t", 1)
-        for line in (process / "status").read_text().splitlines()
+        for line in (process / "status").read_text("utf-8", "replace").splitlines()
         if ":\t" in line
     )
     numbers = (process / "stat").read_text("latin-1").rpartition(")")[2].split()
