@@ -1,6 +1,7 @@
 """For the whole suite."""
 
 import gc
+import os
 import signal
 from collections.abc import Iterator
 
@@ -14,8 +15,17 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-#: What makes pytest print more in its summary, or in colours: the runs in the tests are looked at.
-PRINTING = ("CI", "BUILD_NUMBER", "FORCE_COLOR", "PY_COLORS", "NO_COLOR", "COLUMNS")
+#: Settings of whoever runs the tests that would reach into the runs inside them. Those of the
+#: first line make pytest print more in its summary, or in colours: what it prints is looked at.
+#: Users' own clients follow the proxies, and most servers of the tests are on loopback.
+OTHERS = (
+    *("CI", "BUILD_NUMBER", "FORCE_COLOR", "PY_COLORS", "NO_COLOR", "COLUMNS"),
+    *(f"{scheme}_proxy" for scheme in ("http", "https", "all", "no", "ftp")),
+    *("PYTHONUTF8", "PYTHONIOENCODING", "PYTHONWARNINGS", "PYTHONOPTIMIZE"),
+    *("MYPYPATH", "HYPOTHESIS_STORAGE_DIRECTORY", "DOCKER_HOST", "DOCKER_CONTEXT"),
+)
+#: ... and all that begin so: tokens and apps, options of pytest, a repository that git is to use.
+OTHERS_BEGIN = ("FLY_", "COOK_", "PYTEST_FLYMACHINES_", "PYTEST_ADDOPTS", "GIT_", "LC_", "LANG")
 
 #: Files that take long, or whose tests do; a worker that begins one late would end alone.
 LONG = (
@@ -44,9 +54,18 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def prints_the_same_everywhere() -> Iterator[None]:
-    """What the runs in the tests print depends on no setting of whoever runs the tests."""
+def nobodys_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the tests and the runs in them find depends on no setting of whoever runs them.
+
+    Git is left with one setting: the checkout may be used also where somebody else owns it.
+    """
+    config = tmp_path_factory.mktemp("git") / "config"
+    config.write_text("[safe]\n\tdirectory = *\n")
     with pytest.MonkeyPatch.context() as patch:
-        for name in PRINTING:
-            patch.delenv(name, raising=False)
+        for name in list(os.environ):
+            if name.lower() in OTHERS or name in OTHERS or name.startswith(OTHERS_BEGIN):
+                patch.delenv(name)
+        patch.setenv("LANG", "C.UTF-8")
+        patch.setenv("GIT_CONFIG_GLOBAL", str(config))
+        patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
         yield
