@@ -2,7 +2,9 @@
 
 import gc
 import os
+import re
 import signal
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -26,6 +28,10 @@ OTHERS = (
 )
 #: ... and all that begin so: tokens and apps, options of pytest, a repository that git is to use.
 OTHERS_BEGIN = ("FLY_", "COOK_", "PYTEST_FLYMACHINES_", "PYTEST_ADDOPTS", "GIT_", "LC_", "LANG")
+
+#: Sockets, whose path may have 107 bytes, and programs without quotes are in temporary directories.
+if not re.fullmatch(r"[\w./+-]{1,40}", tempfile.gettempdir(), re.ASCII):
+    os.environ["TMPDIR"] = tempfile.tempdir = "/tmp"  # noqa: S108
 
 #: Files that take long, or whose tests do; a worker that begins one late would end alone.
 LONG = (

@@ -412,10 +412,10 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     key, certificate = directory / "key.pem", directory / "certificate.pem"
     make = (
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
-        "-subj /CN=machines.test -addext subjectAltName=DNS:machines.test "
-        f"-keyout {key} -out {certificate}"
+        "-subj /CN=machines.test -addext subjectAltName=DNS:machines.test"
     )
-    subprocess.run(make.split(), check=True, capture_output=True)
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*make.split(), *files], check=True, capture_output=True)
     return certificate, key
 
 

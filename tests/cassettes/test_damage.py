@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
 import subprocess
 import sys
 import time
@@ -87,7 +88,7 @@ def test_a_full_disk_fails_the_test_and_leaves_the_old_cassette(
     script.write_text(
         "#!/bin/sh\n"
         "set -e\n"
-        f"cd {project.path}\n"
+        f"cd {shlex.quote(str(project.path))}\n"
         "mkdir -p cassettes\n"
         "mount -t tmpfs -o size=200k tmpfs cassettes\n"
         '"$@"\n'
