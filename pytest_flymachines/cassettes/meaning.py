@@ -20,7 +20,7 @@ import msgspec
 
 from pytest_flymachines.cassettes.commands import command_meaning, runs
 from pytest_flymachines.cassettes.jsons import json_value
-from pytest_flymachines.cassettes.packing import unpacked
+from pytest_flymachines.cassettes.packing import unpacked, without_tail
 from pytest_flymachines.cassettes.spelling import without_padding
 from pytest_flymachines.cassettes.volatile import (
     ANSWER_FIELDS,
@@ -70,7 +70,13 @@ class Meaning(NamedTuple):
 
 
 def meaning(
-    method: str, uri: str, body: bytes, *, service: str = "", rename: Rename = str
+    method: str,
+    uri: str,
+    body: bytes,
+    *,
+    service: str = "",
+    rename: Rename = str,
+    at_length: bool = False,
 ) -> Meaning:
     """The meaning of a request.
 
@@ -80,6 +86,8 @@ def meaning(
         body: Without content-encoding and without secrets.
         service: What is asked, when it is neither the Machines API nor the agent.
         rename: Takes the known ids of machines out of text.
+        at_length: Put no digest in the place of what is long, and leave placeholders in the body
+            as long as they are.
     """
     line, where = _address(method, uri, service)
     line = without_padding(rename(line))
@@ -87,7 +95,9 @@ def meaning(
         line = f"[{service}] {line}"
     if not body or where is None:
         return Meaning(line, "")
-    return Meaning(line, without_padding(rename(_body(body, where))))
+    if at_length:
+        return Meaning(line, rename(_body(body, where, _at_length)))
+    return Meaning(line, without_padding(rename(_body(body, where, _opaque))))
 
 
 def target(uri: str) -> str:
@@ -143,12 +153,12 @@ def _quote(text: str) -> str:
     return quote(without_padding(text), safe="/:,<>", errors="surrogateescape")
 
 
-def _body(body: bytes, where: str) -> str:
+def _body(body: bytes, where: str, told: Callable[[bytes], str]) -> str:
     value = json_value(body)
     if value is None:
-        return _opaque(body)
+        return told(body)
     if isinstance(value, dict) and _RUNNER in body and "command" in value:
-        value = {**value, "command": command_meaning(value.get("command"), _opaque)}
+        value = {**value, "command": command_meaning(value.get("command"), told)}
     drop = _rules(BODY_FIELDS, where)
     if b'"env"' in body or (drop is not None and r"\." in drop.pattern):
         value = _without(value, "", drop)
@@ -209,7 +219,20 @@ def _opaque(body: bytes) -> str:
     return f"{len(body)} bytes, sha256 {hashlib.sha256(body).hexdigest()}"
 
 
-def _archive(body: bytes) -> str | None:
+def _at_length(body: bytes) -> str:
+    """All text in a body, also in the members of an archive."""
+    plain = unpacked(body)
+    body = body if plain is None else plain
+    if (members := _archive(body, _at_length)) is not None:
+        return members
+    return without_tail(body).decode("utf-8", "backslashreplace")
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _archive(body: bytes, told: Callable[[bytes], str] = _digest) -> str | None:
     """A tar archive by its members; owner and times are those of whoever packed it."""
     if body[257:262] != b"ustar":
         return None
@@ -218,10 +241,10 @@ def _archive(body: bytes) -> str | None:
         with tarfile.open(fileobj=io.BytesIO(body), mode="r:") as archive:
             for member in archive:
                 file = archive.extractfile(member) if member.isreg() else None
-                digest = hashlib.sha256(file.read()).hexdigest()[:16] if file else member.linkname
+                content = told(file.read()) if file else member.linkname
                 runs = "x" if member.mode & 0o111 else "-"
                 kind = member.type.decode("ascii", "replace")
-                lines.append(f"{member.name!a} {kind}{runs} {digest!a}")
+                lines.append(f"{member.name!a} {kind}{runs} {content!a}")
     except (tarfile.TarError, EOFError):
         return None
     return "\n".join(["tar archive", *sorted(lines)])

@@ -20,6 +20,7 @@ __all__ = [
     "tidied",
     "unpacked",
     "with_tail",
+    "without_tail",
 ]
 
 TAIL_BYTES = 64
@@ -140,9 +141,15 @@ def sha256(data: bytes) -> bytes:
 
 def with_tail(new: bytes, old: bytes) -> bytes:
     """A body that ends in the digest of the rest, as long ones of our agent do, still does."""
-    if old[-TAIL_BYTES:] == sha256(old[:-TAIL_BYTES]):
+    if without_tail(old) is not old:
         return new[:-TAIL_BYTES] + sha256(new[:-TAIL_BYTES])
     return new
+
+
+def without_tail(body: bytes) -> bytes:
+    """A body without the digest of the rest that it ends in; the same object if it has none."""
+    rest = body[:-TAIL_BYTES]
+    return rest if body[-TAIL_BYTES:] == sha256(rest) else body
 
 
 def _number(field: bytes) -> int | None:

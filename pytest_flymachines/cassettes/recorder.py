@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import shlex
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -185,14 +186,15 @@ class Recorder:
             CassetteError: The cassette cannot be read.
         """
         self.learn_variables(body)  # while it was recorded these were secrets, too
-        wanted = meaning(
+        means = partial(
+            meaning,
             method,
             self.scrubber.text(uri),
             clean_body(method, uri, body, service, self.scrubber),
             service=service,
             rename=self.identities.rename,
         )
-        asked = Asked(*without_offsets(wanted))
+        asked = Asked(*without_offsets(means()), partial(means, at_length=True))
         scope = self.scopes.current()
         if scope is None:
             raise no_owner(asked.meaning)

@@ -6,9 +6,9 @@ import copy
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from vcr.cassette import Cassette
 from vcr.errors import UnhandledHTTPRequestError
@@ -23,7 +23,11 @@ from pytest_flymachines.cassettes.identities import Identities
 from pytest_flymachines.cassettes.kept import Attic, Kept
 from pytest_flymachines.cassettes.meaning import Meaning, likeness, meaning
 from pytest_flymachines.cassettes.polls import Offsets, moved, without_offsets
-from pytest_flymachines.cassettes.unknown import names_in, same_but_for_secrets
+from pytest_flymachines.cassettes.unknown import (
+    names_in,
+    same_but_for_secrets,
+    same_but_for_secrets_at_length,
+)
 from pytest_flymachines.cassettes.volatile import REPEATABLE, WEBSOCKET
 
 __all__ = ["Asked", "Blank", "Pending", "Playback"]
@@ -99,10 +103,12 @@ class Asked:
     Attributes:
         meaning: What is compared.
         offsets: What it says to have read before, if it polls a process of a wider fixture.
+        at_length: Gives its meaning without digests.
     """
 
     meaning: Meaning
     offsets: Offsets | None
+    at_length: Callable[[], Meaning]
 
 
 def same_meaning(ours: Asked, recorded: VcrRequest) -> None:
@@ -171,13 +177,7 @@ class Playback:
         self._tape.index = {}
         self._offsets: dict[int, Offsets | None] = {}
         for position, (request, response) in enumerate(self.data):
-            asked = meaning(
-                request.method,
-                request.uri,
-                persister.request_body(request),
-                service=response.get("recorded", {}).get("service", ""),
-                rename=self._then.rename,
-            )
+            asked = self._meaning(request, response)
             request.meaning, self._offsets[id(response)] = without_offsets(asked)
             self._tape.index.setdefault(request.meaning, deque()).append(position)
 
@@ -191,8 +191,8 @@ class Playback:
                 response = self._next_alike(asked.meaning)
                 if again := response is None:
                     response = self._last.get(asked.meaning)
-                if response is None and (known := self._same_but_for_secrets(asked.meaning)):
-                    asked, again = Asked(known, asked.offsets), False
+                if response is None and (known := self._same_but_for_secrets(asked)):
+                    asked, again = replace(asked, meaning=known), False
                     response = self._tape.play_response(asked)
             if response is None:
                 return None
@@ -217,15 +217,37 @@ class Playback:
             if not self._tape.play_counts[position] and not may_be_left_out(request.meaning.body)
         ]
 
-    def _same_but_for_secrets(self, wanted: Meaning) -> Meaning | None:
+    def _same_but_for_secrets(self, asked: Asked) -> Meaning | None:
         """The next request that is the same, but has secrets that nobody knows here."""
-        for position, (request, _) in enumerate(self.data):
-            if not self._tape.play_counts[position]:
-                body = self._persister.request_body(request).decode("utf-8", "replace")
-                if same_but_for_secrets(request.meaning, wanted, names_in(request.uri, body)):
-                    known: Meaning = request.meaning
-                    return known
+        left = [
+            exchange
+            for position, exchange in enumerate(self.data)
+            if not self._tape.play_counts[position]
+        ]
+        for request, _ in left:
+            body = self._persister.request_body(request).decode("utf-8", "replace")
+            if same_but_for_secrets(request.meaning, asked.meaning, names_in(request.uri, body)):
+                return cast("Meaning", request.meaning)
+        wanted = asked.at_length()
+        for request, response in left:
+            if request.meaning.line.partition("?")[0] == asked.meaning.line.partition("?")[0]:
+                recorded = self._meaning(request, response, at_length=True)
+                if same_but_for_secrets_at_length(recorded, wanted, request.uri):
+                    return cast("Meaning", request.meaning)
         return None
+
+    def _meaning(
+        self, request: VcrRequest, response: dict[str, Any], *, at_length: bool = False
+    ) -> Meaning:
+        """What a recorded request means."""
+        return meaning(
+            request.method,
+            request.uri,
+            self._persister.request_body(request),
+            service=response.get("recorded", {}).get("service", ""),
+            rename=self._then.rename,
+            at_length=at_length,
+        )
 
     def _next_alike(self, wanted: Meaning) -> dict[str, Any] | None:
         """The answer to the request of the same address that is most alike, the earlier first."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import io
 import json
+import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -47,8 +49,14 @@ def everything_below(directory: Path) -> bytes:
     return b"\n".join([*found, *(unpacked(data) or b"" for data in found)])
 
 
-def record(directory: Path, talk: Talk, *, answers: list[bytes] | None = None) -> list[Any]:
-    scrubber = Scrubber(environ={"FLY_API_TOKEN": SECRET})
+def record(
+    directory: Path,
+    talk: Talk,
+    *,
+    answers: list[bytes] | None = None,
+    name: str = "FLY_API_TOKEN",
+) -> list[Any]:
+    scrubber = Scrubber([name], environ={name: SECRET})
     recorder = Recorder(directory, mode="all", source="live", scrubber=scrubber)
     transport = recorder.transport(Echo(list(answers or [])))
     with recorder.use(TEST):
@@ -148,6 +156,60 @@ def test_a_secret_that_is_not_known_in_replay_is_not_compared(
 ) -> None:
     record(tmp_path, talk(SECRET))
     replay(tmp_path, talk(value))
+
+
+def packed(content: str) -> bytes:
+    """A compressed archive with a file."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as archive:
+        member = tarfile.TarInfo("conf/.env")
+        member.size = len(content.encode())
+        archive.addfile(member, io.BytesIO(content.encode()))
+        archive.addfile(tarfile.TarInfo("conf/empty"))
+    return data.getvalue()
+
+
+LONG = "more=1\n" * 900
+HOLDS: dict[str, Callable[[str], Talk]] = {
+    "a long file": lambda value: put(f"[a]\ntoken={value}\n{LONG}b={value}".encode()),
+    "a tree": lambda value: put(packed(f"A=b\ntoken={value}\n")),
+    "base64": lambda value: run(command=["sh", "-c", f"echo {b64(value)} >a"]),
+    "a line in base64": lambda value: run(stdin=b64(f"u:{value}:p\n")),
+    "a query": lambda value: (
+        lambda http: [http.request("GET", f"{M}/metadata/x", params={"t": b64(value)}).status_code]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["FLY_API_TOKEN", "LICENCE"])
+@pytest.mark.parametrize("value", ["a-dummy", 'with "quotes" and é, longer than it was', SECRET])
+@pytest.mark.parametrize("what", HOLDS)
+def test_a_secret_unknown_in_replay_is_found_in_what_holds_it(
+    tmp_path: Path, what: str, value: str, name: str
+) -> None:
+    """Where a digest is compared as a rule, and in base64."""
+    record(tmp_path, HOLDS[what](SECRET), name=name)
+    assert not Scrubber(environ={"FLY_API_TOKEN": SECRET}).find(everything_below(tmp_path))
+    replay(tmp_path, HOLDS[what](value))
+    replay(tmp_path, HOLDS[what](SECRET), FLY_API_TOKEN=SECRET)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (put(f"{SECRET}{'x' * 9000}".encode()), put(f"a-dummy{'y' * 9000}".encode())),
+        (put(packed(f"a={SECRET}")), put(packed("b=a-dummy"))),
+        (put(packed(f"a={SECRET}")), put(b"a=a-dummy")),
+        (put(b"\xff" * 9000), put(b"\\xff" * 9000)),
+        (run(stdin=b64(f"u:{SECRET}:p")), run(stdin=b64("u:a-dummy:q"))),
+        (run(stdin=b64(f"u:{SECRET}:p")), run(stdin="u:a-dummy:p")),
+        (run(stdin=b64("four")), run(stdin=b64("more"))),
+    ],
+)
+def test_what_holds_a_secret_is_compared_beside_it(tmp_path: Path, one: Talk, other: Talk) -> None:
+    record(tmp_path, one)
+    with pytest.raises(CassetteMiss):
+        replay(tmp_path, other)
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,45 @@ def test_late(fly_sandbox):
     runs.run(project, "-k", "early", "--fly-missing-cassette=fail", mode="replay").has("1 passed")
 
 
+UNKNOWN = """
+import base64, json, os
+
+KEY = os.environ.get("SHOP_API_KEY", "dummy")
+
+def test_files(fly_sandbox, tmp_path):
+    for name, size in (("small", 2), ("large", 900)):
+        (tmp_path / name).write_text(f"A=b\\nKEY={KEY}\\n" + "more=1\\n" * size)
+        fly_sandbox.upload(tmp_path / name, name)
+        fly_sandbox.write_file(f"{name}.json", json.dumps({"key": KEY, "rows": ["x"] * size}))
+
+def test_base64(fly_sandbox):
+    word = base64.b64encode(f"user:{KEY}".encode()).decode()
+    fly_sandbox.exec(f"echo 'Authorization: Basic {word}' >a", env={"LEVEL": f"a {KEY}"})
+
+def test_tree(fly_sandbox, tmp_path):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / ".env").write_text(f"KEY={KEY}\\n")
+    (tmp_path / "conf" / "b").write_text("b" * 100)
+    fly_sandbox.upload(tmp_path / "conf", "conf")
+"""
+
+
+@pytest.mark.parametrize(
+    ("agent", "select", "count"), [("auto", "test_", 3), ("off", "not tree", 2)]
+)
+def test_who_replays_may_have_another_secret_or_none(
+    runs: Forks, tmp_path: Path, agent: str, select: str, count: int
+) -> None:
+    project = Project(tmp_path / "project", UNKNOWN)
+    options = (f"--fly-agent={agent}", "-k", select)
+    env = {"SHOP_API_KEY": LATE}
+    done = runs.run(project, "--fly-record=all", *options, mode="local", env=env)
+    done.has(f"{count} passed")
+    strict = ("--fly-missing-cassette=fail", "--fly-unused=fail", *options)
+    for other in (env, {}, {"SHOP_API_KEY": "another-and-longer-key-of-somebody-else"}):
+        runs.run(project, *strict, mode="replay", env=other).has(f"{count} passed")
+
+
 WAITS = """
 import time
 from pathlib import Path
