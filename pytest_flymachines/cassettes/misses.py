@@ -46,7 +46,7 @@ class Asker:
     def no_cassette(self, wanted: Meaning, notes: Sequence[str] = ()) -> CassetteMissing:
         """For an owner that was never recorded."""
         lines = (
-            f"{self.owner} was never recorded: there is no {self.path}, which should answer",
+            f"{self.owner} was never recorded: there is no {self.path} to answer",
             f"    {wanted.line}",
             *notes,
             f"Record it with: {self.command}",

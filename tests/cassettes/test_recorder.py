@@ -310,7 +310,7 @@ def test_what_was_never_recorded_is_told_from_what_has_no_answer(rig: Rig) -> No
         sh(rig.http(replayer), "echo one two three")
     assert str(never.value) == (
         "tests/test_a.py::test_y was never recorded: there is no "
-        "cassettes/tests/test_a.py/test_y.yaml, which should answer\n"
+        "cassettes/tests/test_a.py/test_y.yaml to answer\n"
         "    POST /v1/apps/{app}/machines/d5683210c7968e/exec\n"
         "Record it with: pytest tests/test_a.py::test_y --fly-record=all\n"
         "Run it on a machine without recording: pytest --fly-sandbox"
