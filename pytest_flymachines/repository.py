@@ -96,7 +96,7 @@ def check_source(repo: str, rootdir: Path) -> None:
             ) from None
         raise SettingsError(
             f"repo={repo!r}: {path} is not a git work tree with at least one commit "
-            f"({said or 'HEAD does not exist'})"
+            f"({said or 'HEAD does not exist'}); make one with git init, git add and git commit"
         ) from None
 
 
