@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
@@ -16,9 +16,10 @@ from pytest_flymachines.cassettes.meaning import Meaning, likeness
 from pytest_flymachines.errors import CassetteMiss
 
 if TYPE_CHECKING:
+    from pytest_flymachines.cassettes.scopes import Scope, Scopes
     from pytest_flymachines.cassettes.tape import Playback
 
-__all__ = ["Asker", "CassetteMissing", "no_owner", "other_specs"]
+__all__ = ["Asker", "CassetteMissing", "Misses", "no_owner", "other_specs"]
 
 _MOST_LINES = 40
 _MOST_SPECS = 5
@@ -68,6 +69,75 @@ class Asker:
         head = f"{self.owner} now asks something that {self.path} has no answer for:"
         todo = f"If that is what it should do now, record it again with: {self.command}"
         return CassetteMiss("\n".join([head, *lines, todo]))
+
+
+class Misses:
+    """What to tell of the requests of a replay that have no answer.
+
+    Args:
+        scopes: Whose requests there are.
+        command: Makes the command that records a test again from its node id.
+        rootdir: What the paths of cassettes are told from.
+        note: What else to tell with what was never recorded.
+
+    Attributes:
+        any: Whether there was one.
+    """
+
+    def __init__(
+        self, scopes: Scopes, command: Callable[[str], str], rootdir: Path | None, note: str
+    ) -> None:
+        self._scopes = scopes
+        self._command = command
+        self._rootdir = rootdir
+        self._note = note
+        self.any = False
+
+    def of_answer(self, scope: Scope, wanted: Meaning) -> CassetteMiss:
+        """For a request that has no answer."""
+        asker = self._asker(scope)
+        if scope.tape is None:
+            notes = [self._note] if self._note else []
+            if scope.key.kind == "sandbox":
+                notes += other_specs(scope.header.get("spec", {}), scope.path.parent)
+            return self._noted(scope, asker.no_cassette(wanted, notes))
+        return self._noted(scope, asker.no_answer(wanted, scope.tape, self._mixture(scope.tape)))
+
+    def of_frame(self, scope: Scope, wanted: Meaning, recorded: Meaning | None) -> CassetteMiss:
+        """For a WebSocket frame that is not the recorded one."""
+        return self._noted(scope, self._asker(scope).no_frame(wanted, recorded))
+
+    def _noted(self, scope: Scope, miss: CassetteMiss) -> CassetteMiss:
+        """Note the first one: what comes after it may be a consequence."""
+        if not scope.misses:
+            scope.misses.append(miss)
+        self.any = True
+        return miss
+
+    def _asker(self, scope: Scope) -> Asker:
+        # a wider fixture is torn down in a test that may have nothing to do with it
+        test = scope.origin if scope.origin is not None else self._scopes.test()
+        owner = scope.key.label
+        if scope.key.kind == "sandbox":
+            owner = f"provisioning the sandbox {owner}"
+        if test and scope.key != test:
+            owner += f" (first needed by {test.label})"
+        path = scope.path
+        if self._rootdir is not None and path.is_relative_to(self._rootdir):
+            path = path.relative_to(self._rootdir)
+        return Asker(owner, path, self._command(test.label if test else ""))
+
+    def _mixture(self, tape: Playback) -> list[str]:
+        """Whether what a test builds on was recorded in another run than the test."""
+        others = [
+            other.key.label
+            for other in self._scopes.all()
+            if other.tape is not None and other.tape.header.get("run") != tape.header.get("run")
+        ]
+        if not others:
+            return []
+        told = f"It was recorded in another run than {', '.join(others)}: if the test uses "
+        return [told + "what that found out, record all tests that use it in one run."]
 
 
 def no_owner(wanted: Meaning) -> CassetteMiss:

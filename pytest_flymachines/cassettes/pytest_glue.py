@@ -252,7 +252,7 @@ class CassettePlugin:
         self, report: pytest.TestReport, call: pytest.CallInfo[None], item: pytest.Item
     ) -> None:
         """See to it that a miss is neither caught by the test nor told as something else."""
-        if call.excinfo is None and not self._recorder.missed:
+        if call.excinfo is None and not self._recorder.misses.any:
             return
         misses = self._misses(call)
         new = [miss for miss in misses if miss not in self._told]

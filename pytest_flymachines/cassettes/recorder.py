@@ -27,8 +27,8 @@ from pytest_flymachines.cassettes.jsons import json_value
 from pytest_flymachines.cassettes.kept import LARGEST_JSON, Kept, whole
 from pytest_flymachines.cassettes.keys import BLOBS, CassetteKey, spec_facts
 from pytest_flymachines.cassettes.locks import sweep
-from pytest_flymachines.cassettes.meaning import Meaning, meaning, target
-from pytest_flymachines.cassettes.misses import Asker, no_owner, other_specs
+from pytest_flymachines.cassettes.meaning import meaning, target
+from pytest_flymachines.cassettes.misses import Misses, no_owner
 from pytest_flymachines.cassettes.polls import without_offsets
 from pytest_flymachines.cassettes.scopes import Scope, Scopes
 from pytest_flymachines.cassettes.scrub import Scrubber
@@ -36,7 +36,7 @@ from pytest_flymachines.cassettes.tape import Asked, Blank, Playback
 from pytest_flymachines.cassettes.transports import RecordingTransport, ReplayTransport
 from pytest_flymachines.cassettes.variables import learn, may_have
 from pytest_flymachines.cassettes.volatile import WEBSOCKET
-from pytest_flymachines.errors import CassetteError, CassetteMiss
+from pytest_flymachines.errors import CassetteError
 from pytest_flymachines.spec import SandboxSpec
 
 __all__ = ["Mode", "Recorder"]
@@ -95,10 +95,9 @@ class Recorder:
         self.claims = Claims(shared)
         self._journal = Journal(shared)
         self._command = command or _pytest_command
-        self._note = note
         self._persister = Persister(Blobs(directory / BLOBS), self.scrubber)
         self.scopes = Scopes(self._scope)
-        self.missed = False
+        self.misses = Misses(self.scopes, self._command, rootdir, note)
         self._written: dict[Path, int] = {}
         self._swept = False
 
@@ -201,7 +200,7 @@ class Recorder:
         tape = self._tape(scope)
         response = tape.play(asked, self.clock) if tape else None
         if response is None:
-            raise self._missed(scope, asked.meaning)
+            raise self.misses.of_answer(scope, asked.meaning)
         self.learn(scope, method, uri, response)
         return response
 
@@ -223,7 +222,7 @@ class Recorder:
             return ReplayedSocket(
                 response["body"],
                 self.clock,
-                self._frame_miss(scope),
+                partial(self.misses.of_frame, scope),
                 lambda text: self.identities.rename(self.scrubber.text(text)),
             )
         socket = connect()
@@ -317,57 +316,6 @@ class Recorder:
                         scope.path, self._persister, self.identities, loosely=loosely
                     )
             return scope.tape
-
-    def _missed(self, scope: Scope, wanted: Meaning) -> CassetteMiss:
-        asker = self._asker(scope)
-        if scope.tape is None:
-            notes = [self._note] if self._note else []
-            if scope.key.kind == "sandbox":
-                notes += other_specs(scope.header.get("spec", {}), scope.path.parent)
-            miss: CassetteMiss = asker.no_cassette(wanted, notes)
-        else:
-            miss = asker.no_answer(wanted, scope.tape, self._mixture(scope.tape))
-        self._note_miss(scope, miss)
-        return miss
-
-    def _note_miss(self, scope: Scope, miss: CassetteMiss) -> None:
-        """Note the first one: what comes after it may be a consequence."""
-        if not scope.misses:
-            scope.misses.append(miss)
-        self.missed = True
-
-    def _frame_miss(self, scope: Scope) -> Callable[[Meaning, Meaning | None], CassetteMiss]:
-        def miss(wanted: Meaning, recorded: Meaning | None) -> CassetteMiss:
-            missed = self._asker(scope).no_frame(wanted, recorded)
-            self._note_miss(scope, missed)
-            return missed
-
-        return miss
-
-    def _asker(self, scope: Scope) -> Asker:
-        # a wider fixture is torn down in a test that may have nothing to do with it
-        test = scope.origin if scope.origin is not None else self.scopes.test()
-        owner = scope.key.label
-        if scope.key.kind == "sandbox":
-            owner = f"provisioning the sandbox {owner}"
-        if test and scope.key != test:
-            owner += f" (first needed by {test.label})"
-        path = scope.path
-        if self._rootdir is not None and path.is_relative_to(self._rootdir):
-            path = path.relative_to(self._rootdir)
-        return Asker(owner, path, self._command(test.label if test else ""))
-
-    def _mixture(self, tape: Playback) -> list[str]:
-        """Whether what a test builds on was recorded in another run than the test."""
-        others = [
-            other.key.label
-            for other in self.scopes.all()
-            if other.tape is not None and other.tape.header.get("run") != tape.header.get("run")
-        ]
-        if not others:
-            return []
-        told = f"It was recorded in another run than {', '.join(others)}: if the test uses "
-        return [told + "what that found out, record all tests that use it in one run."]
 
     def _clean_facts(self, spec: SandboxSpec) -> dict[str, Any]:
         def clean_value(value: Any) -> Any:
