@@ -7,6 +7,7 @@ home and temporary directory, and without a view of the controller's files.
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -147,6 +148,7 @@ def test_a_worker_that_cannot_reach_the_emulator_says_what_to_do(tmp_path: Path)
 def test_workers_in_other_directories_share_by_the_lock(fly: Cloud, tmp_path: Path) -> None:
     """xdist copies the project for them, but they are on this computer."""
     project = Project(tmp_path / "project", TESTS.format(seconds=0))
-    specs = [f"popen//python={sys.executable}//chdir={tmp_path / name}" for name in "ab"]
+    python = shlex.quote(sys.executable)
+    specs = [f"popen//python={python}//chdir={tmp_path / name}" for name in "ab"]
     distributed(fly, project, specs).has("6 passed", "1 machine(s)")
     assert fly.count("POST machines") == 1
