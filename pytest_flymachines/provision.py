@@ -17,8 +17,9 @@ from msgspec import structs
 from pytest_flymachines import foreign_agent, repository
 from pytest_flymachines.agent.channel import AgentChannel
 from pytest_flymachines.api import Machine
+from pytest_flymachines.attempts import Created, Note
 from pytest_flymachines.backend import Backend
-from pytest_flymachines.creation import Created, Note, create
+from pytest_flymachines.creation import create
 from pytest_flymachines.deadline import renew
 from pytest_flymachines.errors import (
     AgentUnavailable,

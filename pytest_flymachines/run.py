@@ -18,10 +18,10 @@ from pathlib import Path
 
 from pytest_flymachines import backend, provision
 from pytest_flymachines.api import MachinesClient
+from pytest_flymachines.attempts import ENDED
 from pytest_flymachines.backend import Backend
 from pytest_flymachines.budget import check_budget
 from pytest_flymachines.cassettes import Recorder
-from pytest_flymachines.creation import ENDED
 from pytest_flymachines.errors import (
     AgentUnavailable,
     ApiError,

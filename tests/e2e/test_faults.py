@@ -20,15 +20,15 @@ def test_it(fly_sandbox, number):
 """
 #: Waiting for what will not come is shorter than it would be at Fly.
 IMPATIENT = """
-from pytest_flymachines import creation
+from pytest_flymachines import attempts
 
-creation.START_TIMEOUT_S = 3
+attempts.START_TIMEOUT_S = 3
 """
 #: And nothing is tried again for a minute, nor looked for that long.
 GIVES_UP = """
-from pytest_flymachines import backend, creation
+from pytest_flymachines import attempts, backend
 
-creation._LOOK_FOR_S = 1.0
+attempts._LOOK_FOR_S = 1.0
 backend._api_transport.__defaults__ = (2.0,)
 """
 CREATE = "method=POST,path=*/machines"
