@@ -17,6 +17,7 @@ __all__ = ["character", "regions", "unescaped"]
 _PERCENT = rb"%(?:25)*"
 _SLASHES = rb"\\+"
 _ENTITY = rb"&(?:amp;)*"
+_QUOTE = rb"\\*'\\+''"  # a shell's, within quotes
 # letters, digits, signs of base64, what escapes begin with, ends of lines, and the zeros of UTF-16
 _UNUSUAL = rb"(?:3[0-9Dd]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Cc]|2[6BbFf]|0[0AaDd])"
 # each begins with one sign, which is quickly looked for
@@ -181,6 +182,8 @@ def _forms(text: str, data: bytes, *, plain: bool) -> Iterator[bytes]:
     if text == " ":
         yield rb"\+|(?:\s|\\+[nrt])+"
     elif text == "'":
-        yield rb"'\\+''|'\\*\"'\\*\"'|''"
+        yield rb"%b|\\*'\\*\"'\\*\"'|''" % _QUOTE
+        # what one shell is given to tell another
+        yield rb"%b\\*\"%b\\*\"%b|%b\\+%b%b" % ((_QUOTE,) * 6)
     elif not data.isascii():
         yield rb"[?_]{1,%d}|\\+ufffd" % len(data)

@@ -9,6 +9,7 @@ import io
 import lzma
 import random
 import re
+import shlex
 import urllib.parse
 import zipfile
 from collections.abc import Callable
@@ -346,3 +347,17 @@ def test_a_secret_in_latin_1_is_found_and_taken_out(spell: Callable[[bytes], byt
     clean = scrubber.data(data)
     assert not scrubber.find(clean)
     assert len(clean) == len(data)
+
+
+@pytest.mark.parametrize("quoted", ["{}", "'{}'"])
+@pytest.mark.parametrize("spell", [shlex.quote, lambda text: re.sub(r"(\W)", r"\\\1", text)])
+def test_a_quote_in_a_secret_may_be_quoted_for_one_shell_within_another(
+    quoted: str, spell: Callable[[str], str]
+) -> None:
+    scrubber = Scrubber(environ={"DB_PASSWORD": "keep'this hidden'please"})
+    written = spell("keep'this hidden'please")
+    if quoted != "{}":
+        written = "'" + written.replace("'", "'\\''") + "'"
+    clean = scrubber.data(f"run {written} now".encode())
+    for part in (b"keep", b"hidden", b"please"):
+        assert part not in clean
