@@ -42,14 +42,22 @@ _CARRIERS = 2
 _Key = tuple[int, int, int]
 
 
-def clean(exchanges: list[Exchange], scrubber: Scrubber) -> None:
-    """Take the secrets out of recorded requests and answers, in place."""
+def clean(
+    exchanges: list[Exchange], scrubber: Scrubber, digests: dict[bytes, bytes] | None = None
+) -> None:
+    """Take the secrets out of recorded requests and answers, in place.
+
+    Args:
+        exchanges: The requests and answers.
+        scrubber: Knows the secrets.
+        digests: Those of texts with secrets, and what they are without; more are added.
+    """
     for request, _ in exchanges:
         if BODIES.fullmatch(f"{request.method} {target(request.uri)}"):
             request.body = _OWN.encode()
         elif isinstance(request.body, bytes) and _RUNNER in request.body:
             request.body = _without_pack(request.body)
-    cleaner = _Cleaner(exchanges, scrubber)
+    cleaner = _Cleaner(exchanges, scrubber, {} if digests is None else digests)
     cleaner.learn()
     cleaner.clean_names()
     cleaner.clean_streams()
@@ -65,11 +73,47 @@ def clean(exchanges: list[Exchange], scrubber: Scrubber) -> None:
             response[name] = cleaner.value(response.get(name, {}))
 
 
-def clean_body(method: str, uri: str, body: bytes, service: str, scrubber: Scrubber) -> bytes:
-    """The body of one request as `clean` would leave it; the same object if no secret is in it."""
+def clean_body(
+    method: str,
+    uri: str,
+    body: bytes,
+    service: str,
+    scrubber: Scrubber,
+    digests: dict[bytes, bytes],
+) -> bytes:
+    """The body of one request as `clean` would leave it; the same object if no secret is in it.
+
+    Args:
+        method: HTTP method.
+        uri: Absolute URL, or path and query alone.
+        body: Without content-encoding.
+        service: What is asked, when it is neither the Machines API nor the agent.
+        scrubber: Knows the secrets.
+        digests: Those of what was sent with secrets before, and what they are without; more are
+            added.
+    """
+    new = _without_secrets(method, uri, body, service, scrubber, digests)
+    if not digests:
+        return new
+    told = _told(new, digests)
+    return new if told == new else told
+
+
+def _without_secrets(
+    method: str,
+    uri: str,
+    body: bytes,
+    service: str,
+    scrubber: Scrubber,
+    digests: dict[bytes, bytes],
+) -> bytes:
     if body[:1] not in (b"{", b"["):
         new = scrubber.data(body)
-        return body if new is body else with_tail(new, body)
+        if new is body:
+            return body
+        new = with_tail(new, body)
+        digests[sha256(body)] = sha256(new)
+        return new
     # its texts stand there as they are meant, or in base64
     if b"\\" not in body and not scrubber.find(body, DEPTH + _CARRIERS):
         return body
@@ -78,7 +122,7 @@ def clean_body(method: str, uri: str, body: bytes, service: str, scrubber: Scrub
     exchange = (Request(method, uri, body, {}), blank)
     if b"\\" in body and not scrubber.find(_read(exchange), DEPTH + _CARRIERS):
         return body
-    clean([exchange], scrubber)
+    clean([exchange], scrubber, digests)
     new = bytes(exchange[0].body)
     return body if new == body else new
 
@@ -120,13 +164,15 @@ def _without_pack(body: bytes) -> bytes:
 class _Cleaner:
     """Goes over a recording, one body at a time, and notes what becomes of each text."""
 
-    def __init__(self, exchanges: list[Exchange], scrubber: Scrubber) -> None:
+    def __init__(
+        self, exchanges: list[Exchange], scrubber: Scrubber, digests: dict[bytes, bytes]
+    ) -> None:
         self._exchanges = exchanges
         self._scrubber = scrubber
         self._streams = Streams()
         self._changes: dict[_Key, bytes] = {}
         self._in_streams: set[_Key] = set()
-        self._digests: dict[bytes, bytes] = {}
+        self._digests = digests
 
     def _bodies(self) -> Iterator[tuple[int, int, Body]]:
         for number, exchange in enumerate(self._exchanges):
@@ -201,15 +247,12 @@ class _Cleaner:
                 if key not in self._changes and isinstance(piece.raw, Kept):
                     continue
                 old = self._changes.get(key) or piece.get()
-                new = self._told(old)
+                new = _told(old, self._digests)
                 if new != old:
                     self._changes[key] = new
                     changed = True
             if not changed:
                 return
-
-    def _told(self, text: bytes) -> bytes:
-        return _DIGEST.sub(lambda match: self._digests.get(match[0], match[0]), text)
 
     def store(self) -> None:
         """Put the changes where they belong."""
@@ -229,8 +272,12 @@ class _Cleaner:
             return {name: self.value(item) for name, item in value.items()}
         if not isinstance(value, str):
             return value
-        told = self._told(value.encode("utf-8", "surrogateescape"))
+        told = _told(value.encode("utf-8", "surrogateescape"), self._digests)
         return self._scrubber.text(told.decode("utf-8", "surrogateescape"))
+
+
+def _told(text: bytes, digests: dict[bytes, bytes]) -> bytes:
+    return _DIGEST.sub(lambda match: digests.get(match[0], match[0]), text)
 
 
 def _rename(value: Any, scrubber: Scrubber) -> bool:

@@ -99,6 +99,7 @@ class Recorder:
         self.scopes = Scopes(self._scope)
         self.misses = Misses(self.scopes, self._command, rootdir, note)
         self._written: dict[Path, int] = {}
+        self._digests: dict[bytes, bytes] = {}
         self._swept = False
 
     # transports
@@ -189,7 +190,7 @@ class Recorder:
             meaning,
             method,
             self.scrubber.text(uri),
-            clean_body(method, uri, body, service, self.scrubber),
+            clean_body(method, uri, body, service, self.scrubber, self._digests),
             service=service,
             rename=self.identities.rename,
         )

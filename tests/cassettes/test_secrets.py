@@ -194,6 +194,30 @@ def test_a_secret_unknown_in_replay_is_found_in_what_holds_it(
     replay(tmp_path, HOLDS[what](SECRET), FLY_API_TOKEN=SECRET)
 
 
+def sends_digest(send: Callable[[str], Talk]) -> Talk:
+    """What has a secret is sent, and then its digest."""
+    content = f"token={SECRET}\n"
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    check = run(command=["sh", "-c", f"echo {digest} a | sha256sum -c"])
+    return lambda http: [*send(content)(http), *check(http)]
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda content: put(content.encode()),
+        lambda content: run(stdin=content),
+        lambda content: run(stdin={"base64": b64(content)}),
+    ],
+)
+def test_the_digest_of_what_was_sent_with_a_secret_replays(
+    tmp_path: Path, send: Callable[[str], Talk]
+) -> None:
+    talk = sends_digest(send)
+    record(tmp_path, talk)
+    replay(tmp_path, talk, FLY_API_TOKEN=SECRET)
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
