@@ -117,6 +117,17 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_exception_interact(
+    node: pytest.Item | pytest.Collector, call: pytest.CallInfo[Any]
+) -> Generator[None, object, object]:
+    """Let `--pdb` stop at the line of the test, not within this package."""
+    if SESSION not in node.config.stash:
+        return (yield)
+    with node.config.stash[SESSION].shown(node, call):
+        return (yield)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Notice a machine that died, before another test fails on it."""

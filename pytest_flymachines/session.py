@@ -259,8 +259,10 @@ class Session:
             self._run.refresh()
 
     @contextmanager
-    def shown(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-        """While a failure is made a report: leave the inside of this package out."""
+    def shown(
+        self, item: pytest.Item | pytest.Collector, call: pytest.CallInfo[Any]
+    ) -> Iterator[None]:
+        """While a failure is made a report, or debugged: leave the inside of this package out."""
         waiting = getattr(item, "_excinfo", None) or ()  # of a unittest.TestCase
         found = [one for one in (call.excinfo, *waiting) if one is not None]
         if self._config.getoption("fulltrace"):

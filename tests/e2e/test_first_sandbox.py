@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,22 @@ def test_a_failure_shows_the_line_of_the_test_and_nothing_of_ours(
 def test_full_trace_shows_all_of_a_failure(pytester: pytest.Pytester, run: Run) -> None:
     pytester.makepyfile("def test_it(fly_sandbox): fly_sandbox.exec('exit 4')")
     assert "def check_returncode" in run("--full-trace").stdout.str()
+
+
+def test_a_debugger_stops_at_the_line_of_the_test(pytester: pytest.Pytester) -> None:
+    """pytest's own starts from the innermost frame, which would be one of this package."""
+    pytester.makepyfile(
+        """
+        def test_it(fly_sandbox):
+            mine = "of the test"
+            fly_sandbox.exec("exit 4")
+        """
+    )
+    command = [sys.executable, "-m", "pytest", "--fly-mode=local", "--fly-engine=process", "--pdb"]
+    typed = b"p mine, __name__\nq\n"
+    for options, line in ([], "('of the test', 'test_"), (["--full-trace"], "NameError"):
+        shown = pytester.run(*command, *options, stdin=typed).stdout.str()
+        assert line in shown
 
 
 def test_the_plugin_imports_nothing_heavy_until_a_sandbox_is_asked_for(
