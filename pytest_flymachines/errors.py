@@ -108,8 +108,8 @@ class ApiError(FlyMachinesError):
         return self.method != "GET" and (self.status == 408 or self.status >= 500)
 
     def __str__(self) -> str:
-        suffix = f" (fly-request-id {self.request_id})" if self.request_id else ""
-        return f"{self.method} {self.path} answered {self.status}: {self.message}{suffix}"
+        suffix = f", fly-request-id {self.request_id}" if self.request_id else ""
+        return f"{self.message} ({self.method} {self.path} answered {self.status}{suffix})"
 
 
 class Unauthorized(ApiError, PermissionError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -10,6 +12,8 @@ import msgspec
 
 from pytest_flymachines.agent.answers import Made, Names, unpack
 from pytest_flymachines.agent.base import Based
+from pytest_flymachines.errors import NotFound
+from pytest_flymachines.sandbox.channel import no_checkpoint
 
 __all__ = ["Checkpoints"]
 
@@ -31,12 +35,14 @@ class Checkpoints(Based):
     def restore_checkpoint(self, name: str) -> None:
         """See `Channel.restore_checkpoint`."""
         path = f"/agent/checkpoints/{quote(name, safe='')}/restore"
-        self._client.call("POST", path, self._directory(), timeout_s=COPY_TIMEOUT_S)
+        with self._named(name):
+            self._client.call("POST", path, self._directory(), timeout_s=COPY_TIMEOUT_S)
 
     def delete_checkpoint(self, name: str) -> None:
         """See `Channel.delete_checkpoint`."""
         path = f"/agent/checkpoints/{quote(name, safe='')}"
-        self._client.call("DELETE", path, again=False)
+        with self._named(name):
+            self._client.call("DELETE", path, again=False)
 
     def checkpoints(self) -> list[str]:
         """See `Channel.checkpoints`."""
@@ -45,19 +51,28 @@ class Checkpoints(Based):
 
     def make_workspace(self, checkpoint: str) -> bytes:
         """See `Channel.make_workspace`."""
-        answer = self._client.call(
-            "POST",
-            "/agent/workspaces",
-            {"checkpoint": checkpoint},
-            timeout_s=COPY_TIMEOUT_S,
-            again=False,
-        )
+        with self._named(checkpoint):
+            answer = self._client.call(
+                "POST",
+                "/agent/workspaces",
+                {"checkpoint": checkpoint},
+                timeout_s=COPY_TIMEOUT_S,
+                again=False,
+            )
         return unpack(_made.decode(answer).path)
 
     def drop_workspace(self, path: bytes) -> None:
         """See `Channel.drop_workspace`."""
         name = quote(posixpath.basename(path), safe="")
         self._client.call("DELETE", f"/agent/workspaces/{name}", again=False)
+
+    @contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        """Says of a checkpoint that is not there what the Machines API's channel says of it."""
+        try:
+            yield
+        except NotFound as error:
+            raise no_checkpoint(name, self._client.machine_id) from error
 
     def _directory(self) -> dict[str, Any]:
         """The directory that is meant; the agent's own base is not named."""

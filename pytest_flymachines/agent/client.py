@@ -44,6 +44,7 @@ class AgentClient:
     """Sends requests to one machine's agent. Thread-safe.
 
     Attributes:
+        machine_id: The machine.
         base_url: Scheme, host and port of the agent or of the proxy before it.
         prefix: Path of the machine, to which the paths of requests are appended.
         headers: Sent with every request.
@@ -73,7 +74,7 @@ class AgentClient:
                 "accept-encoding": "gzip" if self.remote else "identity",
             }
         )
-        self._machine_id = machine_id
+        self.machine_id = machine_id
         self._clock = clock
         self._http = Http(transport, base_url, self.headers)
 
@@ -156,7 +157,7 @@ class AgentClient:
     def unavailable(self, what: str, why: object) -> AgentUnavailable:
         """The error for an agent that does not answer."""
         return AgentUnavailable(
-            f"cook-agent on machine {self._machine_id} did not answer {what} at "
+            f"cook-agent on machine {self.machine_id} did not answer {what} at "
             f"{self.base_url}: {why}. Whether the machine still runs says `Sandbox.status()`; "
             "the agent's log is /opt/pytest-flymachines/agent.log in the machine"
         )

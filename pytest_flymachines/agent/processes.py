@@ -11,7 +11,8 @@ import msgspec
 
 from pytest_flymachines.agent.answers import Update, pack
 from pytest_flymachines.agent.base import Based
-from pytest_flymachines.sandbox.channel import Command, ProcessUpdate
+from pytest_flymachines.errors import NotFound
+from pytest_flymachines.sandbox.channel import Command, ProcessUpdate, no_user
 
 __all__ = ["Processes"]
 
@@ -56,9 +57,14 @@ class Processes(Based):
         return body
 
     def _start(self, body: dict[str, Any]) -> ProcessUpdate:
-        answer = self._client.call(
-            "POST", "/exec", body, timeout_s=body["wait_s"] + GRACE_S, again=False
-        )
+        try:
+            answer = self._client.call(
+                "POST", "/exec", body, timeout_s=body["wait_s"] + GRACE_S, again=False
+            )
+        except NotFound as error:
+            if "user" in body and "user" in error.message:
+                raise no_user(body["user"], self._client.machine_id) from error
+            raise
         return _update.decode(answer).to_update()
 
     def _start_with_long_stdin(

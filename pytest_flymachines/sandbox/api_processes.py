@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from pytest_flymachines._clock import Clock
 from pytest_flymachines.errors import FlyMachinesError, file_error
-from pytest_flymachines.sandbox.channel import Command, ProcessUpdate
+from pytest_flymachines.sandbox.channel import Command, ProcessUpdate, no_user
 from pytest_flymachines.sandbox.runner import Answer, Runner, RunnerFailed, quote
 from pytest_flymachines.sandbox.staging import INLINE_BYTES, Staged, fit
 from pytest_flymachines.sandbox.text import decode_name
@@ -82,9 +82,7 @@ class ApiProcesses:
 
     def _start_error(self, failure: RunnerFailed, command: Command) -> Exception:
         if failure.word == "user":
-            return LookupError(
-                f"machine {self._runner.machine_id} has no user {command.user!r} in /etc/passwd"
-            )
+            return no_user(command.user or "", self._runner.machine_id)
         if failure.word == "1" and command.user:
             return file_error(1, command.user, "commands run as an ordinary user here")
         if failure.word == "script":

@@ -9,6 +9,7 @@ from pytest_flymachines.errors import FlyMachinesError
 from pytest_flymachines.sandbox import tarless
 from pytest_flymachines.sandbox.api_files import ApiFiles
 from pytest_flymachines.sandbox.api_processes import located
+from pytest_flymachines.sandbox.channel import no_checkpoint
 from pytest_flymachines.sandbox.patterns import has_magic
 from pytest_flymachines.sandbox.runner import Answer, RunnerFailed
 from pytest_flymachines.sandbox.staging import stage
@@ -115,8 +116,5 @@ class ApiTrees(ApiFiles):
             return " ".join(self._run(verb, name).words)
         except RunnerFailed as failure:
             if failure.word == "checkpoint":
-                raise LookupError(
-                    f"no checkpoint {name!r} on machine {self._runner.machine_id}; there are: "
-                    f"{', '.join(self.checkpoints()) or 'none'}"
-                ) from failure
+                raise no_checkpoint(name, self._runner.machine_id) from failure
             raise failure.error(f"checkpoint {name}") from failure

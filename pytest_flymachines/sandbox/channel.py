@@ -15,7 +15,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-__all__ = ["Channel", "Command", "FileInfo", "FileKind", "ProcessUpdate"]
+__all__ = [
+    "Channel",
+    "Command",
+    "FileInfo",
+    "FileKind",
+    "ProcessUpdate",
+    "no_checkpoint",
+    "no_user",
+]
 
 FileKind = Literal["file", "directory", "symlink", "fifo", "socket", "block", "char"]
 
@@ -337,3 +345,19 @@ class Channel(Protocol):
     def drop_workspace(self, path: bytes) -> None:
         """Remove a directory that `make_workspace` gave."""
         ...
+
+
+def no_checkpoint(name: str, machine_id: str) -> LookupError:
+    """The error for a checkpoint that was never made, or deleted."""
+    return LookupError(
+        f"no checkpoint {name!r} on machine {machine_id}: checkpoints() lists those that there "
+        f"are, and checkpoint({name!r}) makes it"
+    )
+
+
+def no_user(user: str, machine_id: str) -> LookupError:
+    """The error for a user that a machine does not have."""
+    return LookupError(
+        f"user={user!r}: machine {machine_id} has no user of this name in /etc/passwd; make it "
+        f"with exec('useradd {user}') or in the image, or give a number"
+    )

@@ -60,6 +60,7 @@ def test_each_status_has_its_error(
     assert (error.message, error.request_id) == ("unknown: it broke", REQUEST_ID)
     for part in (str(status), f"POST {MACHINE}/suspend", "unknown: it broke", REQUEST_ID):
         assert part in str(error)
+    assert str(error).startswith("unknown: it broke")
 
 
 @pytest.mark.parametrize(
