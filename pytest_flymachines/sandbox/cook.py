@@ -111,9 +111,12 @@ class CookVerbs(PortVerbs, ExecVerbs):
             FlyMachinesError: The agent refuses; or there is no way to the machine's ports.
         """
         check_size(rows, cols)
-        shell = command if isinstance(command, str) else shlex.join(_words(command))
+        words = _words(command)
+        shell = command if isinstance(command, str) else shlex.join(words)
         at = self.attachment
-        directory = posixpath.join(at.workdir, decode_name(encode_path(cwd or ".")))
+        directory = posixpath.join(
+            at.workdir, decode_name(encode_path("." if cwd is None else cwd))
+        )
         session = self._session(shell, check_env(env), posixpath.normpath(directory), rows, cols)
         channel = _CookChannel(session, self)
         first = ProcessUpdate(id=session.session, running=True)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import codecs
-import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Literal, TypeAlias
 
 from pytest_flymachines.errors import CommandTimeout, FlyMachinesError, MachineGone
+from pytest_flymachines.sandbox.arguments import (
+    check_errors,
+    check_seconds,
+    check_user,
+)
 from pytest_flymachines.sandbox.attachment import Attached
 from pytest_flymachines.sandbox.channel import Channel, Command, ProcessUpdate
 from pytest_flymachines.sandbox.result import ExecResult
@@ -120,15 +124,13 @@ def make_command(
         ValueError: Something in it cannot be.
         TypeError: Something in it is of another type.
     """
-    if timeout_s is not None and not isinstance(timeout_s, int | float):
-        raise TypeError(f"timeout={timeout_s!r}: expected seconds, or None for no limit")
-    if timeout_s is not None and not 0 < timeout_s < math.inf:
-        raise ValueError(f"timeout={timeout_s!r}: expected seconds above 0, or None for no limit")
+    if timeout_s is not None:
+        check_seconds("timeout", timeout_s, above_0=True, none="for no limit")
     return Command(
         argv=argv_of(command),
         cwd=b"" if cwd is None else encode_path(cwd),
         env=check_env(env),
-        user=None if user is None else str(user),
+        user=check_user(user),
         stdin=b"" if stdin is None else encode_data(stdin),
         keep_stdin=keep_stdin,
         timeout_s=timeout_s,
@@ -145,8 +147,8 @@ class Output:
         self.stdout = bytearray()
         self.stderr = bytearray()
         self._on_output = on_output
-        # made now, so that an unknown `errors` is found before anything runs
-        codecs.lookup_error(errors)
+        # now, so that an unknown `errors` is found before anything runs
+        check_errors(errors)
         make = codecs.getincrementaldecoder("utf-8")
         self._decoders = {"stdout": make(errors), "stderr": make(errors)}
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from pytest_flymachines.errors import SandboxFileError
+from pytest_flymachines.sandbox.arguments import (
+    check_errors,
+    check_mode,
+    check_text_encoding,
+    file_pieces,
+    whole_number,
+)
 from pytest_flymachines.sandbox.attachment import Attached
 from pytest_flymachines.sandbox.channel import FileInfo
 from pytest_flymachines.sandbox.path import ABSENT, SandboxPath, bound_path
@@ -49,6 +57,10 @@ class FileVerbs(Attached):
             SandboxFileNotFound: There is no such file.
             SandboxIsADirectory: It is a directory.
         """
+        whole_number("offset", offset, "a number of bytes, 0 or more", 0, math.inf)
+        if size is not None:
+            accepted = "a number of bytes, 0 or more, or None for all"
+            whole_number("size", size, accepted, 0, math.inf)
         return b"".join(self._channel.read(encode_path(path), offset=offset, size=size))
 
     def read_text(self, path: PathArg, encoding: str = "utf-8", errors: str = "strict") -> str:
@@ -63,6 +75,8 @@ class FileVerbs(Attached):
             UnicodeDecodeError: It is not in `encoding`, and `errors` is `strict`.
             SandboxFileError: As `read_file`.
         """
+        check_text_encoding(encoding)
+        check_errors(errors)
         return self.read_file(path).decode(encoding, errors)
 
     def write_file(
@@ -90,11 +104,10 @@ class FileVerbs(Attached):
             SandboxFileNotFound: A directory is missing, and `parents` is false.
             SandboxFileError: Any other reason; the disk may be full, for instance.
         """
-        if isinstance(data, bytes | bytearray | memoryview | str):
-            data = [encode_data(data)]
-        elif not isinstance(data, Iterable):
-            raise TypeError(f"expected text, bytes or pieces of bytes, not {data!r}")
-        return self._channel.write(encode_path(path), data, mode=mode, parents=parents)
+        if mode is not None:
+            check_mode(mode)
+        pieces = file_pieces(data)
+        return self._channel.write(encode_path(path), pieces, mode=mode, parents=parents)
 
     def append_file(self, path: PathArg, data: bytes | str) -> None:
         """Add bytes, or text as UTF-8, to the end of a file, which is made if missing.
@@ -165,6 +178,7 @@ class FileVerbs(Attached):
             SandboxFileExists: There is something of this path.
             SandboxFileNotFound: A directory above is missing, and `parents` is false.
         """
+        check_mode(mode)
         self._channel.mkdir(encode_path(path), mode=mode, parents=parents, exist_ok=exist_ok)
 
     def remove(self, path: PathArg, *, recursive: bool = False, missing_ok: bool = False) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from pytest_flymachines._http import Client, Transport
+from pytest_flymachines.sandbox.arguments import (
+    check_port,
+    check_seconds,
+)
 from pytest_flymachines.sandbox.ports import PortVerbs
 
 __all__ = ["HttpVerbs"]
@@ -21,8 +25,11 @@ class HttpVerbs(PortVerbs):
             timeout: Seconds without any progress after which a request fails.
 
         Raises:
+            ValueError: `port` is not from 1 to 65535, or `timeout` not above 0.
             FlyMachinesError: There is no way to the machine's ports.
         """
+        check_port(port)
+        check_seconds("timeout", timeout, above_0=True)
         at = self.attachment
         base_url = f"http://127.0.0.1:{port}"
         transport: Transport | None = None

@@ -45,6 +45,8 @@ def key_bytes(key: str) -> bytes:
     Raises:
         ValueError: There is no such key.
     """
+    if not isinstance(key, str):
+        raise TypeError(f"key={key!r}: expected the name of a key, or a character, as str")
     name = key.lower()
     if name in _KEYS:
         return _KEYS[name]

@@ -12,6 +12,7 @@ from pytest_flymachines.errors import (
     NotFound,
     SettingsError,
 )
+from pytest_flymachines.sandbox.arguments import check_seconds
 from pytest_flymachines.sandbox.channel import Command
 from pytest_flymachines.sandbox.exec import ExecVerbs
 
@@ -191,8 +192,7 @@ class MachineVerbs(ExecVerbs):
         Raises:
             ValueError: `seconds` is not above 0.
         """
-        if not seconds > 0:
-            raise ValueError(f"extend({seconds!r}): expected seconds above 0")
+        check_seconds("seconds", seconds, above_0=True)
         if self.attachment.extend:
             self.attachment.extend(seconds)
         else:

@@ -13,8 +13,14 @@ from pytest_flymachines.errors import (
     SandboxNotADirectory,
     file_error,
 )
+from pytest_flymachines.sandbox.arguments import (
+    check_errors,
+    check_glob,
+    check_mode,
+    check_text_encoding,
+)
 from pytest_flymachines.sandbox.channel import Channel, FileInfo
-from pytest_flymachines.sandbox.text import encode_data, encode_path, encode_text
+from pytest_flymachines.sandbox.text import encode_data, encode_path
 
 if TYPE_CHECKING:
     from pytest_flymachines.sandbox.files import FileVerbs
@@ -219,9 +225,7 @@ class SandboxPath(PurePosixPath):
             ValueError: `pattern` is empty or absolute.
             SandboxFileError: The directory cannot be read.
         """
-        parts = PurePosixPath(pattern).parts
-        if not parts or parts[0] == "/":
-            raise ValueError(f"{pattern!r} is no relative pattern")
+        parts = PurePosixPath(check_glob(pattern)).parts
         try:
             found = self._channel.walk(self._bytes, parts)
         except (SandboxFileNotFound, SandboxNotADirectory):
@@ -233,9 +237,10 @@ class SandboxPath(PurePosixPath):
         """Like `glob` with `**/` before `pattern`.
 
         Raises:
+            ValueError: `pattern` is empty or absolute.
             SandboxFileError: The directory cannot be read.
         """
-        return self.glob(f"**/{pattern}")
+        return self.glob(f"**/{check_glob(pattern)}")
 
     # writing
 
@@ -261,6 +266,10 @@ class SandboxPath(PurePosixPath):
             UnicodeEncodeError: It cannot be encoded, and `errors` is `strict`.
             SandboxFileError: As `write_bytes`.
         """
+        if not isinstance(data, str):
+            raise TypeError(f"data={data!r}: expected text; write_bytes() writes bytes")
+        check_text_encoding(encoding)
+        check_errors(errors)
         self._files.write_file(self, data.encode(encoding, errors), parents=False)
         return len(data)
 
@@ -275,7 +284,7 @@ class SandboxPath(PurePosixPath):
             SandboxFileNotFound: Its directory is missing.
             SandboxFileExists: It is there, and `exist_ok` is false.
         """
-        self._channel.touch(self._bytes, mode=mode, exist_ok=exist_ok)
+        self._channel.touch(self._bytes, mode=check_mode(mode), exist_ok=exist_ok)
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """Make a directory.
@@ -289,7 +298,7 @@ class SandboxPath(PurePosixPath):
             SandboxFileExists: There is something of this path.
             SandboxFileNotFound: A directory above is missing, and `parents` is false.
         """
-        self._channel.mkdir(self._bytes, mode=mode, parents=parents, exist_ok=exist_ok)
+        self._channel.mkdir(self._bytes, mode=check_mode(mode), parents=parents, exist_ok=exist_ok)
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Remove a file or symlink.
@@ -351,7 +360,7 @@ class SandboxPath(PurePosixPath):
             SandboxFileNotFound: There is no such file.
             SandboxPermissionDenied: The machine's user does not own it.
         """
-        self._channel.chmod(self._bytes, mode)
+        self._channel.chmod(self._bytes, check_mode(mode))
 
     def symlink_to(self, target: str | PurePath) -> None:
         """Make this path a symlink to `target`, which is taken as it is and need not exist.
@@ -360,7 +369,7 @@ class SandboxPath(PurePosixPath):
             SandboxFileExists: There is something of this path.
             SandboxFileNotFound: Its directory is missing.
         """
-        self._channel.symlink(self._bytes, encode_text(target))
+        self._channel.symlink(self._bytes, encode_path(target))
 
 
 def bound_path(files: FileVerbs) -> type[SandboxPath]:

@@ -12,6 +12,9 @@ import msgspec
 
 from pytest_flymachines._http import Http, Transport, TransportError
 from pytest_flymachines.errors import FlyMachinesError
+from pytest_flymachines.sandbox.arguments import (
+    check_port,
+)
 from pytest_flymachines.sandbox.attachment import Attached, Attachment
 
 __all__ = ["EmulatorPorts", "Forward", "PortAccess", "PortVerbs"]
@@ -71,6 +74,7 @@ class PortVerbs(Attached):
             ValueError: `port` is not from 1 to 65535.
             FlyMachinesError: There is no way to the machine's ports.
         """
+        check_port(port)
         at = self.attachment
         if self._ports() is None and port in at.spec.ports and not at.replayed:
             return f"https://{at.app}.fly.dev:{port}"
@@ -93,8 +97,7 @@ class PortVerbs(Attached):
             ValueError: `port` is not from 1 to 65535.
             FlyMachinesError: There is no way to the machine's ports.
         """
-        if not 1 <= port <= 65535:
-            raise ValueError(f"port={port!r}: expected 1 to 65535")
+        check_port(port)
         ports = self._ports()
         if ports is None:
             at = self.attachment

@@ -20,6 +20,13 @@ from pytest_flymachines.errors import (
     ExpectTimeout,
     MachineGone,
 )
+from pytest_flymachines.sandbox.arguments import (
+    check_errors,
+    check_port,
+    check_seconds,
+    compiled,
+    whole_number,
+)
 from pytest_flymachines.sandbox.channel import Channel, Command, ProcessUpdate
 from pytest_flymachines.sandbox.exec import WAIT_S, ExecVerbs, Output, Stream, make_command
 from pytest_flymachines.sandbox.text import (
@@ -125,6 +132,8 @@ class RemoteProcess:
             CommandTimeout: It still runs, and goes on running.
             MachineGone: As `poll`.
         """
+        if timeout is not None:
+            check_seconds("timeout", timeout, none="for as long as it takes")
         deadline = None if timeout is None else self._clock.monotonic() + timeout
         while not self._complete:
             if deadline is not None and self._clock.monotonic() >= deadline:
@@ -144,8 +153,9 @@ class RemoteProcess:
         Raises:
             MachineGone: The machine does not run any more.
         """
+        number = whole_number("number", number, "a signal, such as signal.SIGHUP", 0, 64)
         if self.returncode is None:
-            self._channel.signal(self._last.id, int(number))
+            self._channel.signal(self._last.id, number)
 
     def terminate(self) -> None:
         """Send SIGTERM to the process's group.
@@ -174,7 +184,8 @@ class RemoteProcess:
             ExpectTimeout: Time has passed, or the process has ended, without a match; the
                 message shows the output.
         """
-        regex = re.compile(pattern, re.MULTILINE) if isinstance(pattern, str) else pattern
+        regex = compiled(pattern, re.MULTILINE)
+        check_seconds("timeout", timeout)
         deadline = self._clock.monotonic() + timeout
         while True:
             for stream in get_args(Stream):
@@ -197,6 +208,8 @@ class RemoteProcess:
             ExpectTimeout: Time has passed, or the process has ended, without a listener; the
                 message shows the output.
         """
+        check_port(port)
+        check_seconds("timeout", timeout)
         if not self.pid:
             self._advance(0.0)
         argv = [b"/bin/sh", b"-c", _WAIT_FOR_PORT.encode(), b"sh"]
@@ -221,6 +234,7 @@ class RemoteProcess:
         Args:
             grace: Seconds between SIGTERM and SIGKILL.
         """
+        check_seconds("grace", grace)
         if self._forgotten:
             return
         self._forgotten = True
@@ -383,6 +397,7 @@ class ProcessVerbs(ExecVerbs):
         prepared = make_command(
             command, cwd=cwd, env=env, user=user, timeout_s=timeout, keep_stdin=True
         )
+        check_errors(errors)
         update = self._channel.start(prepared, wait_s=0.0, forget=False)
         at = self.attachment
         process = RemoteProcess(self._channel, self._clock, update, command, at.machine_id, errors)

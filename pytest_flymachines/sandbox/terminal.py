@@ -18,11 +18,22 @@ from pytest_flymachines.errors import (
     ExpectTimeout,
     MachineGone,
 )
+from pytest_flymachines.sandbox.arguments import (
+    check_seconds,
+    compiled,
+    whole_number,
+)
 from pytest_flymachines.sandbox.channel import ProcessUpdate
 from pytest_flymachines.sandbox.exec import WAIT_S, ExecVerbs, make_command
 from pytest_flymachines.sandbox.keys import key_bytes
 from pytest_flymachines.sandbox.screen import Emulation, Screen
-from pytest_flymachines.sandbox.text import CommandLine, PathArg, command_text, encode_data
+from pytest_flymachines.sandbox.text import (
+    CommandLine,
+    PathArg,
+    check_env,
+    command_text,
+    encode_data,
+)
 
 __all__ = ["Terminal", "TerminalVerbs"]
 
@@ -145,7 +156,7 @@ class Terminal:
             ExpectTimeout: Time has passed, or the program has ended, without a match; the
                 message shows the screen.
         """
-        regex = re.compile(pattern)
+        regex = compiled(pattern)
 
         def found() -> re.Match[str] | None:
             match = regex.search(self._unmatched)
@@ -165,7 +176,7 @@ class Terminal:
         Raises:
             ExpectTimeout: As `expect`.
         """
-        regex = re.compile(pattern, re.MULTILINE) if isinstance(pattern, str) else pattern
+        regex = compiled(pattern, re.MULTILINE)
         return self._until(
             lambda: regex.search(self._emulation.screen().text),
             f"{regex.pattern!r} on its screen",
@@ -191,6 +202,8 @@ class Terminal:
         Raises:
             CommandTimeout: It still runs, and goes on running.
         """
+        if timeout is not None:
+            check_seconds("timeout", timeout, none="for as long as it takes")
         deadline = None if timeout is None else self._clock.monotonic() + timeout
         while not self._complete:
             if deadline is not None and self._clock.monotonic() >= deadline:
@@ -230,6 +243,7 @@ class Terminal:
     def _until(
         self, found: Callable[[], re.Match[str] | None], what: str, timeout: float
     ) -> re.Match[str]:
+        check_seconds("timeout", timeout)
         deadline = self._clock.monotonic() + timeout
         while not (match := found()):
             late = self._clock.monotonic() >= deadline
@@ -276,8 +290,7 @@ class Terminal:
 def check_size(rows: int, cols: int) -> None:
     """Refuse what no terminal can be."""
     for name, value in (("rows", rows), ("cols", cols)):
-        if not 1 <= value <= 1000:
-            raise ValueError(f"{name}={value!r}: expected 1 to 1000")
+        whole_number(name, value, "1 to 1000 characters", 1, 1000)
 
 
 class TerminalVerbs(ExecVerbs):
@@ -314,7 +327,7 @@ class TerminalVerbs(ExecVerbs):
         prepared = make_command(
             command,
             cwd=cwd,
-            env={"TERM": "xterm-256color", **(env or {})},
+            env={"TERM": "xterm-256color", **check_env(env)},
             user=user,
             keep_stdin=True,
             pty=(rows, cols),

@@ -50,7 +50,7 @@ def encode_path(path: PathArg) -> bytes:
         TypeError: It is no path.
     """
     if not isinstance(path, str | bytes | PurePath):
-        raise TypeError(f"expected a path as str, bytes or PurePath, not {path!r}")
+        raise TypeError(f"path={path!r}: expected a path as str, bytes or PurePath")
     encoded = encode_text(path)
     if not encoded or b"\0" in encoded:
         raise ValueError(f"{path!r} is no path: it is empty or has a NUL byte")
@@ -123,5 +123,10 @@ def check_env(env: Mapping[str, str] | None) -> dict[str, str]:
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(f"env: {name!r}: {value!r}: expected names and values of type str")
         if not name or "=" in name or "\0" in name + value:
-            raise ValueError(f"{name!r}={value!r} is no environment variable")
+            raise ValueError(
+                f"env: {name!r}={value!r} is no environment variable: expected a name that "
+                "is not empty and has no '=', and no NUL in either"
+            )
+        for text in (name, value):
+            encode_text(text)
     return dict(env or {})

@@ -6,9 +6,12 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
+from pytest_flymachines.sandbox.arguments import (
+    check_patterns,
+    local_path,
+)
 from pytest_flymachines.sandbox.exec import ExecVerbs
 from pytest_flymachines.sandbox.local_tree import LocalFile, LocalTree, unpack
 from pytest_flymachines.sandbox.text import PathArg, encode_path
@@ -49,8 +52,9 @@ class TreeVerbs(ExecVerbs):
             SandboxIsADirectory: `local` is a file, and `remote` a directory.
             SandboxNotADirectory: `local` is a directory, and `remote` a file.
         """
-        path = Path(local)
+        path = local_path(local)
         target = encode_path(remote)
+        _check(exclude, progress)
         if path.is_dir():
             tree = LocalTree(path, exclude)
             tar = _Counted(tree, progress, tree.content_bytes()) if progress else tree
@@ -93,6 +97,8 @@ class TreeVerbs(ExecVerbs):
             NotADirectoryError: `remote` is a directory, and `local` or what it is in a file.
             SandboxFileError: A file of `remote` cannot be read, or became shorter meanwhile.
         """
+        target = local_path(local)
+        _check(exclude, progress)
         done = 0
 
         def received(size: int) -> None:
@@ -102,7 +108,13 @@ class TreeVerbs(ExecVerbs):
                 progress(done, None)
 
         tar = self._channel.get_tree(encode_path(remote), exclude=exclude)
-        unpack(tar, Path(local), exclude, received)
+        unpack(tar, target, exclude, received)
+
+
+def _check(exclude: Sequence[str], progress: Progress | None) -> None:
+    check_patterns(exclude)
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress={progress!r}: expected a function of bytes done and in total")
 
 
 class _Counted:

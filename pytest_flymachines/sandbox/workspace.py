@@ -84,6 +84,8 @@ class WorkspaceVerbs(Attached):
 
 
 def _checked(name: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"name={name!r}: expected the name of a checkpoint, as str")
     if name == PRISTINE:
         raise ValueError(f"{name!r} is the plugin's own checkpoint: expected another name")
     if not _NAME.fullmatch(name):

@@ -54,7 +54,7 @@ def test_names_and_values_of_variables_are_text(env: Any) -> None:
 
 @pytest.mark.parametrize("timeout", ["5", b"5", [1], {}])
 def test_a_timeout_is_a_number(timeout: Any) -> None:
-    with pytest.raises(TypeError, match="expected seconds, or None for no limit"):
+    with pytest.raises(TypeError, match="expected seconds above 0, or None for no limit"):
         make_command("true", timeout_s=timeout)
 
 
