@@ -1,6 +1,12 @@
 # Sourced by the other scripts: makes $VENV (default .venv of this checkout) with this project
 # and its $EXTRAS, and puts its programs first on PATH.
 set -eu
+# paths, names and output may have letters of all kinds, in whatever locale this is
+export PYTHONUTF8=1
+case $(locale charmap 2>/dev/null) in
+UTF-8 | "") ;;
+*) export LC_ALL=C.UTF-8 ;; # Python starts without its environment, too
+esac
 cd "$(dirname "$0")/.."
 VENV=${VENV:-$PWD/.venv}
 
