@@ -138,7 +138,7 @@ def check_patterns(exclude: Sequence[str]) -> None:
 
 def check_glob(pattern: str) -> str:
     """A pattern below a directory."""
-    wrong = f"pattern={pattern!r}: expected a relative pattern, such as '**/*.py'"
+    wrong = f"pattern={pattern!r} is no relative pattern: expected such as '**/*.py'"
     if not isinstance(pattern, str | PurePath):
         raise TypeError(wrong)
     parts = PurePosixPath(pattern).parts
