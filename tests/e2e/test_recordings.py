@@ -166,6 +166,35 @@ def test_verify_tells_what_machines_answer_now_in_another_way(runs: Forks, tmp_p
     assert {p: p.read_bytes() for p in project.path.rglob("*.yaml")} == before
 
 
+def test_the_examples_answer_as_they_were_recorded(runs: Forks, tmp_path: Path) -> None:
+    root, tapes = Path(__file__).parents[2], tmp_path / "cassettes"
+    shutil.copytree(root / "cassettes", tapes)
+    env = {**os.environ, "PYTEST_ADDOPTS": "-p no:randomly -p no:cacheprovider"}
+    ini = ("-c", "examples/tally/pytest.ini", "--rootdir=examples/tally")
+    verify = ["verify", f"--directory={tapes}", *ini, "--fly-mode=local", "-q"]
+
+    def verified() -> subprocess.CompletedProcess[str]:
+        args = ["cassettes", *verify, "examples/tally"]
+        return runs.completed(args, root, env, tmp_path / "output", "pytest-flymachines")
+
+    # processes have other numbers in each run
+    for path in tapes.rglob("*.yaml"):
+        path.write_text(re.sub(r'"pid": \d+', '"pid": 987654', path.read_text()))
+    done = verified()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "10 as recorded, 0 differ, 0 never recorded" in done.stdout
+    path = tapes / "tests/test_tally.py/test_it_counts.yaml"
+    path.write_text(path.read_text().replace('\\"words\\": 3', '\\"words\\": 4'))
+    done = verified()
+    assert done.returncode == 1
+    assert "test_tally.py::test_it_counts (" in done.stdout
+    assert "POST /v1/apps/{app}/machines/" in done.stdout
+    old, new = (rf"^ *\{sign}.*poem.txt: .*words\W+{n}," for sign, n in (("-", 4), ("+", 3)))
+    assert re.search(old, done.stdout, re.MULTILINE), done.stdout
+    assert re.search(new, done.stdout, re.MULTILINE), done.stdout
+    assert "9 as recorded, 1 differ, 0 never recorded" in done.stdout
+
+
 ODD = """
 import pytest
 
