@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["cassettes"]
 
+#: Options of pytest that `verify` gives itself, and what to do instead.
+_NOT_FOR_VERIFY = {
+    "--fly-cassettes": "name the recordings to compare with by --directory",
+    "--fly-record": "it asks for every answer again, and writes none of them",
+}
+
 
 @click.group()
 def cassettes() -> None:
@@ -200,6 +206,9 @@ def verify(directory: Home, pytest_args: tuple[str, ...]) -> None:
     from pytest_flymachines.cassettes.catalog import Catalog
     from pytest_flymachines.cassettes.verify import differences
 
+    for word in pytest_args:
+        if (option := word.partition("=")[0]) in _NOT_FOR_VERIFY:
+            raise click.UsageError(f"{word}: verify takes no {option}: {_NOT_FOR_VERIFY[option]}")
     with tempfile.TemporaryDirectory(prefix="pytest-flymachines-") as scratch:
         command = [sys.executable, "-m", "pytest", *pytest_args]
         options = ["--fly-record=all", f"--fly-cassettes={scratch}"]

@@ -155,6 +155,24 @@ def test_check_names_what_cannot_be_read(recorded: Project) -> None:
     assert "the body kept there cannot be read" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("given", "instead"),
+    [
+        (["--fly-cassettes=other"], "by --directory"),
+        (["test_a.py", "--fly-cassettes", "other"], "by --directory"),
+        (["--fly-record=once"], "writes none"),
+    ],
+)
+def test_verify_refuses_options_that_it_gives_itself(
+    recorded: Project, given: list[str], instead: str
+) -> None:
+    done = cli(recorded, "verify", "--", *given)
+    assert done.returncode == 2
+    assert f"{given[-1] if '=' in given[-1] else given[-2]}: verify takes no" in done.stderr
+    assert instead in " ".join(done.stderr.split())
+    assert "test session starts" not in done.stdout
+
+
 def test_list_shows_each_name_on_one_line(recorded: Project) -> None:
     path = recorded.cassette("test_a.py/test_one[a].yaml")
     path.write_text(
