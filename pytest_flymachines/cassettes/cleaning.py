@@ -29,7 +29,7 @@ from pytest_flymachines.cassettes.texts import BETWEEN
 from pytest_flymachines.cassettes.variables import learn, learn_script
 from pytest_flymachines.cassettes.volatile import BODIES, OWN_FILES, OWN_METADATA, RUNNER
 
-__all__ = ["clean", "clean_body"]
+__all__ = ["BodyCleaner", "clean"]
 
 _OWN = "(left out by pytest-flymachines)"
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
@@ -73,58 +73,44 @@ def clean(
             response[name] = cleaner.value(response.get(name, {}))
 
 
-def clean_body(
-    method: str,
-    uri: str,
-    body: bytes,
-    service: str,
-    scrubber: Scrubber,
-    digests: dict[bytes, bytes],
-) -> bytes:
-    """The body of one request as `clean` would leave it; the same object if no secret is in it.
+class BodyCleaner:
+    """Leaves the bodies of requests, one after the other, as `clean` would leave them.
+
+    What was sent with a secret has another digest without it, which later requests may tell.
 
     Args:
-        method: HTTP method.
-        uri: Absolute URL, or path and query alone.
-        body: Without content-encoding.
-        service: What is asked, when it is neither the Machines API nor the agent.
         scrubber: Knows the secrets.
-        digests: Those of what was sent with secrets before, and what they are without; more are
-            added.
     """
-    new = _without_secrets(method, uri, body, service, scrubber, digests)
-    if not digests:
-        return new
-    told = _told(new, digests)
-    return new if told == new else told
 
+    def __init__(self, scrubber: Scrubber) -> None:
+        self._scrubber = scrubber
+        self._digests: dict[bytes, bytes] = {}
 
-def _without_secrets(
-    method: str,
-    uri: str,
-    body: bytes,
-    service: str,
-    scrubber: Scrubber,
-    digests: dict[bytes, bytes],
-) -> bytes:
-    if body[:1] not in (b"{", b"["):
-        new = scrubber.data(body)
-        if new is body:
+    def clean(self, method: str, uri: str, body: bytes, service: str) -> bytes:
+        """The body of one request; the same object if nothing is to be changed."""
+        new = self._without_secrets(method, uri, body, service)
+        return _told(new, self._digests) if self._digests else new
+
+    def _without_secrets(self, method: str, uri: str, body: bytes, service: str) -> bytes:
+        scrubber = self._scrubber
+        if body[:1] not in (b"{", b"["):
+            new = scrubber.data(body)
+            if new is body:
+                return body
+            new = with_tail(new, body)
+            self._digests[sha256(body)] = sha256(new)
+            return new
+        # its texts stand there as they are meant, or in base64
+        if b"\\" not in body and not scrubber.find(body, DEPTH + _CARRIERS):
             return body
-        new = with_tail(new, body)
-        digests[sha256(body)] = sha256(new)
-        return new
-    # its texts stand there as they are meant, or in base64
-    if b"\\" not in body and not scrubber.find(body, DEPTH + _CARRIERS):
-        return body
-    notes = {"service": service} if service else {}
-    blank = {"status": {}, "headers": {}, "body": {"string": b""}, "recorded": notes}
-    exchange = (Request(method, uri, body, {}), blank)
-    if b"\\" in body and not scrubber.find(_read(exchange), DEPTH + _CARRIERS):
-        return body
-    clean([exchange], scrubber, digests)
-    new = bytes(exchange[0].body)
-    return body if new == body else new
+        notes = {"service": service} if service else {}
+        blank = {"status": {}, "headers": {}, "body": {"string": b""}, "recorded": notes}
+        exchange = (Request(method, uri, body, {}), blank)
+        if b"\\" in body and not scrubber.find(_read(exchange), DEPTH + _CARRIERS):
+            return body
+        clean([exchange], scrubber, self._digests)
+        new = bytes(exchange[0].body)
+        return body if new == body else new
 
 
 def _read(exchange: Exchange) -> bytes:
@@ -277,6 +263,7 @@ class _Cleaner:
 
 
 def _told(text: bytes, digests: dict[bytes, bytes]) -> bytes:
+    """A text with the digests of what is there now; the same object if it tells none."""
     return _DIGEST.sub(lambda match: digests.get(match[0], match[0]), text)
 
 

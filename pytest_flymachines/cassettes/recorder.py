@@ -18,7 +18,7 @@ from pytest_flymachines._clock import Clock, ReplayClock, SystemClock
 from pytest_flymachines._http import Transport
 from pytest_flymachines.cassettes.bodies import Blobs
 from pytest_flymachines.cassettes.claims import Claims, Seen
-from pytest_flymachines.cassettes.cleaning import clean, clean_body
+from pytest_flymachines.cassettes.cleaning import BodyCleaner, clean
 from pytest_flymachines.cassettes.files import FORMAT, Persister, Serializer
 from pytest_flymachines.cassettes.frames import FrameSocket, RecordedSocket, ReplayedSocket
 from pytest_flymachines.cassettes.identities import EXISTING, Identities, created, started
@@ -99,7 +99,7 @@ class Recorder:
         self.scopes = Scopes(self._scope)
         self.misses = Misses(self.scopes, self._command, rootdir, note)
         self._written: dict[Path, int] = {}
-        self._digests: dict[bytes, bytes] = {}
+        self._bodies = BodyCleaner(self.scrubber)
         self._swept = False
 
     # transports
@@ -190,7 +190,7 @@ class Recorder:
             meaning,
             method,
             self.scrubber.text(uri),
-            clean_body(method, uri, body, service, self.scrubber, self._digests),
+            self._bodies.clean(method, uri, body, service),
             service=service,
             rename=self.identities.rename,
         )
